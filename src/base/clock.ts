@@ -1,0 +1,48 @@
+/**
+ * Time as the data path sees it: *ticks*, 250 a second, an int32 that wraps as the kernel's jiffies do (HZ=250).
+ *
+ * An int32 is a Smi, so a tick lives in a typed array or a packet field without a heap number. Two ticks are ordered by
+ * their difference, never by `<`: `isAfter(a, b)`. Half the range is 99 days, three times the longest timeout that
+ * `ipvsadm --set` accepts (31 days).
+ */
+export const TICKS_PER_SECOND = 250;
+
+/** Read once per breath by the engine, which passes the value on; nothing below reads a clock itself. */
+export interface Clock {
+  /** Ticks, monotonic, wrapping at 2^31. */
+  now(): number;
+}
+
+/** Seconds (fractions allowed) to whole ticks. */
+export function seconds(n: number): number {
+  return Math.round(n * TICKS_PER_SECOND);
+}
+
+/** Milliseconds to whole ticks, rounded up: a timeout may be late, never early. */
+export function milliseconds(n: number): number {
+  return Math.ceil((n * TICKS_PER_SECOND) / 1000);
+}
+
+/** True when tick `a` lies after tick `b`. */
+export function isAfter(a: number, b: number): boolean {
+  return ((b - a) | 0) < 0;
+}
+
+/** The machine's monotonic clock. */
+export const systemClock: Clock = {
+  now: () => Math.floor((performance.now() * TICKS_PER_SECOND) / 1000) | 0,
+};
+
+/** A clock turned by hand: for tests, and for the daemon's test mode. */
+export class ManualClock implements Clock {
+  #now: number;
+  constructor(start = 0) {
+    this.#now = start;
+  }
+  now(): number {
+    return this.#now;
+  }
+  advance(ticks: number): void {
+    this.#now = (this.#now + ticks) | 0;
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * What the main thread says to a data worker, and what comes back: structured-cloneable values, nothing else crosses.
+ *
+ * A request is put on the port, then the eventfd is signalled; the worker takes it between two breaths and answers with the same id. A request either
+ * succeeds whole or fails whole, except `ipvs` and `ip`, which run their commands in order and answer one result each.
+ */
+import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
+import type { ConnectionRow, IpvsCommand, IpvsErrno, IpvsInfo, ServiceKey, ServiceRow } from '../model/ipvs.ts';
+
+/** A device that the main thread has opened (fd) or that the worker makes itself. */
+export interface DeviceSpec {
+  readonly name: string;
+  readonly kind: 'tap' | 'tun' | 'packet';
+  readonly fd: number;
+  readonly mac: string;
+  readonly mtu: number;
+  readonly netns?: string | undefined;
+  /** The host port: local delivery goes up here, and what comes in starts at LOCAL_OUT. */
+  readonly isHost: boolean;
+  /** True when opened with the vnet header and offloads. */
+  readonly offload: boolean;
+  /** The kernel's side of the host port: an address that counts as local. */
+  readonly peer?: string | undefined;
+}
+
+export interface HookRow {
+  readonly hook: string;
+  readonly priority: number;
+  readonly name: string;
+  readonly why: string;
+}
+
+export interface DropRow {
+  readonly name: string;
+  readonly count: number;
+  readonly text: string;
+}
+
+export interface CaptureSpec {
+  readonly device?: string | undefined;
+  readonly hook?: string | undefined;
+  /** Filter expression in tcpdump's words. */
+  readonly filter: string;
+  readonly snapLength: number;
+}
+
+/** One captured packet, as the worker posts it. */
+export interface CaptureRecord {
+  readonly captureId: number;
+  /** Microseconds since the epoch. */
+  readonly timeUs: number;
+  readonly device: string;
+  readonly direction: 'in' | 'out';
+  readonly medium: 'ethernet' | 'ip';
+  /** Length on the wire; `bytes` may be cut to the snap length. */
+  readonly length: number;
+  readonly bytes: Uint8Array;
+  readonly comment: string;
+}
+
+export interface EngineRequests {
+  ping: { args: Record<string, never>; result: { readonly breaths: number } };
+  'add-device': { args: DeviceSpec; result: null };
+  'del-device': { args: { readonly name: string }; result: null };
+  ip: { args: { readonly commands: readonly IpCommand[] }; result: readonly (IpErrno | null)[] };
+  'list-addresses': { args: Record<string, never>; result: readonly AddressRow[] };
+  'list-routes': { args: Record<string, never>; result: readonly RouteRow[] };
+  'list-neighbours': { args: Record<string, never>; result: readonly NeighbourRow[] };
+  'list-links': { args: Record<string, never>; result: readonly LinkRow[] };
+  'list-hooks': { args: Record<string, never>; result: readonly HookRow[] };
+  'list-drops': { args: Record<string, never>; result: readonly DropRow[] };
+  'get-sysctl': { args: { readonly key: string }; result: string | undefined };
+  'set-sysctl': { args: { readonly key: string; readonly value: string }; result: 'EINVAL' | 'ENOENT' | null };
+  'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
+  ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
+  'ipvs-info': { args: Record<string, never>; result: IpvsInfo };
+  /** From `cursor` on (0 = start) at most `limit` services; `next` is the cursor to go on with, -1 at the end. */
+  'list-services': {
+    args: { readonly key?: ServiceKey | undefined; readonly cursor: number; readonly limit: number };
+    result: { readonly rows: readonly ServiceRow[]; readonly next: number };
+  };
+  'list-connections': {
+    args: { readonly cursor: number; readonly limit: number };
+    result: { readonly rows: readonly ConnectionRow[]; readonly next: number };
+  };
+  'start-capture': { args: CaptureSpec & { readonly captureId: number }; result: string | null };
+  'stop-capture': { args: { readonly captureId: number }; result: null };
+  /** Test mode only: turn the clock. */
+  'advance-clock': { args: { readonly seconds: number }; result: null };
+  shutdown: { args: Record<string, never>; result: null };
+}
+
+export type EngineRequestName = keyof EngineRequests;
+
+export interface RequestMessage<N extends EngineRequestName = EngineRequestName> {
+  readonly id: number;
+  readonly name: N;
+  readonly args: EngineRequests[N]['args'];
+}
+
+export type WorkerMessage =
+  | { readonly type: 'ready' }
+  | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
+  | { readonly type: 'failed'; readonly id: number; readonly message: string }
+  | { readonly type: 'captured'; readonly records: readonly CaptureRecord[] }
+  | {
+      readonly type: 'log';
+      readonly level: 'debug' | 'info' | 'warn' | 'error';
+      readonly message: string;
+      readonly fields?: Record<string, unknown>;
+    };

@@ -1,0 +1,143 @@
+/**
+ * The one flow table: tuple → row, a row for each direction.   @hot
+ *
+ * A row belongs to everybody and to nobody: the director and (later) conntrack each own one *column* of it, attach what they keep for that tuple
+ * and detach it without knowing of each other; the row goes when all columns are empty. So a packet finds with one probe everything that later
+ * stages need, and `Packet.flow` carries it.
+ *
+ *   row = 8 ints = half a cache line:   src | dst | ports | kind | next | hash | connection | entry
+ *
+ * Rows are interleaved, not one array per column: a probe touches a bucket and one line per row, where columns would touch six
+ * (bench/micro: flow). All memory is reserved at the start and touched only as rows come into use, so the table never grows, moves or pauses.
+ */
+import { hash4 } from '../base/hash.ts';
+
+const STRIDE_SHIFT = 3;
+const SRC = 0;
+const DST = 1;
+const PORTS = 2;
+const KIND = 3;
+const NEXT = 4;
+const HASH = 5;
+/** First of the attachable columns. */
+const COLUMNS = 6;
+
+export const NO_FLOW = -1;
+
+/** Columns that owners attach to a row. A value is the owner's own id, > 0; 0 is empty. */
+export const FlowColumn = { Connection: 0, Entry: 1 } as const;
+export type FlowColumn = (typeof FlowColumn)[keyof typeof FlowColumn];
+
+export class FlowTable {
+  readonly capacity: number;
+  readonly #rows: Int32Array;
+  /** First row + 1 of each bucket, 0 when empty (fresh pages are zero and stay untouched). */
+  readonly #buckets: Int32Array;
+  readonly #mask: number;
+  readonly #seed: number;
+  /** Row + 1 of the free list through NEXT; rows from #fresh on were never used. */
+  #free = 0;
+  #fresh = 0;
+  #count = 0;
+
+  /** @param capacity rows (two for a translated connection)  @param seed random per start, against chosen collisions */
+  constructor(capacity: number, seed: number) {
+    const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
+    this.capacity = capacity;
+    this.#rows = new Int32Array(capacity << STRIDE_SHIFT);
+    this.#buckets = new Int32Array(buckets);
+    this.#mask = buckets - 1;
+    this.#seed = seed | 0;
+  }
+
+  /** Rows in use. */
+  get size(): number {
+    return this.#count;
+  }
+
+  /**
+   * The row of a tuple, or NO_FLOW.
+   * @param src,dst int32 addresses  @param ports source << 16 | destination  @param kind IP protocol (higher bits: for zones)
+   */
+  find(src: number, dst: number, ports: number, kind: number): number {
+    const rows = this.#rows;
+    const hash = hash4(this.#seed, src, dst, ports, kind);
+    let row = this.#buckets[hash & this.#mask]! - 1;
+    while (row >= 0) {
+      const at = row << STRIDE_SHIFT;
+      if (rows[at + PORTS] === ports && rows[at + SRC] === src && rows[at + DST] === dst && rows[at + KIND] === kind) {
+        return row;
+      }
+      row = rows[at + NEXT]! - 1;
+    }
+    return NO_FLOW;
+  }
+
+  /** Bring the bucket of a tuple into the cache: the first of two passes over a burst, so that the misses overlap. Answers something to use. */
+  touch(src: number, dst: number, ports: number, kind: number): number {
+    return this.#buckets[hash4(this.#seed, src, dst, ports, kind) & this.#mask]!;
+  }
+
+  /** The row of a tuple, made when absent; NO_FLOW when the table is full. A new row must get a column attached, or it leaks. */
+  obtain(src: number, dst: number, ports: number, kind: number): number {
+    const found = this.find(src, dst, ports, kind);
+    if (found !== NO_FLOW) return found;
+    let row: number;
+    if (this.#free !== 0) {
+      row = this.#free - 1;
+      this.#free = this.#rows[(row << STRIDE_SHIFT) + NEXT]!;
+    } else {
+      if (this.#fresh === this.capacity) return NO_FLOW;
+      row = this.#fresh++;
+    }
+    const rows = this.#rows;
+    const at = row << STRIDE_SHIFT;
+    const hash = hash4(this.#seed, src, dst, ports, kind);
+    const bucket = hash & this.#mask;
+    rows[at + SRC] = src;
+    rows[at + DST] = dst;
+    rows[at + PORTS] = ports;
+    rows[at + KIND] = kind;
+    rows[at + NEXT] = this.#buckets[bucket]!;
+    rows[at + HASH] = hash;
+    rows[at + COLUMNS] = 0;
+    rows[at + COLUMNS + 1] = 0;
+    this.#buckets[bucket] = row + 1;
+    this.#count++;
+    return row;
+  }
+
+  /** What `column` holds for the row; 0 when nothing. */
+  attached(row: number, column: FlowColumn): number {
+    return this.#rows[(row << STRIDE_SHIFT) + COLUMNS + column]!;
+  }
+
+  /** Attach `value` (> 0), replacing what was there. */
+  attach(row: number, column: FlowColumn, value: number): void {
+    this.#rows[(row << STRIDE_SHIFT) + COLUMNS + column] = value;
+  }
+
+  /** Empty the column; the row goes with its last one. */
+  detach(row: number, column: FlowColumn): void {
+    const rows = this.#rows;
+    const at = row << STRIDE_SHIFT;
+    rows[at + COLUMNS + column] = 0;
+    if (rows[at + COLUMNS] === 0 && rows[at + COLUMNS + 1] === 0) this.#remove(row);
+  }
+
+  #remove(row: number): void {
+    const rows = this.#rows;
+    const at = row << STRIDE_SHIFT;
+    const bucket = rows[at + HASH]! & this.#mask;
+    let link = this.#buckets[bucket]!;
+    if (link === row + 1) {
+      this.#buckets[bucket] = rows[at + NEXT]!;
+    } else {
+      while (rows[((link - 1) << STRIDE_SHIFT) + NEXT] !== row + 1) link = rows[((link - 1) << STRIDE_SHIFT) + NEXT]!;
+      rows[((link - 1) << STRIDE_SHIFT) + NEXT] = rows[at + NEXT]!;
+    }
+    rows[at + NEXT] = this.#free;
+    this.#free = row + 1;
+    this.#count--;
+  }
+}

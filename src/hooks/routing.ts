@@ -1,0 +1,20 @@
+/**
+ * What hook functions may ask of routing. `ip` implements it; hook functions get it as an argument and never see `ip`.   @hot
+ * The answer lies in the fields until the next question: nothing is allocated.
+ */
+export interface Routing {
+  /** Look `dst` up as for a packet that we send. False when there is no route or an unreachable one. */
+  resolve(dst: number): boolean;
+  /** One of our own addresses (also broadcast ones of our networks: `isBroadcast`). */
+  readonly isLocal: boolean;
+  readonly isBroadcast: boolean;
+  /** Gateway, or `dst` itself when on-link. */
+  readonly nexthop: number;
+  readonly outDevice: number;
+  /** Bytes. */
+  readonly mtu: number;
+  /** Address that we would send from. */
+  readonly source: number;
+  /** Grows when routes or addresses change: what was resolved under an older number must be asked again. */
+  readonly generation: number;
+}

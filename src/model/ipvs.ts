@@ -1,0 +1,116 @@
+/**
+ * The director's things as plain values: what the API carries, ipvsadm prints, the configuration file holds.
+ * Addresses are dotted quads here and int32 inside; numbers are decimal; nothing here is per packet.
+ */
+
+export type IpvsProtocol = 'tcp' | 'udp' | 'sctp';
+
+/** Identity of a virtual service: an address, or a firewall mark. */
+export type ServiceKey =
+  | { readonly kind: 'address'; readonly protocol: IpvsProtocol; readonly address: string; readonly port: number }
+  | { readonly kind: 'fwmark'; readonly fwmark: number; readonly family: 4 | 6 };
+
+/** Bits of a service's scheduler flags as the kernel numbers them (IP_VS_SVC_F_SCHED1…3): sh-fallback and mh-fallback are 1, sh-port and mh-port 2. */
+export const SchedulerFlag = { Flag1: 1, Flag2: 2, Flag3: 4 } as const;
+
+export interface ServiceSpec {
+  readonly key: ServiceKey;
+  /** rr, wrr, lc, wlc, … */
+  readonly scheduler: string;
+  /** OR of SchedulerFlag. */
+  readonly schedulerFlags: number;
+  /** Seconds; undefined = not persistent. */
+  readonly persistenceTimeout?: number | undefined;
+  /** Dotted mask for the client address; undefined = 255.255.255.255. */
+  readonly netmask?: string | undefined;
+  /** Persistence engine: `sip`. */
+  readonly pe?: string | undefined;
+  /** One-packet scheduling. */
+  readonly ops: boolean;
+}
+
+export type ForwardMethod = 'masq' | 'route' | 'tunnel' | 'local' | 'bypass';
+export type TunnelType = 'ipip' | 'gue' | 'gre';
+
+export interface ServerKey {
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface ServerSpec {
+  readonly key: ServerKey;
+  readonly method: ForwardMethod;
+  /** 0 = quiesced. */
+  readonly weight: number;
+  /** Connections, 0 = no limit. */
+  readonly upperThreshold: number;
+  readonly lowerThreshold: number;
+  readonly tunnel?:
+    | { readonly type: TunnelType; readonly port: number; readonly checksum: 'none' | 'csum' | 'remcsum' }
+    | undefined;
+}
+
+export type IpvsCommand =
+  | { readonly op: 'add-service'; readonly service: ServiceSpec }
+  | { readonly op: 'edit-service'; readonly service: ServiceSpec }
+  | { readonly op: 'delete-service'; readonly service: ServiceKey }
+  | { readonly op: 'clear' }
+  | { readonly op: 'add-server'; readonly service: ServiceKey; readonly server: ServerSpec }
+  | { readonly op: 'edit-server'; readonly service: ServiceKey; readonly server: ServerSpec }
+  | { readonly op: 'delete-server'; readonly service: ServiceKey; readonly server: ServerKey }
+  /** Zero the counters of one service with its servers, or of everything. */
+  | { readonly op: 'zero'; readonly service?: ServiceKey | undefined }
+  /** Seconds; 0 leaves a timeout as it is. */
+  | { readonly op: 'set-timeouts'; readonly tcp: number; readonly tcpFin: number; readonly udp: number };
+
+/** Counters since creation or the last zeroing. Bytes are IP total lengths; a super-packet counts as its segments. */
+export interface IpvsStats {
+  readonly conns: number;
+  readonly inPkts: number;
+  readonly outPkts: number;
+  readonly inBytes: number;
+  readonly outBytes: number;
+  /** Estimated rates per second, rounded as the kernel does. */
+  readonly cps: number;
+  readonly inPps: number;
+  readonly outPps: number;
+  readonly inBps: number;
+  readonly outBps: number;
+}
+
+export interface ServerRow extends ServerSpec {
+  readonly activeConns: number;
+  readonly inactiveConns: number;
+  readonly persistentConns: number;
+  readonly stats: IpvsStats;
+}
+
+export interface ServiceRow extends ServiceSpec {
+  readonly stats: IpvsStats;
+  /** In the kernel's list order: newest first. */
+  readonly servers: readonly ServerRow[];
+}
+
+export interface ConnectionRow {
+  /** `IP` for a template of a fwmark service. */
+  readonly protocol: IpvsProtocol | 'ip';
+  readonly expiresSeconds: number;
+  /** As `ipvsadm -Lc` prints it: ESTABLISHED, FIN_WAIT, UDP, NONE, ASSURED, … */
+  readonly state: string;
+  readonly client: ServerKey;
+  readonly virtual: ServerKey;
+  readonly destination: ServerKey;
+  readonly pe?: { readonly name: string; readonly data: string } | undefined;
+}
+
+export interface IpvsInfo {
+  /** Version that the listing's headline shows: 1.2.1. */
+  readonly version: string;
+  /** Connection table size that the headline shows. */
+  readonly size: number;
+  /** Seconds. */
+  readonly timeouts: { readonly tcp: number; readonly tcpFin: number; readonly udp: number };
+}
+
+/** Errors of a command, by the kernel's name of the errno that ipvsadm would see. */
+export type IpvsErrno = 'EEXIST' | 'ENOENT' | 'ESRCH' | 'EINVAL' | 'ERANGE' | 'EOPNOTSUPP' | 'ENOSPC' | 'EAFNOSUPPORT';

@@ -1,0 +1,148 @@
+/**
+ * Why a packet ended here. Every packet that tapvs does not deliver, answer or send on increments exactly one of these;
+ * `tapvs drops` prints them, docs/counters.md is generated from them. A reason without its sentence is a compile error.
+ */
+export const Drop = {
+  None: 0,
+  // link
+  FrameTooShort: 1,
+  FrameTruncated: 2,
+  NotForUs: 3,
+  EtherTypeUnknown: 4,
+  ArpMalformed: 5,
+  ArpIgnored: 6,
+  VnetHeaderBad: 7,
+  // IPv4
+  Ipv4TooShort: 8,
+  Ipv4BadVersion: 9,
+  Ipv4BadHeaderLength: 10,
+  Ipv4BadTotalLength: 11,
+  Ipv4BadChecksum: 12,
+  Ipv4BadOptions: 13,
+  Ipv4SourceRoute: 14,
+  MartianSource: 15,
+  MartianDestination: 16,
+  ReversePath: 17,
+  BroadcastNotForUs: 18,
+  MulticastNotForUs: 19,
+  // transport
+  TcpTooShort: 20,
+  TcpBadOffset: 21,
+  UdpTooShort: 22,
+  UdpBadLength: 23,
+  IcmpTooShort: 24,
+  IcmpBadChecksum: 25,
+  FragmentTooShort: 26,
+  // routing and forwarding
+  ForwardingOff: 27,
+  NoRoute: 28,
+  RouteUnreachable: 29,
+  TtlExceeded: 30,
+  FragmentationNeeded: 31,
+  NeighbourFailed: 32,
+  NeighbourQueueFull: 33,
+  NeighbourTableFull: 34,
+  BroadcastForward: 35,
+  HopLoop: 36,
+  // hooks
+  Policy: 37,
+  QueueNoHandler: 38,
+  QueueFull: 39,
+  HookRepeatLoop: 40,
+  // local delivery
+  NoHostPort: 41,
+  ProtocolUnreachable: 42,
+  IcmpUnhandled: 43,
+  // director
+  DirectorNoDestination: 44,
+  DirectorDestinationGone: 45,
+  DirectorDropPacket: 46,
+  DirectorConnTableFull: 47,
+  DirectorIcmpBad: 48,
+  DirectorNoRoute: 49,
+  // device and pool
+  DeviceTxFull: 50,
+  DeviceTxError: 51,
+  DeviceGone: 52,
+  PoolExhausted: 53,
+  FaultInjected: 54,
+  // consumed: the packet did its work here and ends; not an error, but never silent either
+  ArpAnswered: 55,
+  EchoAnswered: 56,
+  ResetSent: 57,
+  UnreachableSent: 58,
+  ArpLearned: 59,
+} as const;
+export type Drop = (typeof Drop)[keyof typeof Drop];
+
+/** One sentence each, for `tapvs drops`. */
+export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
+  None: 'not dropped',
+  FrameTooShort: 'frame shorter than its Ethernet header',
+  FrameTruncated: 'frame longer than a packet slot',
+  NotForUs: 'frame for another MAC address',
+  EtherTypeUnknown: 'frame of a protocol that tapvs does not speak (not IPv4, not ARP)',
+  ArpMalformed: 'ARP packet that is too short, not Ethernet/IPv4, or of an unknown operation',
+  ArpIgnored: 'ARP packet about an address that is not ours',
+  VnetHeaderBad: 'vnet header whose offsets or segment size do not fit its frame',
+  Ipv4TooShort: 'shorter than an IPv4 header',
+  Ipv4BadVersion: 'IP version is not 4',
+  Ipv4BadHeaderLength: 'IPv4 header length below 20 or beyond the packet',
+  Ipv4BadTotalLength: 'IPv4 total length below the header length or beyond the packet',
+  Ipv4BadChecksum: 'IPv4 header checksum wrong',
+  Ipv4BadOptions: 'IPv4 options malformed',
+  Ipv4SourceRoute: 'IPv4 source route option, refused',
+  MartianSource: 'source address that cannot be a source (loopback, multicast, broadcast, zero net, our own)',
+  MartianDestination: 'destination address that cannot be one (loopback, zero net)',
+  ReversePath: 'the route back to the source leaves by another device (rp_filter)',
+  BroadcastNotForUs: 'broadcast that nothing here listens to',
+  MulticastNotForUs: 'multicast that nothing here listens to',
+  TcpTooShort: 'shorter than a TCP header',
+  TcpBadOffset: 'TCP data offset below 20 or beyond the packet',
+  UdpTooShort: 'shorter than a UDP header',
+  UdpBadLength: 'UDP length below 8 or beyond the packet',
+  IcmpTooShort: 'shorter than an ICMP header',
+  IcmpBadChecksum: 'ICMP checksum wrong',
+  FragmentTooShort: 'first fragment without a whole transport header',
+  ForwardingOff: 'not for us, and ip_forward is 0',
+  NoRoute: 'no route to the destination',
+  RouteUnreachable: 'route of type unreachable, prohibit or blackhole',
+  TtlExceeded: 'TTL reached zero in transit',
+  FragmentationNeeded: 'larger than the MTU of the way out, and DF is set',
+  NeighbourFailed: 'the next hop does not answer ARP',
+  NeighbourQueueFull: 'too many packets wait for the ARP answer of this next hop',
+  NeighbourTableFull: 'neighbour table full',
+  BroadcastForward: 'broadcast is never forwarded',
+  HopLoop: 'rerouted too many times inside tapvs',
+  Policy: 'a hook function said DROP',
+  QueueNoHandler: 'verdict QUEUE without a registered handler',
+  QueueFull: 'the queue handler holds too many packets',
+  HookRepeatLoop: 'a hook function said REPEAT without end',
+  NoHostPort: 'for a program on this machine, but no host port (tun device with host: true) is configured',
+  ProtocolUnreachable: 'for us, in a protocol that nobody here speaks',
+  IcmpUnhandled: 'ICMP message for us that needs no answer',
+  DirectorNoDestination: 'no real server available for the service',
+  DirectorDestinationGone: 'connection to a real server that was removed (expire_nodest_conn=0)',
+  DirectorDropPacket: 'new connection refused by the drop_packet defence',
+  DirectorConnTableFull: 'connection table full',
+  DirectorIcmpBad: 'ICMP error about a balanced connection with a bad checksum or a truncated quotation',
+  DirectorNoRoute: 'no route to the real server',
+  DeviceTxFull: 'the device did not take more frames',
+  DeviceTxError: 'the device refused the frame',
+  DeviceGone: 'the device was removed while the packet waited',
+  PoolExhausted: 'no free packet slot',
+  FaultInjected: 'dropped on purpose by the fault device',
+  ArpAnswered: 'ARP request answered',
+  EchoAnswered: 'echo request answered',
+  ResetSent: 'answered with a TCP reset',
+  UnreachableSent: 'answered with ICMP unreachable',
+  ArpLearned: 'ARP reply or announcement taken in',
+};
+
+const names = Object.keys(Drop) as (keyof typeof Drop)[];
+export const DROP_COUNT = names.length;
+
+/** Name of a reason; reasons are dense from 0. */
+export function dropName(reason: number): keyof typeof Drop {
+  return names[reason] ?? 'None';
+}
