@@ -200,8 +200,10 @@ static void datagrams(int fd)
 int main(void)
 {
 	struct epoll_event events[BATCH];
-	struct rlimit files = { MAX_FD, MAX_FD };
+	struct rlimit files;
 
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);

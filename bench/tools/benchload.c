@@ -179,7 +179,7 @@ static void begin_connection(void)
 	}
 	sent_request[fd] = 0;
 	got_bytes[fd] = 0;
-	watch(fd, EPOLLIN | EPOLLOUT | EPOLLET);
+	watch(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
 /* Returns 1 when the connection is over, having counted an error if it did not end as it should. */
@@ -477,7 +477,7 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} modes[] = { { "bulk", bulk }, { "conn", conn }, { "req", req }, { "lat", lat }, { "udp", udp } };
-	struct rlimit files = { MAX_FD, MAX_FD };
+	struct rlimit files;
 
 	for (int i = 2; i + 1 < argc; i += 2) {
 		const char *key = argv[i], *value = argv[i + 1];
@@ -499,6 +499,8 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
