@@ -1,0 +1,219 @@
+// Builds a lab (plan.ts), runs its servers and its daemon, and takes all of it away again.
+//
+// What a lab owns can be found by its prefix alone: the namespaces, the processes in them and /run/tapvs-lab-<prefix>.
+// So labDown works after a crash as well, and labUp begins with it.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { fileURLToPath } from 'node:url';
+import {
+  addNetns,
+  delNetns,
+  inNetns,
+  ipBatch,
+  listNetns,
+  type RunOptions,
+  type RunResult,
+  runIn,
+  runOkIn,
+  setSysctls,
+  spawnIn,
+  stop,
+  waitForLine,
+} from '../rtnl/netns.ts';
+import {
+  checkPrefix,
+  isLabNetns,
+  LAB_ECHO_PORT,
+  LAB_HTTP_PORT,
+  type LabPlan,
+  type LabStep,
+  labConfig,
+  labRunDir,
+} from './plan.ts';
+
+const READY_TIMEOUT_MS = 15_000;
+
+/** Root of the checkout: from src/lab/ as from dist/src/lab/. */
+const ROOT = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../../' : '../../', import.meta.url));
+
+/** Labs that this process has up, to take them down when it is interrupted. */
+const active = new Set<string>();
+
+/** A lab that is up. */
+export class Lab {
+  readonly plan: LabPlan;
+  readonly #children = new Set<ChildProcess>();
+
+  constructor(plan: LabPlan) {
+    this.plan = plan;
+  }
+
+  /** Runs a program in one of the lab's namespaces; any exit status is a result. */
+  run(netns: string, argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+    return runIn(netns, argv, options);
+  }
+
+  /** `curl -sS` in the client's namespace: its stdout. @throws Error with curl's words when it fails. */
+  curl(...args: string[]): Promise<string> {
+    return runOkIn(this.plan.client, ['curl', '-sS', '--max-time', '10', ...args]);
+  }
+
+  /** Starts a program and remembers it, so that it ends with the lab. */
+  spawn(netns: string, argv: readonly string[], env: NodeJS.ProcessEnv = process.env): ChildProcess {
+    return this.#remember(spawnIn(netns, argv, { env }));
+  }
+
+  /** The web server of each real server; resolves when all listen. */
+  async startServers(): Promise<void> {
+    await Promise.all(this.plan.servers.map((server) => this.startServer(server.netns, server.name)));
+  }
+
+  /** One web server (web-server.ts) in a namespace, the director's too. */
+  async startServer(netns: string, name: string, ports: { http?: number; echo?: number } = {}): Promise<ChildProcess> {
+    const { http = LAB_HTTP_PORT, echo = LAB_ECHO_PORT } = ports;
+    const words = ['--name', name, '--http', String(http), '--echo', String(echo)];
+    const child = this.spawn(netns, [process.execPath, builtFile('lab/web-server.js'), ...words]);
+    await waitForLine(child, /^ready$/);
+    return child;
+  }
+
+  /**
+   * Starts bin/tapvsd in the director's namespace with `config` and waits until it answers on its control socket.
+   * Its output goes to tapvsd.log in the run directory; its state lives there too.
+   * @throws Error with the end of that log when it ends before or does not answer within 15 s.
+   */
+  async startDaemon(config = labConfig(this.plan), env: NodeJS.ProcessEnv = {}): Promise<ChildProcess> {
+    const { director, configFile, socket, runDir } = this.plan;
+    writeFileSync(configFile, config);
+    rmSync(socket, { force: true });
+    const log = `${runDir}/tapvsd.log`;
+    const output = openSync(log, 'a');
+    const [file = '', ...args] = inNetns(director, [`${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket]);
+    const child = spawn(file, args, {
+      stdio: ['ignore', output, output],
+      env: { ...process.env, TAPVS_SOCKET: socket, STATE_DIRECTORY: `${runDir}/state`, ...env },
+    });
+    closeSync(output);
+    this.#remember(child);
+    try {
+      await waitForSocket(child, socket, runDir);
+    } catch (error) {
+      await stop(child);
+      const tail = readFileSync(log, 'utf8').trim().split('\n').slice(-12).join('\n');
+      throw new Error(`tapvsd ${error instanceof Error ? error.message : String(error)}; ${log} ends with:\n${tail}`);
+    }
+    return child;
+  }
+
+  /** bin/tapvs in the director's namespace, talking to this lab's daemon: `lab.tapvs('ipvsadm', '-Ln')`. */
+  tapvs(...args: string[]): Promise<RunResult> {
+    const env = { ...process.env, TAPVS_SOCKET: this.plan.socket };
+    return runIn(this.plan.director, [`${ROOT}bin/tapvs`, ...args], { env });
+  }
+
+  /** Ends one program that the lab started. */
+  async stop(child: ChildProcess): Promise<void> {
+    await stop(child);
+    this.#children.delete(child);
+  }
+
+  /** Ends all programs, then removes everything (labDown). */
+  async down(): Promise<void> {
+    await Promise.all([...this.#children].map((child) => this.stop(child)));
+    await labDown(this.plan.prefix);
+  }
+
+  #remember(child: ChildProcess): ChildProcess {
+    this.#children.add(child);
+    child.once('exit', () => this.#children.delete(child));
+    return child;
+  }
+}
+
+/** Builds the lab, after removing what an earlier one of the same prefix left. On failure nothing is left. */
+export async function labUp(plan: LabPlan): Promise<Lab> {
+  await labDown(plan.prefix);
+  if (active.size === 0) for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, takeDownAll);
+  active.add(plan.prefix);
+  mkdirSync(`${plan.runDir}/state`, { recursive: true, mode: 0o755 });
+  try {
+    for (const step of plan.steps) await perform(step);
+  } catch (error) {
+    await labDown(plan.prefix);
+    throw error;
+  }
+  return new Lab(plan);
+}
+
+/** Kills every process in the lab's namespaces and removes these and the run directory. No error when there is no lab. */
+export async function labDown(prefix: string): Promise<void> {
+  checkPrefix(prefix);
+  const names = listNetns().filter((name) => isLabNetns(prefix, name));
+  await Promise.all(names.map(delNetns));
+  rmSync(labRunDir(prefix), { recursive: true, force: true });
+  active.delete(prefix);
+  if (active.size === 0) for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, takeDownAll);
+}
+
+function takeDownAll(signal: NodeJS.Signals): void {
+  const all = [...active].map((prefix) => labDown(prefix));
+  void Promise.allSettled(all).then(() => process.kill(process.pid, signal)); // our handlers are off by now: it ends us
+}
+
+async function perform(step: LabStep): Promise<void> {
+  switch (step.do) {
+    case 'netns':
+      return addNetns(step.netns);
+    case 'sysctl':
+      return setSysctls(step.netns, step.values);
+    case 'ip':
+      return ipBatch(step.netns, step.lines);
+    case 'run':
+      await runOkIn(step.netns, step.argv);
+  }
+}
+
+/** A program of ours as the build left it. @throws Error that says how to build. */
+function builtFile(path: string): string {
+  const file = `${ROOT}dist/src/${path}`;
+  if (!existsSync(file)) throw new Error(`${file} is not built: run ./scripts/build`);
+  return file;
+}
+
+/** Resolves when an HTTP request on the socket is answered; rejects when the child ends or after READY_TIMEOUT_MS. */
+function waitForSocket(child: ChildProcess, socket: string, directory: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let asking = false;
+    const finish = (error?: Error): void => {
+      clearTimeout(timer);
+      clearInterval(again);
+      watcher.close();
+      child.off('exit', onExit);
+      if (error === undefined) resolve();
+      else reject(error);
+    };
+    const onExit = (code: number | null, signal: string | null): void =>
+      finish(new Error(`ended (${signal ?? `status ${code}`}) before it was ready`));
+    const ask = (): void => {
+      if (asking || !existsSync(socket)) return;
+      asking = true;
+      const asked = request({ socketPath: socket, path: '/v1/status' }, (response) => {
+        response.resume();
+        asking = false;
+        if ((response.statusCode ?? 500) < 500) finish();
+      });
+      asked.on('error', () => {
+        asking = false;
+      });
+      asked.end();
+    };
+    // The socket's appearance wakes us; the interval is for a daemon that binds first and answers later.
+    const watcher = watch(directory, ask);
+    const again = setInterval(ask, 50);
+    const timer = setTimeout(() => finish(new Error('did not answer on its control socket')), READY_TIMEOUT_MS);
+    child.once('exit', onExit);
+    child.once('error', finish);
+    ask();
+  });
+}
