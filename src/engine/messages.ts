@@ -7,6 +7,20 @@
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
 import type { ConnectionRow, IpvsCommand, IpvsErrno, IpvsInfo, ServiceKey, ServiceRow } from '../model/ipvs.ts';
 
+/**
+ * What the worker is started with (`workerData`). Requests come on `parentPort`: the worker takes them with receiveMessageOnPort between two breaths, and
+ * posts its WorkerMessages there. `ready` is its first message.
+ */
+export interface WorkerSettings {
+  /** The eventfd of its poll set which the main thread signals after it has put a request on the port. */
+  readonly wakeFd: number;
+  readonly limits: { readonly connections: number };
+  /** How often to poll without finding anything before sleeping. */
+  readonly spin: number;
+  /** True: time stands still until `advance-clock`. */
+  readonly testClock: boolean;
+}
+
 /** A device that the main thread has opened (fd) or that the worker makes itself. */
 export interface DeviceSpec {
   readonly name: string;
@@ -73,6 +87,11 @@ export interface EngineRequests {
   'set-sysctl': { args: { readonly key: string; readonly value: string }; result: 'EINVAL' | 'ENOENT' | null };
   'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
   ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
+  /** How many there are, without listing them. */
+  'ipvs-counts': {
+    args: Record<string, never>;
+    result: { readonly services: number; readonly servers: number; readonly connections: number };
+  };
   'ipvs-info': { args: Record<string, never>; result: IpvsInfo };
   /** From `cursor` on (0 = start) at most `limit` services; `next` is the cursor to go on with, -1 at the end. */
   'list-services': {
