@@ -135,6 +135,7 @@ export class Hooks {
   readonly postRouting = this.chains[Hook.PostRouting]!;
   readonly queues = new Map<number, QueueHandler>();
 
+  // cold: registration
   register(ops: readonly HookOp[]): void {
     for (const op of ops) this.chains[op.hook]!.register(op);
   }
