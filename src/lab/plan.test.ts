@@ -1,0 +1,82 @@
+import { describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
+import { formatPlan, isLabNetns, labConfig, labPlan, labServices } from './plan.ts';
+
+describe('labPlan', () => {
+  it('refuses no servers, too many, and half of one', () => {
+    for (const servers of [0, 100, 1.5]) expect(() => labPlan({ prefix: 'x-', servers })).toThrow(RangeError);
+  });
+
+  it('gives every server an address and a MAC of its own', () => {
+    const { servers } = labPlan({ prefix: 'x-', servers: 99 });
+    expect(new Set(servers.map((server) => server.address)).size).toBe(99);
+    expect(new Set(servers.map((server) => server.mac)).size).toBe(99);
+    expect(servers[0]).toEqual({ name: 'rs1', netns: 'x-rs1', address: '10.0.2.11', mac: '02:00:00:00:02:81' });
+  });
+
+  it('never uses a MAC twice on one segment', () => {
+    for (const kind of ['tap', 'packet'] as const) {
+      for (const layout of ['two-arm', 'one-arm'] as const) {
+        const macs =
+          formatPlan(labPlan({ prefix: 'x-', servers: 99, kind, layout })).match(/02(:[0-9a-f]{2}){5}/g) ?? [];
+        const all = [...macs, '02:00:00:00:01:01', '02:00:00:00:02:01'];
+        expect(new Set(all).size).toBe(all.length);
+      }
+    }
+  });
+
+  it('only touches its own namespaces', () => {
+    const plan = labPlan({ prefix: 'x-', kind: 'packet' });
+    for (const step of plan.steps) {
+      if (step.netns !== null) expect(isLabNetns('x-', step.netns)).toBe(true);
+      else if (step.do === 'ip') for (const line of step.lines) expect(line).toMatch(/netns x-.* netns x-/);
+    }
+  });
+
+  it('prints as the commands that a person would type', () => {
+    const text = formatPlan(labPlan({ prefix: 'x-', servers: 1, checksumOffload: false }));
+    expect(text).toContain('ip netns add x-client\n');
+    expect(text).toContain(
+      'ip link add eth0 netns x-rs1 address 02:00:00:00:02:81 mtu 1500 ' +
+        'type veth peer name rs1 netns x-director address 02:00:00:00:02:11 mtu 1500\n',
+    );
+    expect(text).toContain('ip -n x-director link set rs1 master br-back up\n');
+    expect(text).toContain('ip netns exec x-rs1 ethtool -K eth0 tx off');
+  });
+});
+
+describe('labConfig', () => {
+  it('names a bridge for TAPs and an interface for packet devices', () => {
+    const tap = parse(labConfig(labPlan({ prefix: 'x-' })));
+    expect(tap.devices[1]).toEqual({
+      name: 'back',
+      kind: 'tap',
+      bridge: 'br-back',
+      mac: '02:00:00:00:02:01',
+      mtu: 1500,
+      addresses: ['10.0.2.1/24'],
+    });
+    const packet = parse(labConfig(labPlan({ prefix: 'x-', kind: 'packet' })));
+    expect(packet.devices[0]).toMatchObject({ kind: 'packet', interface: 'front0' });
+  });
+
+  it('has the host port, the VIP and forwarding; or what is asked for', () => {
+    const plan = labPlan({ prefix: 'x-', servers: 1 });
+    expect(parse(labConfig(plan))).toMatchObject({
+      addresses: ['10.0.1.100/32'],
+      sysctl: { 'net.ipv4.ip_forward': 1 },
+      ipvsadm: labServices(plan),
+    });
+    const config = parse(labConfig(plan, { host: false, ipvsadm: '', sysctl: { 'net.ipv4.vs.conntrack': 1 } }));
+    expect(config.devices).toHaveLength(2);
+    expect(config.ipvsadm).toBeUndefined();
+    expect(config.sysctl).toEqual({ 'net.ipv4.ip_forward': 1, 'net.ipv4.vs.conntrack': 1 });
+  });
+
+  it('balances by direct routing when all stand on one segment', () => {
+    expect(labServices(labPlan({ prefix: 'x-', servers: 1, layout: 'one-arm' }))).toBe(
+      '-A -t 10.0.1.100:80 -s rr\n-a -t 10.0.1.100:80 -r 10.0.1.11:80 -g -w 1\n' +
+        '-A -u 10.0.1.100:7 -s rr\n-a -u 10.0.1.100:7 -r 10.0.1.11:7 -g -w 1\n',
+    );
+  });
+});
