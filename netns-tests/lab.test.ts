@@ -69,6 +69,25 @@ describe('labUp and labDown', () => {
   });
 });
 
+describe('a lab that its maker left', () => {
+  it('is taken down by its prefix, with the programs in it', async () => {
+    const dist = new URL('../dist/src/lab/', import.meta.url).pathname;
+    const script = [
+      `const { labUp } = await import('${dist}lab.js'); const { labPlan } = await import('${dist}plan.js');`,
+      `const lab = await labUp(labPlan({ prefix: '${ONE}' })); await lab.startServers();`,
+      "process.kill(process.pid, 'SIGKILL');",
+    ].join('\n');
+    const child = spawnIn(null, [process.execPath, '--input-type=module', '-e', script]);
+    await new Promise((resolve) => child.once('exit', resolve));
+    const [orphan] = await pidsIn(`${ONE}rs3`);
+    expect(existsSync(`/proc/${orphan}`)).toBe(true);
+    await labDown(ONE);
+    expect(namespacesOf(ONE)).toEqual([]);
+    expect(existsSync(`/run/tapvs-lab-${ONE}`)).toBe(false);
+    expect(existsSync(`/proc/${orphan}/exe`)).toBe(false);
+  });
+});
+
 describe('a lab', () => {
   it('joins client and servers to the bridges of the director, IPv6 off, nothing addressed in the director', async () => {
     const lab = await labUp(labPlan({ prefix: ONE, servers: 2, mtu: 1400 }));

@@ -39,6 +39,9 @@ const ROOT = fileURLToPath(new URL(import.meta.url.includes('/dist/') ? '../../.
 
 /** Labs that this process has up, to take them down when it is interrupted. */
 const active = new Set<string>();
+/** Those of them that are being built: an interruption lets the step under way end first. */
+const building = new Set<Promise<void>>();
+let isInterrupted = false;
 
 /** A lab that is up. */
 export class Lab {
@@ -137,13 +140,24 @@ export async function labUp(plan: LabPlan): Promise<Lab> {
   if (active.size === 0) for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, takeDownAll);
   active.add(plan.prefix);
   mkdirSync(`${plan.runDir}/state`, { recursive: true, mode: 0o755 });
+  const built = build(plan.steps);
+  building.add(built);
   try {
-    for (const step of plan.steps) await perform(step);
+    await built;
   } catch (error) {
     await labDown(plan.prefix);
     throw error;
+  } finally {
+    building.delete(built);
   }
   return new Lab(plan);
+}
+
+async function build(steps: readonly LabStep[]): Promise<void> {
+  for (const step of steps) {
+    if (isInterrupted) throw new Error('interrupted while the lab was built');
+    await perform(step);
+  }
 }
 
 /** Kills every process in the lab's namespaces and removes these and the run directory. No error when there is no lab. */
@@ -157,8 +171,10 @@ export async function labDown(prefix: string): Promise<void> {
 }
 
 function takeDownAll(signal: NodeJS.Signals): void {
-  const all = [...active].map((prefix) => labDown(prefix));
-  void Promise.allSettled(all).then(() => process.kill(process.pid, signal)); // our handlers are off by now: it ends us
+  isInterrupted = true;
+  void Promise.allSettled(building)
+    .then(() => Promise.allSettled([...active].map(labDown)))
+    .then(() => process.kill(process.pid, signal)); // our handlers are off by now: it ends us
 }
 
 async function perform(step: LabStep): Promise<void> {
