@@ -25,6 +25,7 @@
 // What stays different from an address that the kernel owns: bind(A) is refused (it looks into table local), unless
 // net.ipv4.ip_nonlocal_bind=1 or the program sets IP_FREEBIND; listeners on 0.0.0.0 need neither. A UDP socket on
 // 0.0.0.0 answers from 10.0.3.2, as on every host with several addresses, unless it uses IP_PKTINFO.
+import { formatPrefix, type Ip4, ip4, netmask } from '../wire/addr.ts';
 import { ROUTE_TYPES, type RuleSpec, splitCidr, Table } from './message.ts';
 import type { ListedRoute, Route, Rtnl } from './rtnl.ts';
 
@@ -105,13 +106,10 @@ function wanted(config: HostPortConfig): Wanted {
   };
 }
 
-/** The prefix without host bits. */
+/** The prefix without host bits. @throws RangeError */
 function network(text: string): string {
   const { address, length } = splitCidr(text);
-  if (length === 0) return 'default';
-  const bits = address.split('.').reduce((sum, octet) => (sum << 8) | Number(octet), 0);
-  const masked = bits & (-1 << (32 - length));
-  return `${[24, 16, 8, 0].map((shift) => (masked >>> shift) & 255).join('.')}/${length}`;
+  return length === 0 ? 'default' : formatPrefix({ ip: (ip4(address) & netmask(length)) as Ip4, length });
 }
 
 const routeKey = (route: Pick<ListedRoute, 'to' | 'table'> & { metric?: number | undefined }): string =>

@@ -3,8 +3,8 @@
 // Encoding and decoding only: no socket, no names of devices (indexes). The decoders read the attributes that they know
 // and skip all others, so a newer kernel's longer messages are no error. (The generated decoders of the `netlink` package
 // are not used: they throw on a struct that has grown.)
-import { isIPv4 } from 'node:net';
 import { AttrStream, parseAttributes, putU8, putU16, putU32, readS32, readU32 } from 'netlink';
+import { formatIp4, parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
 
 export const AF_UNSPEC = 0;
 export const AF_INET = 2;
@@ -186,24 +186,24 @@ export interface NeighbourSpec {
 
 /** @throws RangeError when the text is not a dotted quad. */
 export function ipBytes(text: string): Uint8Array {
-  if (!isIPv4(text)) throw new RangeError(`'${text}' is not an IPv4 address`);
-  return Uint8Array.from(text.split('.'), Number);
+  const ip = parseIp4(text);
+  if (ip === undefined) throw new RangeError(`'${text}' is not an IPv4 address`);
+  return Uint8Array.of(ip >>> 24, ip >>> 16, ip >>> 8, ip);
 }
 
 /** An address and its prefix length; an address alone is a /32, `default` is 0.0.0.0/0. @throws RangeError */
 export function splitCidr(text: string): { address: string; length: number } {
-  if (text === 'default') return { address: '0.0.0.0', length: 0 };
-  const [address = '', length = '32', ...rest] = text.split('/');
-  if (rest.length > 0 || !isIPv4(address) || !/^\d{1,2}$/.test(length) || Number(length) > 32) {
-    throw new RangeError(`'${text}' is not an IPv4 prefix`);
-  }
-  return { address, length: Number(length) };
+  const prefix = parsePrefix(text === 'default' ? '0.0.0.0/0' : text);
+  if (prefix === undefined) throw new RangeError(`'${text}' is not an IPv4 prefix`);
+  return { address: formatIp4(prefix.ip), length: prefix.length };
 }
 
 /** @throws RangeError when the text is not six pairs of hexadecimal digits. */
 export function macBytes(text: string): Uint8Array {
-  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) throw new RangeError(`'${text}' is not a MAC address`);
-  return Uint8Array.from(text.split(':'), (pair) => Number.parseInt(pair, 16));
+  const mac = parseMac(text);
+  if (mac === undefined) throw new RangeError(`'${text}' is not a MAC address`);
+  const { hi, lo } = mac;
+  return Uint8Array.of(hi >>> 8, hi, lo >>> 24, lo >>> 16, lo >>> 8, lo);
 }
 
 const formatIp = (bytes: Uint8Array): string => bytes.join('.');
