@@ -1,0 +1,57 @@
+/* Memory that outlives its process or is shared with another: memfd_create(2) and mmap(2). */
+#define _GNU_SOURCE
+#include "addon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* memfd(name, size) → fd; its size is sealed, so that nobody can pull the pages away under a mapping */
+static napi_value js_memfd(napi_env env, napi_callback_info info) {
+  napi_value argv[2];
+  char name[200];
+  int64_t size;
+  if (!get_args(env, info, 2, argv) || !arg_string(env, argv[0], "name", name, sizeof name)) return NULL;
+  if (napi_get_value_int64(env, argv[1], &size) != napi_ok || size <= 0) return misuse(env, "size must be a positive number of bytes");
+  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return fail(env, errno, "memfd_create", name);
+  if (ftruncate(fd, size) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    int error = errno;
+    close(fd);
+    return fail(env, error, "ftruncate", name);
+  }
+  own_fd(instance_of(env), fd);
+  return js_int(env, fd);
+}
+
+static void unmap(napi_env env, void *data, void *hint) {
+  (void)env;
+  munmap(data, (size_t)(uintptr_t)hint);
+}
+
+/* mapShared(fd, size) → ArrayBuffer, unmapped when it is collected */
+static napi_value js_map_shared(napi_env env, napi_callback_info info) {
+  napi_value argv[2], result = NULL;
+  int32_t fd;
+  int64_t size;
+  struct stat st;
+  if (!get_args(env, info, 2, argv) || !arg_int(env, argv[0], "fd", &fd)) return NULL;
+  if (napi_get_value_int64(env, argv[1], &size) != napi_ok || size <= 0) return misuse(env, "size must be a positive number of bytes");
+  if (fstat(fd, &st) != 0) return fail(env, errno, "fstat", NULL);
+  if (st.st_size < size) return fail(env, EINVAL, "mmap beyond the end of the file", NULL);
+  void *data = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (data == MAP_FAILED) return fail(env, errno, "mmap", NULL);
+  if (napi_create_external_arraybuffer(env, data, (size_t)size, unmap, (void *)(uintptr_t)size, &result) != napi_ok) {
+    munmap(data, (size_t)size);
+    return fail(env, ENOTSUP, "napi_create_external_arraybuffer", NULL);
+  }
+  return result;
+}
+
+void init_memory(napi_env env, napi_value exports) {
+  export_function(env, exports, "memfd", js_memfd);
+  export_function(env, exports, "mapShared", js_map_shared);
+}
