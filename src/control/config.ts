@@ -1,0 +1,305 @@
+/**
+ * The configuration file (architecture.md §6) as an immutable value, or all that is wrong with it.
+ *
+ *   text ── yaml-source ──► plain value ── config-schema, key by key ──► config-check, across keys ──► Config
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import type { z } from 'zod';
+import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import {
+  type CheckedDevice,
+  type CheckedRoute,
+  checkAddresses,
+  checkDevice,
+  checkDevices,
+  checkRoute,
+} from './config-check.ts';
+import { describeIssue, kindOf } from './config-issue.ts';
+import { deviceSchema, type FileKey, fileSchema, routeSchema } from './config-schema.ts';
+import { type Diagnostic, didYouMean, formatDiagnostic, sortDiagnostics } from './diagnostics.ts';
+import { type IpvsTable, IpvsTableBuilder } from './ipvs-table.ts';
+import { type Path, YamlSource } from './yaml-source.ts';
+
+export interface DeviceConfig {
+  readonly name: string;
+  readonly kind: 'tap' | 'tun' | 'packet';
+  /** A name under /run/netns or a path; null = the daemon's own. */
+  readonly netns: string | null;
+  readonly mac?: string | undefined;
+  /** Only of a tap. */
+  readonly bridge?: string | undefined;
+  /** Only of, and always of, a packet device. */
+  readonly interface?: string | undefined;
+  readonly mtu: number;
+  /** `10.0.1.1/24` */
+  readonly addresses: readonly string[];
+  readonly host: boolean;
+  /** The kernel's side of the host port, with prefix length. */
+  readonly peer?: string | undefined;
+  readonly offload: boolean;
+  /** The TUN or TAP stays when the daemon ends. */
+  readonly persist: boolean;
+}
+
+export interface RouteConfig {
+  readonly to: string;
+  readonly via?: string | undefined;
+  readonly dev?: string | undefined;
+  readonly src?: string | undefined;
+  readonly metric: number;
+  readonly type: 'unicast' | 'unreachable' | 'prohibit' | 'blackhole';
+}
+
+export interface Config {
+  /** Absolute. */
+  readonly file: string;
+  readonly devices: readonly DeviceConfig[];
+  /** Local addresses of no device: VIPs. */
+  readonly addresses: readonly string[];
+  readonly routes: readonly RouteConfig[];
+  /** Dotted names; values as sysctl(8) prints them. */
+  readonly sysctl: ReadonlyMap<string, string>;
+  readonly ipvs: IpvsTable;
+  readonly log: { readonly level: LogLevel; readonly format?: 'json' | 'pretty' | undefined };
+  readonly limits: { readonly connections: number };
+  /** Empty polls before the data worker sleeps. */
+  readonly spin: number;
+}
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+
+/** Prototypes gained most of the latency with 20 empty polls before sleeping (architecture.md §3). */
+const DEFAULT_SPIN = 20;
+
+/** Reads lines as `ipvsadm --restore` does; `line` counts from `firstLine`. */
+export type ParseIpvsadm = (
+  lines: readonly string[],
+  file: string,
+  firstLine: number,
+) => {
+  readonly commands: readonly { readonly line: number; readonly command: IpvsCommand }[];
+  readonly errors: readonly { readonly line: number; readonly message: string }[];
+};
+
+/** The file cannot be used: everything that is wrong with it, in the order of its lines. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly diagnostics: readonly Diagnostic[];
+
+  constructor(diagnostics: readonly Diagnostic[]) {
+    const sorted = sortDiagnostics(diagnostics);
+    super(sorted.map((diagnostic) => formatDiagnostic(diagnostic)).join('\n'));
+    this.diagnostics = sorted;
+  }
+}
+
+/** Reads and checks the file. @throws ConfigError */
+export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm): Config {
+  const path = resolve(file);
+  return parseConfig(readText(path, path), path, parseIpvsadm);
+}
+
+/** The same from a text; `file` names it in errors and is where relative paths start. @throws ConfigError */
+export function parseConfig(text: string, file: string, parseIpvsadm: ParseIpvsadm): Config {
+  const source = new YamlSource(file, text);
+  const syntax = source.syntaxErrors();
+  if (syntax.length > 0) throw new ConfigError(syntax);
+  const reader = new ConfigReader(source, parseIpvsadm);
+  const config = reader.read(file);
+  if (reader.faults.length > 0) throw new ConfigError(reader.faults);
+  return deepFreeze(config);
+}
+
+function readText(path: string, asWritten: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'EIO';
+    const why = code === 'ENOENT' ? 'there is no such file' : `cannot be read: ${code}`;
+    throw new ConfigError([{ file: asWritten, line: 0, column: 0, path: '', message: why, sourceLine: '' }]);
+  }
+}
+
+class ConfigReader {
+  readonly faults: Diagnostic[] = [];
+  readonly #source: YamlSource;
+  readonly #parseIpvsadm: ParseIpvsadm;
+  #root: Readonly<Record<string, unknown>> = {};
+
+  constructor(source: YamlSource, parseIpvsadm: ParseIpvsadm) {
+    this.#source = source;
+    this.#parseIpvsadm = parseIpvsadm;
+  }
+
+  read(file: string): Config {
+    const value = this.#source.value() ?? {};
+    if (!isRecord(value)) this.#fault([], `must be a map of keys such as 'devices:', not ${kindOf(value)}`);
+    else this.#root = value;
+    this.#refuseUnknownKeys();
+
+    const devices: CheckedDevice[] = [];
+    for (const [i, raw] of (this.#key('devices') ?? []).entries()) {
+      const path = ['devices', i];
+      const config = this.#parse(path, deviceSchema, raw);
+      if (config === undefined) continue;
+      for (const fault of checkDevice(config)) this.#fault([...path, ...fault.path], fault.message);
+      devices.push({ index: i, config });
+    }
+    const addresses = this.#key('addresses') ?? [];
+    const routes: CheckedRoute[] = [];
+    for (const [i, raw] of (this.#key('routes') ?? []).entries()) {
+      const config = this.#parse(['routes', i], routeSchema, raw);
+      if (config !== undefined) routes.push({ index: i, config });
+    }
+    for (const fault of [...checkDevices(devices), ...checkAddresses(devices, addresses)]) {
+      this.#fault(fault.path, fault.message);
+    }
+    // A device that could not be read may be the one that a route leads over: then its routes are not judged.
+    if (devices.length === (this.#key('devices', false) ?? []).length) {
+      for (const { index, config } of routes) {
+        for (const fault of checkRoute(config, devices)) this.#fault(['routes', index, ...fault.path], fault.message);
+      }
+    }
+    return {
+      file,
+      devices: devices.map((device) => device.config),
+      addresses,
+      routes: routes.map((route) => route.config),
+      sysctl: new Map(Object.entries(this.#key('sysctl') ?? {}).map(([name, v]) => [dotted(name), sysctlText(v)])),
+      ipvs: this.#ipvs(),
+      log: this.#key('log') ?? { level: 'info' },
+      limits: this.#key('limits') ?? { connections: 1_000_000 },
+      spin: this.#key('spin') ?? DEFAULT_SPIN,
+    };
+  }
+
+  #refuseUnknownKeys(): void {
+    const known = Object.keys(fileSchema);
+    for (const key of Object.keys(this.#root)) {
+      if (known.includes(key)) continue;
+      this.faults.push(this.#source.keyDiagnostic([], key, `unknown key${didYouMean(key, known)}`));
+    }
+  }
+
+  /** The checked value of a key of the file; undefined when it is absent, null or wrong. */
+  #key<K extends FileKey>(key: K, report = true): z.output<(typeof fileSchema)[K]> | undefined {
+    const raw = this.#root[key];
+    if (raw === undefined || raw === null) return undefined;
+    if (!report) return fileSchema[key].safeParse(raw).data as z.output<(typeof fileSchema)[K]> | undefined;
+    return this.#parse<z.output<(typeof fileSchema)[K]>>([key], fileSchema[key] as never, raw);
+  }
+
+  #parse<T>(path: Path, schema: z.ZodType<T>, raw: unknown): T | undefined {
+    const result = schema.safeParse(raw);
+    if (result.success) return result.data;
+    for (const issue of result.error.issues) {
+      for (const { path: inner, key, message } of describeIssue(issue, raw, schema)) {
+        const at = [...path, ...inner];
+        this.faults.push(
+          key === undefined ? this.#source.diagnostic(at, message) : this.#source.keyDiagnostic(at, key, message),
+        );
+      }
+    }
+    return undefined;
+  }
+
+  #ipvs(): IpvsTable {
+    const builder = new IpvsTableBuilder();
+    const block = this.#key('ipvsadm');
+    const file = this.#key('ipvsadm_file');
+    if (block !== undefined && file !== undefined) {
+      this.#fault(['ipvsadm_file'], "stands beside 'ipvsadm': the services are either in this file or in another");
+    } else if (block !== undefined) {
+      const where = this.#source.linesOf(['ipvsadm']);
+      if (where === null)
+        this.#fault(['ipvsadm'], "must be a literal block: write 'ipvsadm: |' and each command on a line below");
+      else this.#ipvsadm(builder, where.lines, where.firstLine, this.#source, 'ipvsadm');
+    } else if (file !== undefined) {
+      this.#ipvsadmFile(builder, file);
+    }
+    return builder.table();
+  }
+
+  #ipvsadmFile(builder: IpvsTableBuilder, name: string): void {
+    const path = resolve(dirname(this.#source.file), name);
+    let text: string;
+    try {
+      text = readText(path, path);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      this.#fault(['ipvsadm_file'], `${path}: ${error.diagnostics[0]?.message ?? 'cannot be read'}`);
+      return;
+    }
+    const lines = text.replace(/\n+$/, '').split(/\r?\n/);
+    // Only its lines are wanted: any text has them, YAML or not.
+    this.#ipvsadm(builder, lines, 1, new PlainSource(path, lines), '');
+  }
+
+  #ipvsadm(
+    builder: IpvsTableBuilder,
+    lines: readonly string[],
+    firstLine: number,
+    source: LineSource,
+    path: string,
+  ): void {
+    const { commands, errors } = this.#parseIpvsadm(lines, source.file, firstLine);
+    for (const { line, message } of errors) this.faults.push(source.at(source.lineStart(line), path, message));
+    if (errors.length > 0) return; // what follows from a line that could not be read would only confuse
+    for (const { line, command } of commands) {
+      const errno = builder.apply(command);
+      if (errno !== null) this.faults.push(source.at(source.lineStart(line), path, COMMAND_FAULTS[errno] ?? errno));
+    }
+  }
+
+  #fault(path: Path, message: string): void {
+    this.faults.push(this.#source.diagnostic(path, message));
+  }
+}
+
+type LineSource = Pick<YamlSource, 'file' | 'at' | 'lineStart'>;
+
+class PlainSource implements LineSource {
+  readonly file: string;
+  readonly #lines: readonly string[];
+
+  constructor(file: string, lines: readonly string[]) {
+    this.file = file;
+    this.#lines = lines;
+  }
+
+  at(place: { line: number; column: number }, path: string, message: string): Diagnostic {
+    return { file: this.file, ...place, path, message, sourceLine: this.#lines[place.line - 1] ?? '' };
+  }
+
+  lineStart(line: number): { line: number; column: number } {
+    return { line, column: (/^\s*/.exec(this.#lines[line - 1] ?? '')?.[0].length ?? 0) + 1 };
+  }
+}
+
+const COMMAND_FAULTS: Partial<Record<IpvsErrno, string>> = {
+  EEXIST: 'is there already: the same service or server stands further above',
+  ESRCH: 'there is no such service: it must be added (-A) further above',
+  ENOENT: 'there is no such server: it must be added (-a) further above',
+};
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** sysctl(8) takes `/` for `.`; both name one key. A name written with slashes keeps its dots (of a device's name). */
+function dotted(name: string): string {
+  return name.indexOf('/') < name.indexOf('.') || name.indexOf('.') < 0 ? name.replaceAll('/', '.') : name;
+}
+
+function sysctlText(value: number | string | boolean): string {
+  return typeof value === 'boolean' ? String(Number(value)) : String(value);
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const part of value instanceof Map ? value.values() : Object.values(value)) deepFreeze(part);
+  }
+  return value;
+}
