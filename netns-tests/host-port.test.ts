@@ -1,6 +1,6 @@
 // The kernel's side of the host port, as host-port.ts promises it, for each reverse-path filter.
 //
-//   tv-hostc                       tv-host
+//   CLIENT                         HOST
 //     eth0 10.0.1.2 ══ client ─ br-front        TUN `host` 10.0.3.2 ─── this test (TunPeer), in the place of tapvs
 //
 // tapvs's local addresses: the VIP 10.0.1.100, 10.0.1.1 and 10.0.3.1.
@@ -23,8 +23,8 @@ import {
 import { openRtnl, type Rtnl } from '../src/rtnl/rtnl.ts';
 import { datagram, icmp, syn, TunPeer } from './tun-peer.ts';
 
-const HOST = 'tv-host';
-const CLIENT = 'tv-hostc';
+const HOST = `tvh${process.pid}`;
+const CLIENT = `tvh${process.pid}c`;
 const VIP = '10.0.1.100';
 const CONFIG = {
   device: 'host',
@@ -49,7 +49,6 @@ const everything = async (): Promise<string[]> => [
 ];
 
 beforeAll(async () => {
-  for (const name of [HOST, CLIENT]) await delNetns(name);
   for (const name of [HOST, CLIENT]) {
     await addNetns(name);
     await setSysctls(name, { 'net.ipv6.conf.all.disable_ipv6': 1, 'net.ipv6.conf.default.disable_ipv6': 1 });

@@ -1,18 +1,16 @@
-// rtnl against the real kernel, in namespaces of its own.
+// rtnl against the real kernel, in two namespaces of its own; the socket is in A (OpenRtnlOptions.enter).
 //
-//   tv-rtnl-a ── va ═══ vb ── tv-rtnl-b
+//   A ── tvr0 ═══ va ── B
 //
-// The socket of the test process is in the root namespace; `ip netns exec` asks `ip` what the kernel holds, so that
-// what we read is compared with what iproute2 reads. Nothing is left in the root namespace (the devices move at birth
-// or are deleted by the test that makes them).
+// `ip netns exec` asks `ip` what the kernel holds, so that what we read is compared with what iproute2 reads.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { addNetns, delNetns, ipBatch, listNetns, run, runIn, runOkIn, setSysctls } from '../src/rtnl/netns.ts';
+import * as native from '../src/device/native.ts';
+import { addNetns, delNetns, ipBatch, listNetns, runIn, runOkIn, setSysctls } from '../src/rtnl/netns.ts';
 import { openRtnl, type Rtnl, RtnlError } from '../src/rtnl/rtnl.ts';
 
-const A = 'tv-rtnl-a';
-const B = 'tv-rtnl-b';
-/** Devices that tests make in the root namespace, where the socket is. */
-const ROOT_DEVICES = ['tvr0', 'tvr1', 'tvrbr'];
+const A = `tvr${process.pid}a`;
+const B = `tvr${process.pid}b`;
+const DEVICES = ['tvr0', 'tvr1', 'tvrbr'];
 const TABLE = 7700;
 
 async function refusal(promise: Promise<unknown>): Promise<RtnlError> {
@@ -24,33 +22,32 @@ async function refusal(promise: Promise<unknown>): Promise<RtnlError> {
   return error;
 }
 
-async function ipJson(words: string): Promise<Record<string, unknown>[]> {
-  const { stdout } = await run(['ip', '-j', '-d', ...words.split(' ')]);
-  return JSON.parse(stdout || '[]');
+async function ipJson(text: string): Promise<Record<string, unknown>[]> {
+  return JSON.parse((await runOkIn(A, ['ip', '-j', '-d', ...text.split(' ')])) || '[]');
 }
 
 let rtnl: Rtnl;
 
 async function removeDevices(): Promise<void> {
-  for (const name of ROOT_DEVICES) if ((await rtnl.findLink(name)) !== null) await rtnl.delLink(name);
+  for (const name of DEVICES) if ((await rtnl.findLink(name)) !== null) await rtnl.delLink(name);
 }
 
 beforeAll(async () => {
-  for (const name of [A, B]) await delNetns(name);
   for (const name of [A, B]) await addNetns(name);
-  rtnl = openRtnl();
-  await removeDevices();
+  const netns = native.openNetns(A);
+  rtnl = openRtnl({ enter: (fn) => native.withNetns(netns, fn) });
+  native.close(netns);
 });
 afterEach(removeDevices);
 afterAll(async () => {
-  rtnl.close();
+  rtnl?.close();
   for (const name of [A, B]) await delNetns(name);
   expect(listNetns()).not.toContain(A);
 });
 
 describe('links', () => {
   it('makes a veth with addresses, MTU and the peer in another namespace', async () => {
-    const options = { mac: '02:00:00:00:70:01', peerMac: '02:00:00:00:70:02', mtu: 1400, peerNetns: A };
+    const options = { mac: '02:00:00:00:70:01', peerMac: '02:00:00:00:70:02', mtu: 1400, peerNetns: B };
     await rtnl.createVeth('tvr0', 'va', options);
     expect(await rtnl.getLink('tvr0')).toMatchObject({
       kind: 'veth',
@@ -60,7 +57,7 @@ describe('links', () => {
       master: null,
       usesArp: true,
     });
-    const peer = JSON.parse(await runOkIn(A, ['ip', '-j', 'link', 'show', 'va']));
+    const peer = JSON.parse(await runOkIn(B, ['ip', '-j', 'link', 'show', 'va']));
     expect(peer[0]).toMatchObject({ address: '02:00:00:00:70:02', mtu: 1400 });
   });
 
@@ -93,10 +90,19 @@ describe('links', () => {
     const link = await rtnl.getLink('tvr0');
     expect(link).toMatchObject({ isUp: true, usesArp: false, mac: '02:00:00:00:70:09', mtu: 1300 });
     expect(link.devconf).toMatchObject(devconf);
-    const { stdout } = await run(['sysctl', '-n', 'net.ipv4.conf.tvr0.rp_filter', 'net.ipv4.conf.tvr0.arp_announce']);
-    expect(stdout).toBe('2\n2\n');
+    const names = ['net.ipv4.conf.tvr0.rp_filter', 'net.ipv4.conf.tvr0.arp_announce'];
+    expect(await runOkIn(A, ['sysctl', '-n', ...names])).toBe('2\n2\n');
     await rtnl.setLink('tvr0', { up: false, arp: true });
     expect(await rtnl.getLink('tvr0')).toMatchObject({ isUp: false, usesArp: true });
+  });
+
+  it('belongs to the namespace that was entered, or to the process’s own', async () => {
+    await rtnl.createBridge('tvrbr');
+    expect(await runOkIn(A, ['ip', '-br', 'link', 'show', 'tvrbr'])).toContain('tvrbr');
+    const here = openRtnl();
+    expect(await here.findLink('tvrbr')).toBeNull();
+    expect(await here.getLink('lo')).toMatchObject({ index: 1, kind: null });
+    here.close();
   });
 
   it('lists the same links as ip', async () => {

@@ -337,7 +337,8 @@ export class Rtnl {
     return turn;
   }
 
-  async #exchange({ type, flags, body, operation, subject }: Request): Promise<Buffer[]> {
+  async #exchange(request: Request): Promise<Buffer[]> {
+    const { type, flags, body, operation, subject } = request;
     const options = { flags: flags | Flags.REQUEST | Flags.ACK, checkError: false, timeout: REQUEST_TIMEOUT_MS };
     let messages: Awaited<ReturnType<NetlinkSocket['request']>>[0];
     try {
@@ -352,6 +353,8 @@ export class Rtnl {
       if (errno === 0) return [];
       throw new RtnlError(getSystemErrorMap().get(errno)?.[0] ?? `errno ${-errno}`, operation, subject);
     }
+    // Something changed while the kernel listed (NLM_F_DUMP_INTR): the list may lack or repeat entries.
+    if (messages.some((message) => (message.flags & Flags.DUMP_INTR) !== 0)) return this.#exchange(request);
     return messages.map((message) => message.data);
   }
 }
