@@ -10,7 +10,6 @@
  *
  * Statistics count frames as the kernel hands them over: a super-packet is one, as in the kernel's own counters of a TAP.
  */
-import { closeSync } from 'node:fs';
 import { BURST, type Burst } from '../packet/burst.ts';
 import { Drop } from '../packet/drop.ts';
 import { FRAME_ROOM, type Packet } from '../packet/packet.ts';
@@ -42,7 +41,7 @@ const ENOBUFS = 105;
 export interface KernelDeviceOptions {
   readonly name: string;
   readonly kind: 'tap' | 'tun' | 'packet';
-  /** As native.openTun or native.openPacket gave it; `close` closes it. */
+  /** As native.openTun or native.openPacket gave it; `close` closes it (poll sets that hold it go first). */
   readonly fd: number;
   readonly pool: PacketPool;
   /** What native.registerArena(pool.arena) answered. */
@@ -177,7 +176,7 @@ export class KernelDevice implements Device {
     this.#armedCount = 0;
     native.destroyQueue(this.#queue);
     this.fd = -1;
-    closeSync(this.#openFd);
+    native.close(this.#openFd);
   }
 
   /** A filled slot becomes a packet; false when it must be dropped (and is counted). */
@@ -242,7 +241,8 @@ export class KernelDevice implements Device {
       const isSayable = this.#vnetBytes === 0 ? completeChecksum(p) : writeVnet(p, header, start);
       if (this.isGone || this.#isClosed) {
         this.#lose(p, DEVICE_GONE);
-      } else if (!isSayable) {
+      } else if (!isSayable || p.end <= start) {
+        // (An empty frame would make the addon refuse the whole call.)
         this.#lose(p, DEVICE_TX_ERROR);
       } else {
         tx[2 * n] = header;
