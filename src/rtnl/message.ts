@@ -1,3 +1,4 @@
+// Over 400 lines: one table of message layouts, the writer of each beside its reader.
 // The bodies of rtnetlink messages: what `ip` would write, as values, and the bytes for them (rtnetlink(7)).
 //
 // Encoding and decoding only: no socket, no names of devices (indexes). The decoders read the attributes that they know

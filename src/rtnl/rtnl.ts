@@ -1,3 +1,4 @@
+// Over 400 lines: one class is the whole door, each method a few lines; splitting it would part the queue from its users.
 // rtnetlink by name: what `ip link`, `ip address`, `ip route`, `ip rule` and `ip neighbour` do, as promises.
 //
 // A thin class over the npm package `netlink` 0.3.0: the package owns the socket and the framing, message.ts the bodies;
