@@ -166,7 +166,13 @@ export async function removeStaleTopologies(): Promise<void> {
     const pid = /^tvbench(\d+)-/.exec(name)?.[1];
     if (pid !== undefined && !isAlive(Number(pid))) stale.add(`${PREFIX}${pid}-`);
   }
-  for (const prefix of stale) await removeTopology(prefix);
+  for (const prefix of stale) {
+    for (const ns of namespacesOf(prefix)) {
+      const pids = await run(['ip', 'netns', 'pids', ns]).catch(() => '');
+      for (const pid of pids.split('\n').filter(Boolean)) process.kill(Number(pid), 'SIGKILL');
+    }
+    await removeTopology(prefix);
+  }
 }
 
 function namespacesOf(prefix: string): string[] {
