@@ -1,0 +1,37 @@
+/**
+ * An errno of the daemon → ipvsadm's words for it, which depend on the command that met it (libipvs.c, ipvs_strerror).
+ */
+import type { IpvsErrno } from '../../model/ipvs.ts';
+import type { CommandName } from './options.ts';
+
+const ANY_COMMAND: Readonly<Record<IpvsErrno, string>> = {
+  EEXIST: 'File exists',
+  ENOENT: 'No such file or directory',
+  ESRCH: 'No such process',
+  EINVAL: 'Invalid operation.  Possibly wrong module version, address not unicast, ...',
+  ERANGE: 'Numerical result out of range',
+  EOPNOTSUPP: 'Operation not supported with IPv6',
+  ENOSPC: 'No space left on device',
+  EAFNOSUPPORT: 'Operation not supported with specified address family',
+};
+
+const NO_SCHEDULER = 'Scheduler or persistence engine not found';
+export const NO_SERVICE = 'No such service';
+const NO_SERVICE_OF_SERVER = 'Service not defined';
+const NO_SERVER = 'No such destination';
+
+const BY_COMMAND: Partial<Record<CommandName, Partial<Record<IpvsErrno, string>>>> = {
+  'add-service': { EEXIST: 'Service already exists', ENOENT: NO_SCHEDULER },
+  'edit-service': { ESRCH: NO_SERVICE, ENOENT: NO_SCHEDULER },
+  'delete-service': { ESRCH: NO_SERVICE },
+  zero: { ESRCH: NO_SERVICE },
+  'add-server': { ESRCH: NO_SERVICE_OF_SERVER, EEXIST: 'Destination already exists' },
+  'edit-server': { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER },
+  'delete-server': { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER },
+  'start-daemon': { EEXIST: 'Daemon has already run' },
+  'stop-daemon': { ESRCH: 'No daemon is running' },
+};
+
+export function errnoMessage(name: CommandName, errno: IpvsErrno): string {
+  return BY_COMMAND[name]?.[errno] ?? ANY_COMMAND[errno] ?? errno;
+}

@@ -1,0 +1,448 @@
+/**
+ * Arguments of ipvsadm → what is to be done, or the complaint that the classic tool makes (Refused).
+ * The checks come in the tool's order, because that decides which complaint is printed: each option's value as it is read, then left-over
+ * arguments, scheduler flags, illegal combinations, and last what a command demands of its values.
+ */
+import {
+  type ForwardMethod,
+  type IpvsCommand,
+  type IpvsProtocol,
+  SchedulerFlag,
+  type ServerKey,
+  type ServiceKey,
+  type ServiceSpec,
+  type TunnelType,
+} from '../../model/ipvs.ts';
+import { PoptReader } from '../popt.ts';
+import { parseHostPort, parseIp4, parseNumber } from './address.ts';
+import type { NameSource } from './names.ts';
+import {
+  COMBINATIONS,
+  type Combination,
+  type CommandName,
+  OPTION_NAMES,
+  OPTIONS,
+  type OptionName,
+  type Tag,
+  TUNNEL_COMBINATIONS,
+  TUNNEL_OPTIONS,
+} from './options.ts';
+import { Refused, tryHelp } from './refused.ts';
+
+/** How a list is printed. Of stats, rate, thresholds, persistentConn and tunInfo the first that is set decides. */
+export interface ListForm {
+  readonly numeric: boolean;
+  readonly stats: boolean;
+  readonly rate: boolean;
+  readonly thresholds: boolean;
+  readonly persistentConn: boolean;
+  readonly tunInfo: boolean;
+  readonly exact: boolean;
+  readonly sort: boolean;
+  readonly json: boolean;
+}
+
+export type Parsed =
+  | { readonly kind: 'change'; readonly name: CommandName; readonly command: IpvsCommand }
+  /** start-daemon or stop-daemon. */
+  | { readonly kind: 'sync'; readonly name: CommandName }
+  | { readonly kind: 'list-services'; readonly service: ServiceKey | undefined; readonly form: ListForm }
+  | { readonly kind: 'list-connections' | 'list-timeouts' | 'list-daemons'; readonly form: ListForm }
+  | { readonly kind: 'save'; readonly numeric: boolean }
+  | { readonly kind: 'restore' | 'help' | 'version' };
+
+/** 31 days. */
+const MAX_TIMEOUT = 86_400 * 31;
+const DEFAULT_PERSISTENCE = 360;
+const INT_MAX = 2_147_483_647;
+
+const COMMANDS: ReadonlySet<string> = new Set(Object.keys(COMBINATIONS));
+const NO_MASK = '255.255.255.255';
+
+/** What the options add up to, in the order in which they come: some look at what an earlier one set. */
+interface Entry {
+  readonly given: Set<OptionName>;
+  protocol: IpvsProtocol | '';
+  family: 0 | 4 | 6;
+  address: string;
+  port: number;
+  fwmark: number;
+  scheduler: string;
+  flags: string;
+  persistence: number | undefined;
+  netmask: string | undefined;
+  pe: string;
+  server: { key: ServerKey; family: 4 | 6 } | undefined;
+  method: ForwardMethod;
+  weight: number;
+  upper: number;
+  lower: number;
+  tunType: TunnelType;
+  tunPort: number;
+}
+
+/** Parse one command line (without the program's name). Throws Refused, and LookupNeeded for a host name that is not known yet. */
+export function parse(words: readonly string[], program: string, names: NameSource): Parsed {
+  const reader = new PoptReader<Tag>(OPTIONS, words);
+  const first = reader.next();
+  if (first === 'help' || first === 'version') return { kind: first };
+  if (first === undefined || !COMMANDS.has(first)) throw tryHelp(program);
+  const name = first as CommandName;
+  if (name === 'start-daemon' || name === 'stop-daemon') checkRole(name, reader.value!);
+
+  const entry = emptyEntry();
+  for (let tag = reader.next(); tag !== undefined; tag = reader.next()) readOption(entry, tag, reader, names);
+  if (reader.fault !== undefined) throw new Refused(`${reader.word}: ${reader.fault}`, 255, false);
+
+  const timeouts = name === 'set' ? reader.arguments.slice(0, 3) : [];
+  if (name === 'set' && timeouts.length < 3) throw new Refused('--set option requires 3 timeout values');
+  const [tcp = 0, tcpFin = 0, udp = 0] = timeouts.map((text) => parseTimeout(text, 0));
+  const extra = reader.arguments[timeouts.length];
+  if (extra !== undefined) throw new Refused(`unexpected argument ${extra}`);
+  const schedulerFlags = parseFlags(entry.flags, entry.scheduler || 'wlc');
+  checkCombination(COMBINATIONS[name], OPTION_NAMES, entry.given, `'${name}' command`);
+
+  switch (name) {
+    case 'add-service':
+    case 'edit-service':
+      return { kind: 'change', name, command: { op: name, service: serviceSpec(entry, schedulerFlags) } };
+    case 'delete-service':
+      return { kind: 'change', name, command: { op: name, service: serviceKey(entry) } };
+    case 'flush':
+      return { kind: 'change', name, command: { op: 'clear' } };
+    case 'zero': {
+      const service = entry.given.has('service-address') ? serviceKey(entry) : undefined;
+      return { kind: 'change', name, command: { op: 'zero', service } };
+    }
+    case 'add-server':
+    case 'edit-server':
+      return { kind: 'change', name, command: serverCommand(name, entry) };
+    case 'delete-server':
+      return { kind: 'change', name, command: { op: name, service: serviceKey(entry), server: entry.server!.key } };
+    case 'set':
+      return { kind: 'change', name, command: { op: 'set-timeouts', tcp, tcpFin, udp } };
+    case 'start-daemon':
+    case 'stop-daemon':
+      return { kind: 'sync', name };
+    case 'list':
+      return list(entry);
+    case 'save':
+      return { kind: 'save', numeric: entry.given.has('numeric') };
+    case 'restore':
+      return { kind: 'restore' };
+  }
+}
+
+function emptyEntry(): Entry {
+  return {
+    given: new Set(),
+    protocol: '',
+    family: 0,
+    address: '0.0.0.0',
+    port: 0,
+    fwmark: 0,
+    scheduler: '',
+    flags: '',
+    persistence: undefined,
+    netmask: undefined,
+    pe: '',
+    server: undefined,
+    method: 'route',
+    weight: 1,
+    upper: 0,
+    lower: 0,
+    tunType: 'ipip',
+    tunPort: 0,
+  };
+}
+
+function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSource): void {
+  const text = reader.value ?? '';
+  switch (tag) {
+    case 'tcp-service':
+    case 'udp-service':
+    case 'sctp-service': {
+      give(e, 'service-address');
+      e.protocol = tag === 'tcp-service' ? 'tcp' : tag === 'udp-service' ? 'udp' : 'sctp';
+      const at = parseHostPort(text, e.protocol, names);
+      if (at === undefined) throw new Refused('illegal virtual server address[:port] specified');
+      e.address = at.address;
+      e.family = at.family;
+      e.port = at.port ?? 0;
+      if (at.family === 6) e.netmask = undefined;
+      return;
+    }
+    case 'fwmark-service':
+      give(e, 'service-address');
+      e.family = 4;
+      e.protocol = 'tcp';
+      e.fwmark = parseNumber(text, 1, 4_294_967_295) ?? refuse(`invalid fwmark value \`${text}' specified`);
+      return;
+    case 'ipv6':
+      if (e.fwmark === 0) throw new Refused('-6 used before -f\n');
+      e.family = 6;
+      e.netmask = undefined;
+      return;
+    case 'real-server': {
+      give(e, tag);
+      const at = parseHostPort(text, e.protocol, names);
+      if (at === undefined) throw new Refused('illegal real server address[:port] specified');
+      e.server = { key: { address: at.address, port: at.port ?? e.port }, family: at.family };
+      return;
+    }
+    case 'scheduler':
+      give(e, tag);
+      e.scheduler = text.slice(0, 15);
+      return;
+    case 'sched-flags':
+      give(e, tag);
+      e.flags = text.slice(0, 127);
+      return;
+    case 'persistent':
+      give(e, tag);
+      e.persistence = reader.value === undefined ? DEFAULT_PERSISTENCE : parseTimeout(text, 1);
+      return;
+    case 'netmask':
+      give(e, tag);
+      e.netmask = e.family === 6 ? prefixLength(text) : (parseIp4(text) ?? names.hostAddress(text));
+      if (e.netmask === undefined) throw new Refused('illegal virtual server persistent mask specified');
+      return;
+    case 'pe':
+      give(e, tag);
+      e.pe = text.slice(0, 16);
+      return;
+    case 'masquerading':
+    case 'ipip':
+    case 'gatewaying':
+      give(e, 'forwarding-method');
+      e.method = tag === 'masquerading' ? 'masq' : tag === 'ipip' ? 'tunnel' : 'route';
+      return;
+    case 'weight':
+      give(e, tag);
+      e.weight = parseNumber(text, 0, INT_MAX) ?? refuse('illegal weight specified');
+      return;
+    case 'u-threshold':
+      give(e, tag);
+      e.upper = parseNumber(text, 0, INT_MAX) ?? refuse('illegal u_threshold specified');
+      return;
+    case 'l-threshold':
+      give(e, tag);
+      e.lower = parseNumber(text, 0, INT_MAX) ?? refuse('illegal l_threshold specified');
+      return;
+    case 'tun-type':
+      give(e, tag);
+      if (text !== 'ipip' && text !== 'gue' && text !== 'gre') throw new Refused('illegal tunnel type specified');
+      e.tunType = text;
+      return;
+    case 'tun-port':
+      give(e, tag);
+      e.tunPort = parseNumber(text, 1, 65535) ?? refuse('illegal tunnel port specified');
+      return;
+    case 'syncid':
+      give(e, tag);
+      if (parseNumber(text, 0, 255) === undefined) throw new Refused('illegal syncid specified');
+      return;
+    case 'mcast-interface':
+      give(e, tag);
+      return;
+    case 'mcast-group':
+      give(e, tag);
+      checkGroup(text);
+      return;
+    case 'mcast-port':
+      give(e, tag);
+      if (parseNumber(text, 1, 65535) === undefined) throw new Refused('illegal mcast-port specified');
+      return;
+    case 'mcast-ttl':
+      give(e, tag);
+      if (parseNumber(text, 1, 255) === undefined) throw new Refused('illegal mcast-ttl specified');
+      return;
+    case 'sync-maxlen':
+      give(e, tag);
+      if (parseNumber(text, 1, 65507) === undefined) throw new Refused('illegal sync-maxlen specified');
+      return;
+    case 'numeric':
+    case 'connection':
+    case 'timeout':
+    case 'daemon':
+    case 'stats':
+    case 'rate':
+    case 'exact':
+    case 'thresholds':
+    case 'persistent-conn':
+    case 'nosort':
+    case 'tun-info':
+    case 'tun-nocsum':
+    case 'tun-csum':
+    case 'tun-remcsum':
+    case 'ops':
+    case 'json':
+      give(e, tag);
+      return;
+    case 'sort':
+      return;
+    default:
+      throw new Refused(`invalid option \`${reader.word}'`);
+  }
+}
+
+function give(e: Entry, option: OptionName): void {
+  if (e.given.has(option)) throw new Refused(`multiple '${option}' options specified`);
+  e.given.add(option);
+}
+
+function refuse(message: string): never {
+  throw new Refused(message);
+}
+
+function checkRole(name: 'start-daemon' | 'stop-daemon', role: string): void {
+  if (role === 'master' || role === 'backup') return;
+  throw new Refused(
+    name === 'start-daemon' ? 'illegal start-daemon parameter specified' : 'illegal start_daemon specified',
+  );
+}
+
+function parseTimeout(text: string, min: number): number {
+  return parseNumber(text, min, MAX_TIMEOUT) ?? refuse(`invalid timeout value \`${text}' specified`);
+}
+
+/** atoi(3) of a prefix length. */
+function prefixLength(text: string): string {
+  const length = Number.parseInt(text, 10);
+  return length >= 1 && length <= 128 ? String(length) : refuse('illegal ipv6 netmask specified');
+}
+
+function checkGroup(text: string): void {
+  const isIp6 = text.includes(':');
+  const isMulticast = isIp6 ? /^ff[0-9a-f]{2}:[0-9a-f:.]*$/i.test(text) : isDottedMulticast(text);
+  if (!isMulticast) throw new Refused(`invalid IPv${isIp6 ? 6 : 4} mcast-group \`${text}'`);
+}
+
+function isDottedMulticast(text: string): boolean {
+  const first = Number(text.split('.')[0]);
+  return parseIp4(text) === text && first >= 224 && first <= 239;
+}
+
+const FLAGS: Readonly<Record<string, { readonly bit: number; readonly scheduler?: string }>> = {
+  'flag-1': { bit: SchedulerFlag.Flag1 },
+  'flag-2': { bit: SchedulerFlag.Flag2 },
+  'flag-3': { bit: SchedulerFlag.Flag3 },
+  'sh-fallback': { bit: SchedulerFlag.Flag1, scheduler: 'sh' },
+  'sh-port': { bit: SchedulerFlag.Flag2, scheduler: 'sh' },
+  'mh-fallback': { bit: SchedulerFlag.Flag1, scheduler: 'mh' },
+  'mh-port': { bit: SchedulerFlag.Flag2, scheduler: 'mh' },
+};
+
+function parseFlags(text: string, scheduler: string): number {
+  let bits = 0;
+  for (const name of text.split(',')) {
+    if (name === '') continue;
+    const flag = Object.hasOwn(FLAGS, name) ? FLAGS[name] : undefined;
+    if (flag === undefined) throw new Refused(`invalid scheduler flag \`${name}'`);
+    if (flag.scheduler !== undefined && flag.scheduler !== scheduler) {
+      throw new Refused(`incompatible scheduler flag \`${name}'`);
+    }
+    bits |= flag.bit;
+  }
+  return bits;
+}
+
+function checkCombination(
+  rule: Combination,
+  options: readonly OptionName[],
+  given: ReadonlySet<OptionName>,
+  what: string,
+): void {
+  let chosen: OptionName | undefined;
+  for (const option of options) {
+    if (!given.has(option)) {
+      if (rule.needs.includes(option)) {
+        throw new Refused(`You need to supply the '${option}' option for the ${what}`);
+      }
+    } else if (rule.oneOf.includes(option)) {
+      if (chosen !== undefined) {
+        throw new Refused(`The option '${option}' conflicts with the '${chosen}' option in the ${what}`);
+      }
+      chosen = option;
+    } else if (!rule.needs.includes(option) && !rule.may.includes(option)) {
+      throw new Refused(`Illegal '${option}' option with the ${what}`);
+    }
+  }
+}
+
+function serviceKey(e: Entry): ServiceKey {
+  if (e.fwmark !== 0) return { kind: 'fwmark', fwmark: e.fwmark, family: e.family === 6 ? 6 : 4 };
+  return { kind: 'address', protocol: e.protocol || 'tcp', address: e.address, port: e.port };
+}
+
+function serviceSpec(e: Entry, schedulerFlags: number): ServiceSpec {
+  if (e.fwmark === 0 && e.port === 0 && e.persistence === undefined) {
+    throw new Refused('Zero port specified for non-persistent service');
+  }
+  const ops = e.given.has('ops');
+  if (ops && e.fwmark === 0 && e.protocol !== 'udp') {
+    throw new Refused('One-Packet Scheduling is only for UDP virtual services');
+  }
+  return {
+    key: serviceKey(e),
+    scheduler: e.scheduler || 'wlc',
+    schedulerFlags,
+    persistenceTimeout: e.persistence,
+    netmask: e.netmask === NO_MASK || e.netmask === '128' ? undefined : e.netmask,
+    pe: e.pe === '' ? undefined : e.pe,
+    ops,
+  };
+}
+
+/** Direct routing and tunnels cannot change the port: the service's is stored, except with a firewall mark, where none is known. */
+function serverCommand(op: 'add-server' | 'edit-server', e: Entry): IpvsCommand {
+  const { key, family } = e.server!;
+  const isTunnel = e.method === 'tunnel';
+  const port = e.fwmark === 0 && e.method !== 'masq' ? e.port : key.port;
+  if (family !== e.family && !isTunnel) {
+    throw new Refused('Different address family is allowed only for tunneling servers');
+  }
+  if (!isTunnel && (e.given.has('tun-type') || TUNNEL_OPTIONS.some((option) => e.given.has(option)))) {
+    throw new Refused('Tunnel options conflict with forward method');
+  }
+  checkCombination(TUNNEL_COMBINATIONS[e.tunType], TUNNEL_OPTIONS, e.given, `'${e.tunType}' tunnel type`);
+  const checksum = e.given.has('tun-remcsum') ? 'remcsum' : e.given.has('tun-csum') ? 'csum' : 'none';
+  return {
+    op,
+    service: serviceKey(e),
+    server: {
+      key: { address: key.address, port },
+      method: e.method,
+      weight: e.weight,
+      upperThreshold: e.upper,
+      lowerThreshold: e.lower,
+      tunnel: e.tunType === 'ipip' ? undefined : { type: e.tunType, port: e.tunPort, checksum },
+    },
+  };
+}
+
+function list(e: Entry): Parsed {
+  const has = (option: OptionName) => e.given.has(option);
+  const isTable = !has('connection') && !has('timeout') && !has('daemon');
+  if (
+    (!isTable && (has('stats') || has('rate') || has('thresholds'))) ||
+    ((has('timeout') || has('daemon')) && has('persistent-conn'))
+  ) {
+    throw new Refused('options conflicts in the list command');
+  }
+  const form: ListForm = {
+    numeric: has('numeric'),
+    stats: has('stats'),
+    rate: has('rate'),
+    thresholds: has('thresholds'),
+    persistentConn: has('persistent-conn'),
+    tunInfo: has('tun-info'),
+    exact: has('exact'),
+    sort: !has('nosort'),
+    json: has('json'),
+  };
+  if (has('connection')) return { kind: 'list-connections', form };
+  if (has('timeout')) return { kind: 'list-timeouts', form };
+  if (has('daemon')) return { kind: 'list-daemons', form };
+  return { kind: 'list-services', service: has('service-address') ? serviceKey(e) : undefined, form };
+}
