@@ -1,0 +1,213 @@
+/** ipvsadm's commands, with the kernel's checks in the kernel's order (net/netfilter/ipvs/ip_vs_ctl.c). Not per packet. */
+import { seconds } from '../base/clock.ts';
+import type { IpvsCommand, IpvsErrno, ServerKey, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import { isLoopback, isMulticast, isZeroNet, parseIp4 } from '../wire/addr.ts';
+import { IpProto } from '../wire/ipv4.ts';
+import { Method } from './connections.ts';
+import { NO_DEST } from './destinations.ts';
+import type { Director } from './director.ts';
+import { findScheduler } from './sched/index.ts';
+import { NO_SERVICE } from './services.ts';
+import { TcpState } from './tcp-states.ts';
+import { UdpState } from './udp-states.ts';
+
+/** Longest timeout that fits the tick counter, seconds. */
+const LONGEST_TIMEOUT = Math.floor(0x7fffffff / seconds(1));
+const MAX_WEIGHT = 0x7fffffff;
+const MAX_THRESHOLD = 0xffffffff;
+
+export function executeCommand(director: Director, command: IpvsCommand): IpvsErrno | null {
+  switch (command.op) {
+    case 'add-service':
+      return addService(director, command.service);
+    case 'edit-service':
+      return editService(director, command.service);
+    case 'delete-service':
+      return deleteService(director, command.service);
+    case 'clear':
+      return clear(director);
+    case 'add-server':
+      return addServer(director, command.service, command.server);
+    case 'edit-server':
+      return editServer(director, command.service, command.server);
+    case 'delete-server':
+      return deleteServer(director, command.service, command.server);
+    case 'zero':
+      return zero(director, command.service);
+    case 'set-timeouts':
+      return setTimeouts(director, command.tcp, command.tcpFin, command.udp);
+  }
+}
+
+/** A service key as the data path has it; undefined for what tapvs does not do (yet). */
+function parseKey(key: ServiceKey): { protocol: number; vip: number; port: number } | undefined {
+  if (key.kind !== 'address') return undefined;
+  const protocol = key.protocol === 'tcp' ? IpProto.Tcp : key.protocol === 'udp' ? IpProto.Udp : 0;
+  const vip = parseIp4(key.address);
+  if (protocol === 0 || vip === undefined || !isPort(key.port)) return undefined;
+  return { protocol, vip, port: key.port };
+}
+
+/** Row of a service; NO_SERVICE when there is none. */
+export function findService(director: Director, key: ServiceKey): number {
+  const k = parseKey(key);
+  return k === undefined ? NO_SERVICE : director.services.find(k.protocol, k.vip, k.port);
+}
+
+function addService(director: Director, spec: ServiceSpec): IpvsErrno | null {
+  const k = parseKey(spec.key);
+  if (k === undefined) return 'EINVAL';
+  const { services } = director;
+  if (services.find(k.protocol, k.vip, k.port) !== NO_SERVICE) return 'EEXIST';
+  const scheduler = findScheduler(spec.scheduler);
+  if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
+  // A port of 0 catches all ports, which only persistence can do.
+  if (isBeyondUs(spec) || k.port === 0) return 'EINVAL';
+  const s = services.add(k.protocol, k.vip, k.port);
+  if (s === NO_SERVICE) return 'ENOSPC';
+  services.schedulerFlags[s] = spec.schedulerFlags;
+  services.schedulers[s] = scheduler.create(services, director.dests, s);
+  services.schedulerNames[s] = scheduler.name;
+  return null;
+}
+
+function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
+  const s = findService(director, spec.key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const { services } = director;
+  const scheduler = findScheduler(spec.scheduler);
+  if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
+  if (isBeyondUs(spec)) return 'EINVAL';
+  services.schedulerFlags[s] = spec.schedulerFlags;
+  if (services.schedulerNames[s] !== scheduler.name) {
+    services.schedulers[s] = scheduler.create(services, director.dests, s);
+    services.schedulerNames[s] = scheduler.name;
+  }
+  return null;
+}
+
+/** Persistence and one-packet scheduling come with the next part. */
+function isBeyondUs(spec: ServiceSpec): boolean {
+  return spec.persistenceTimeout !== undefined || spec.ops;
+}
+
+function deleteService(director: Director, key: ServiceKey): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  dropService(director, s);
+  return null;
+}
+
+function dropService(director: Director, s: number): void {
+  const { services, dests } = director;
+  for (let d = services.first[s]!; d !== NO_DEST; d = services.first[s]!) dests.remove(d, director.now);
+  services.remove(s);
+}
+
+function clear(director: Director): null {
+  const { services } = director;
+  for (let s = 0; s < services.highWater; s++) if (services.isUsed(s)) dropService(director, s);
+  return null;
+}
+
+interface Settings {
+  readonly ip: number;
+  readonly port: number;
+  readonly method: number;
+}
+
+function parseServer(spec: ServerSpec): Settings | IpvsErrno {
+  const ip = parseIp4(spec.key.address);
+  if (ip === undefined || !isPort(spec.key.port)) return 'EINVAL';
+  if (spec.method !== 'masq') return 'EINVAL';
+  if (!isInteger(spec.weight, MAX_WEIGHT)) return 'ERANGE';
+  if (!isInteger(spec.upperThreshold, MAX_THRESHOLD) || !isInteger(spec.lowerThreshold, MAX_THRESHOLD)) return 'ERANGE';
+  if (spec.lowerThreshold > spec.upperThreshold) return 'ERANGE';
+  return { ip, port: spec.key.port, method: Method.Masq };
+}
+
+function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const settings = parseServer(spec);
+  if (typeof settings === 'string') return settings;
+  const { dests, services } = director;
+  const { ip, port, method } = settings;
+  if (dests.find(s, ip, port) !== NO_DEST) return 'EEXIST';
+  if (!dests.isTrashed(s, ip, port) && !isUnicast(director, ip)) return 'EINVAL';
+  const d = dests.add(s, ip, port);
+  if (d === NO_DEST) return 'ENOSPC';
+  dests.update(d, method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
+  services.schedulers[s]!.added?.(d);
+  return null;
+}
+
+function editServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const settings = parseServer(spec);
+  if (typeof settings === 'string') return settings;
+  const { dests, services } = director;
+  const d = dests.find(s, settings.ip, settings.port);
+  if (d === NO_DEST) return 'ENOENT';
+  dests.update(d, settings.method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
+  services.schedulers[s]!.changed?.(d);
+  return null;
+}
+
+function deleteServer(director: Director, key: ServiceKey, server: ServerKey): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const { dests, services } = director;
+  const ip = parseIp4(server.address);
+  if (ip === undefined || !isPort(server.port)) return 'EINVAL';
+  const d = dests.find(s, ip, server.port);
+  if (d === NO_DEST) return 'ENOENT';
+  dests.remove(d, director.now);
+  services.schedulers[s]!.removed?.(d);
+  if (director.sysctls.expireNodestConn !== 0) director.flushGone();
+  return null;
+}
+
+function zero(director: Director, key: ServiceKey | undefined): IpvsErrno | null {
+  const { services } = director;
+  if (key !== undefined) {
+    const s = findService(director, key);
+    if (s === NO_SERVICE) return 'ESRCH';
+    zeroService(director, s);
+    return null;
+  }
+  for (let s = 0; s < services.highWater; s++) if (services.isUsed(s)) zeroService(director, s);
+  director.total.zero(0, director.sysctls.runEstimation === 0);
+  return null;
+}
+
+function zeroService(director: Director, s: number): void {
+  const { services, dests } = director;
+  const isFrozen = director.sysctls.runEstimation === 0;
+  services.counters.zero(s, isFrozen);
+  for (let d = services.first[s]!; d !== NO_DEST; d = dests.next[d]!) dests.counters.zero(d, isFrozen);
+}
+
+/** Seconds; 0 keeps. Connections get the new timeout with their next packet. */
+function setTimeouts(director: Director, tcp: number, tcpFin: number, udp: number): IpvsErrno | null {
+  for (const t of [tcp, tcpFin, udp]) if (!isInteger(t, LONGEST_TIMEOUT)) return 'EINVAL';
+  if (tcp !== 0) director.tcpTimeouts[TcpState.Established] = seconds(tcp);
+  if (tcpFin !== 0) director.tcpTimeouts[TcpState.FinWait] = seconds(tcpFin);
+  if (udp !== 0) director.udpTimeouts[UdpState.Normal] = seconds(udp);
+  return null;
+}
+
+function isPort(n: number): boolean {
+  return isInteger(n, 65535);
+}
+
+function isInteger(n: number, max: number): boolean {
+  return Number.isInteger(n) && n >= 0 && n <= max;
+}
+
+/** A server must have a unicast address, ours or another's (inet_addr_type in ip_vs_new_dest). */
+function isUnicast(director: Director, ip: number): boolean {
+  if (isMulticast(ip) || isZeroNet(ip) || ip >>> 28 === 15) return false;
+  return isLoopback(ip) || !director.routing.resolve(ip) || !director.routing.isBroadcast;
+}

@@ -1,0 +1,254 @@
+/**
+ * The connection table: one row = one cache line.   @hot
+ *
+ *   row = 16 ints:  CIP | VIP | RIP | cport:vport | rport:proto:state | flags | timeout | expires |
+ *                   due | destination | flow in | flow out | next in | next out | deltas | packets
+ *
+ * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`; for translated
+ * connections the row of the reply tuple (RIP:rport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one server behind
+ * two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
+ *
+ * Memory is reserved at the start and touched as rows come into use: 64 bytes and 10 of timer a connection, 64 more for its two flow rows.
+ *
+ * Timers: a packet only stores `expires`. The wheel fires at `due` or later and is started again for what is left; only when a state shortens the
+ * timeout to before `due` is it touched by a packet.
+ */
+import { TimerWheel } from '../base/timer-wheel.ts';
+import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
+import { diff16, diff32, fold } from '../wire/checksum.ts';
+
+export const CONN_SHIFT = 4;
+/** Columns of a row. */
+export const Conn = {
+  Cip: 0,
+  Vip: 1,
+  Rip: 2,
+  /** cport << 16 | vport. */
+  Ports: 3,
+  /** rport << 16 | protocol << 8 | state. */
+  Meta: 4,
+  Flags: 5,
+  /** Ticks; what a packet adds to now. */
+  Timeout: 6,
+  /** Tick. */
+  Expires: 7,
+  /** Tick for which the wheel was started. */
+  Due: 8,
+  Dest: 9,
+  FlowIn: 10,
+  FlowOut: 11,
+  NextIn: 12,
+  NextOut: 13,
+  /** Checksum change of the request direction, RFC 1624's ~m + m': of addresses << 16 | of addresses and ports. */
+  Deltas: 14,
+  /** Packets of the client, segments counted. */
+  Packets: 15,
+} as const;
+
+export const NO_CONN = -1;
+
+/** Bits of Conn.Flags. The low three are the forwarding method, numbered as the kernel's IP_VS_CONN_F_FWD_MASK. */
+export const ConnFlag = {
+  MethodMask: 7,
+  /** Counts as inactive at its server. */
+  Inactive: 0x10,
+  /** No packet of the server was seen yet, and none is expected (DR, tunnel). */
+  NoOutput: 0x20,
+  /** Persistence template. */
+  Template: 0x40,
+  OnePacket: 0x80,
+  /** A template whose client has completed a connection. */
+  Assured: 0x100,
+  /** The row is in use. */
+  Used: 0x200,
+} as const;
+export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
+
+/** Which tuple of a connection a flow row is. */
+export const Dir = { In: 0, Out: 1 } as const;
+
+/** Added to the protocol in the flow table's `kind` of a template, so that no packet finds it. */
+export const TEMPLATE_KIND = 0x100;
+
+const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, FlowOut, NextIn } = Conn;
+const { Deltas, Packets } = Conn;
+const CONNECTION = FlowColumn.Connection;
+const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE } = ConnFlag;
+const MASQ = Method.Masq;
+
+export class ConnTable {
+  /** The rows; hot code indexes them with `(id << CONN_SHIFT) + Conn.X`. */
+  readonly rows: Int32Array;
+  readonly capacity: number;
+  readonly #flows: FlowTable;
+  readonly #wheel: TimerWheel;
+  /** Id + 1 of the free list through FlowIn; ids from #fresh on were never used. */
+  #free = 0;
+  #fresh = 0;
+  #count = 0;
+
+  constructor(capacity: number, flows: FlowTable, now: number) {
+    this.capacity = capacity;
+    this.rows = new Int32Array(capacity << CONN_SHIFT);
+    this.#flows = flows;
+    this.#wheel = new TimerWheel(capacity, now);
+  }
+
+  /** Connections, templates included. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Ids below this one may be in use. */
+  get highWater(): number {
+    return this.#fresh;
+  }
+
+  isUsed(id: number): boolean {
+    return (this.rows[(id << CONN_SHIFT) + Flags]! & USED) !== 0;
+  }
+
+  /** The connection that a flow row carries in direction `dir`, or NO_CONN. */
+  find(flow: number, dir: number): number {
+    let value = this.#flows.attached(flow, CONNECTION);
+    while (value !== 0) {
+      const id = (value - 1) >> 1;
+      const its = (value - 1) & 1;
+      if (its === dir) return id;
+      value = this.rows[(id << CONN_SHIFT) + NextIn + its]!;
+    }
+    return NO_CONN;
+  }
+
+  /** A packet has passed: its timeout starts anew at tick `now`. */
+  restart(id: number, now: number): void {
+    const at = id << CONN_SHIFT;
+    const expires = (now + this.rows[at + Timeout]!) | 0;
+    this.rows[at + Expires] = expires;
+    if (((expires - this.rows[at + Due]!) | 0) < 0) this.#start(id, expires);
+  }
+
+  /**
+   * A new connection in state 0, with its flow rows and timer.
+   * @param flags Method, Inactive, NoOutput, Template, OnePacket  @param timeout ticks
+   * @returns NO_CONN when this table or the flow table is full
+   */
+  add(
+    now: number,
+    proto: number,
+    cip: number,
+    vip: number,
+    ports: number,
+    rip: number,
+    rport: number,
+    dest: number,
+    flags: number,
+    timeout: number,
+  ): number {
+    let id: number;
+    if (this.#free !== 0) {
+      id = this.#free - 1;
+    } else {
+      if (this.#fresh === this.capacity) return NO_CONN;
+      id = this.#fresh;
+    }
+    const flows = this.#flows;
+    const kind = (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto;
+    const flowIn = flows.obtain(cip, vip, ports, kind);
+    if (flowIn === NO_FLOW) return NO_CONN;
+    const rows = this.rows;
+    const at = id << CONN_SHIFT;
+    if (id === this.#fresh) this.#fresh++;
+    else this.#free = rows[at + FlowIn]!;
+    this.#count++;
+    rows[at + Cip] = cip;
+    rows[at + Vip] = vip;
+    rows[at + Rip] = rip;
+    rows[at + Ports] = ports;
+    rows[at + Meta] = (rport << 16) | (proto << 8);
+    rows[at + Flags] = flags | USED;
+    rows[at + Timeout] = timeout;
+    rows[at + Dest] = dest;
+    rows[at + Packets] = 0;
+    const addresses = diff32(vip, rip);
+    rows[at + Deltas] = (addresses << 16) | fold(addresses + diff16(ports & 0xffff, rport));
+    this.#link(flowIn, id, Dir.In);
+    rows[at + FlowOut] = NO_FLOW;
+    if ((flags & (METHOD_MASK | TEMPLATE)) === MASQ) {
+      const flowOut = flows.obtain(rip, cip, (rport << 16) | (ports >>> 16), proto);
+      if (flowOut === NO_FLOW) {
+        this.#unlink(id, Dir.In);
+        this.#release(id);
+        return NO_CONN;
+      }
+      this.#link(flowOut, id, Dir.Out);
+    }
+    const expires = (now + timeout) | 0;
+    rows[at + Expires] = expires;
+    this.#start(id, expires);
+    return id;
+  }
+
+  /** The row goes at once, with its flow rows and timer; counters elsewhere are the caller's business. */
+  remove(id: number): void {
+    this.#wheel.cancel(id);
+    this.#unlink(id, Dir.In);
+    if (this.rows[(id << CONN_SHIFT) + FlowOut] !== NO_FLOW) this.#unlink(id, Dir.Out);
+    this.#release(id);
+  }
+
+  /** Fire the timers that are due at tick `now`; `expire` is called for connections whose time is really over, and removes or restarts them. */
+  advance(now: number, fire: (id: number) => void): void {
+    this.#wheel.advance(now, fire);
+  }
+
+  /** For the function that `advance` calls: true when packets have moved the deadline, and the timer was started again for the rest. */
+  isPostponed(id: number, now: number): boolean {
+    const expires = this.rows[(id << CONN_SHIFT) + Expires]!;
+    if (((expires - now) | 0) <= 0) return false;
+    this.#start(id, expires);
+    return true;
+  }
+
+  #start(id: number, expires: number): void {
+    this.rows[(id << CONN_SHIFT) + Due] = expires;
+    this.#wheel.add(id, expires);
+  }
+
+  #link(flow: number, id: number, dir: number): void {
+    const at = id << CONN_SHIFT;
+    this.rows[at + FlowIn + dir] = flow;
+    this.rows[at + NextIn + dir] = this.#flows.attached(flow, CONNECTION);
+    this.#flows.attach(flow, CONNECTION, ((id << 1) | dir) + 1);
+  }
+
+  #unlink(id: number, dir: number): void {
+    const rows = this.rows;
+    const at = id << CONN_SHIFT;
+    const flow = rows[at + FlowIn + dir]!;
+    const own = ((id << 1) | dir) + 1;
+    const next = rows[at + NextIn + dir]!;
+    let value = this.#flows.attached(flow, CONNECTION);
+    if (value === own) {
+      if (next === 0) this.#flows.detach(flow, CONNECTION);
+      else this.#flows.attach(flow, CONNECTION, next);
+      return;
+    }
+    for (;;) {
+      const link = (((value - 1) >> 1) << CONN_SHIFT) + NextIn + ((value - 1) & 1);
+      value = rows[link]!;
+      if (value === own) {
+        rows[link] = next;
+        return;
+      }
+    }
+  }
+
+  #release(id: number): void {
+    const at = id << CONN_SHIFT;
+    this.rows[at + Flags] = 0;
+    this.rows[at + FlowIn] = this.#free;
+    this.#free = id + 1;
+    this.#count--;
+  }
+}

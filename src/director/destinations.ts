@@ -1,0 +1,344 @@
+/**
+ * Destinations (real servers): columns; the list of each service, newest first; the trash.   @hot
+ *
+ * A destination belongs to one service. When it is removed it goes to the trash, because connections still refer to it; adding the same server to the
+ * same service takes the old row back, with its connections and counters. The trash is swept every minute; a row leaves it for good when no
+ * connection has referred to it for two minutes (ip_vs_ctl.c, ip_vs_dest_trash_expire).
+ */
+import { seconds } from '../base/clock.ts';
+import { hash4 } from '../base/hash.ts';
+import { Counters } from './accounting.ts';
+import type { ServiceTable } from './services.ts';
+
+export const NO_DEST = -1;
+
+/** Bits of DestTable.flags. */
+export const DestFlag = {
+  /** On its service's list. */
+  Available: 1,
+  /** At its upper threshold: gets no new connection. */
+  Overload: 2,
+  /** The row is in use: on a list or in the trash. */
+  Used: 4,
+} as const;
+
+/** Ints of a cached route: generation of the routing that gave it, next hop, device, MTU (0: no route, -1: one of our own addresses). */
+export const ROUTE_SHIFT = 2;
+export const RouteColumn = { Generation: 0, Nexthop: 1, Device: 2, Mtu: 3 } as const;
+export const ROUTE_LOCAL = -1;
+export const ROUTE_NONE = 0;
+
+const TRASH_SWEEP = seconds(60);
+const TRASH_KEEP = seconds(120);
+const { Available: AVAILABLE, Overload: OVERLOAD, Used: USED } = DestFlag;
+
+export class DestTable {
+  readonly capacity: number;
+  readonly ip: Int32Array;
+  /** 0: the port that the client asked for. */
+  readonly port: Uint16Array;
+  readonly service: Int32Array;
+  /** DestFlag bits. */
+  readonly flags: Uint8Array;
+  /** 0 … 2^31-1; 0 = quiesced. */
+  readonly weight: Int32Array;
+  /** Method of new connections. */
+  readonly method: Uint8Array;
+  /** Connections, 0 = no limit; uint32 as ipvsadm's. */
+  readonly upper: Uint32Array;
+  readonly lower: Uint32Array;
+  /** Connections by kind; they are what refers to the row. */
+  readonly active: Int32Array;
+  readonly inactive: Int32Array;
+  readonly persistent: Int32Array;
+  /** Neighbours on the list of its service, NO_DEST at the ends. `previous` stays as it was after a removal, until the row is added again. */
+  readonly next: Int32Array;
+  readonly previous: Int32Array;
+  readonly route: Int32Array;
+  readonly counters: Counters;
+
+  readonly #services: ServiceTable;
+  /** Serial of the service that the row belonged to last. */
+  readonly #serial: Int32Array;
+  /** Identity of the service that a trashed row belonged to; the service's row may be another's by now. */
+  readonly #vip: Int32Array;
+  readonly #vport: Uint16Array;
+  readonly #protocol: Uint8Array;
+  /** Hash over (server, service) of rows in use, listed and trashed. */
+  readonly #chain: Int32Array;
+  readonly #buckets: Int32Array;
+  readonly #mask: number;
+  readonly #seed: number;
+  /** Tick since which a trashed row is idle; a second column says whether that began. */
+  readonly #idleSince: Int32Array;
+  readonly #isIdle: Uint8Array;
+  /** Row + 1, linked by #trashNext / #trashPrevious. */
+  #trash = 0;
+  readonly #trashNext: Int32Array;
+  readonly #trashPrevious: Int32Array;
+  #sweepAt = 0;
+  #free = 0;
+  #fresh = 0;
+  #count = 0;
+
+  constructor(capacity: number, services: ServiceTable, seed: number) {
+    const buckets = 2 ** Math.ceil(Math.log2(capacity));
+    this.capacity = capacity;
+    this.ip = new Int32Array(capacity);
+    this.port = new Uint16Array(capacity);
+    this.service = new Int32Array(capacity);
+    this.flags = new Uint8Array(capacity);
+    this.weight = new Int32Array(capacity);
+    this.method = new Uint8Array(capacity);
+    this.upper = new Uint32Array(capacity);
+    this.lower = new Uint32Array(capacity);
+    this.active = new Int32Array(capacity);
+    this.inactive = new Int32Array(capacity);
+    this.persistent = new Int32Array(capacity);
+    this.next = new Int32Array(capacity);
+    this.previous = new Int32Array(capacity);
+    this.route = new Int32Array(capacity << ROUTE_SHIFT);
+    this.counters = new Counters(capacity);
+    this.#services = services;
+    this.#vip = new Int32Array(capacity);
+    this.#vport = new Uint16Array(capacity);
+    this.#protocol = new Uint8Array(capacity);
+    this.#chain = new Int32Array(capacity);
+    this.#buckets = new Int32Array(buckets);
+    this.#mask = buckets - 1;
+    this.#seed = seed | 0;
+    this.#idleSince = new Int32Array(capacity);
+    this.#isIdle = new Uint8Array(capacity);
+    this.#serial = new Int32Array(capacity);
+    this.#trashNext = new Int32Array(capacity);
+    this.#trashPrevious = new Int32Array(capacity);
+  }
+
+  /** Destinations on lists. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get highWater(): number {
+    return this.#fresh;
+  }
+
+  isAvailable(d: number): boolean {
+    return (this.flags[d]! & AVAILABLE) !== 0;
+  }
+
+  /** May a scheduler pick it: weight above 0, not at its upper threshold. */
+  isCandidate(d: number): boolean {
+    return this.weight[d]! > 0 && (this.flags[d]! & OVERLOAD) === 0;
+  }
+
+  /** A connection begins to refer to it (ip_vs_conn.c, ip_vs_bind_dest). */
+  bind(d: number, isTemplate: boolean, isInactive: boolean): void {
+    if (isTemplate) this.persistent[d]!++;
+    else if (isInactive) this.inactive[d]!++;
+    else this.active[d]!++;
+    const upper = this.upper[d]!;
+    if (upper !== 0 && this.active[d]! + this.inactive[d]! >= upper) this.flags[d]! |= OVERLOAD;
+  }
+
+  /** A connection goes (ip_vs_unbind_dest): the overload ends below the lower threshold, or below three quarters of the upper one. */
+  unbind(d: number, isTemplate: boolean, isInactive: boolean): void {
+    if (isTemplate) this.persistent[d]!--;
+    else if (isInactive) this.inactive[d]!--;
+    else this.active[d]!--;
+    if ((this.flags[d]! & OVERLOAD) === 0) return;
+    const total = this.active[d]! + this.inactive[d]!;
+    const upper = this.upper[d]!;
+    const lower = this.lower[d]!;
+    if (lower !== 0 ? total < lower : upper === 0 || total * 4 < upper * 3) this.flags[d]! &= ~OVERLOAD;
+  }
+
+  // cold: commands
+  /** The row of a server of this service, listed or in the trash; NO_DEST when there is none. */
+  #lookUp(protocol: number, vip: number, vport: number, ip: number, port: number): number {
+    const bucket = hash4(this.#seed, ip, vip, (port << 16) | vport, protocol) & this.#mask;
+    for (let d = this.#buckets[bucket]! - 1; d >= 0; d = this.#chain[d]! - 1) {
+      if (
+        this.ip[d] === ip &&
+        this.port[d] === port &&
+        this.#vip[d] === vip &&
+        this.#vport[d] === vport &&
+        this.#protocol[d] === protocol
+      ) {
+        return d;
+      }
+    }
+    return NO_DEST;
+  }
+
+  #find(service: number, ip: number, port: number): number {
+    const t = this.#services;
+    return this.#lookUp(t.protocol[service]!, t.vip[service]!, t.port[service]!, ip, port);
+  }
+
+  /** The listed server of a service, or NO_DEST. */
+  find(service: number, ip: number, port: number): number {
+    const d = this.#find(service, ip, port);
+    return d !== NO_DEST && this.isAvailable(d) ? d : NO_DEST;
+  }
+
+  /** Is the server in the service's trash, so that adding it brings it back? */
+  isTrashed(service: number, ip: number, port: number): boolean {
+    const d = this.#find(service, ip, port);
+    return d !== NO_DEST && !this.isAvailable(d);
+  }
+
+  /**
+   * Put a server at the head of its service's list: a new row, or the old one out of the trash. Weight, method, thresholds come with `update`.
+   * @returns NO_DEST when all rows are in use
+   */
+  add(service: number, ip: number, port: number): number {
+    const t = this.#services;
+    let d = this.#find(service, ip, port);
+    if (d === NO_DEST) {
+      d = this.#allocate();
+      if (d === NO_DEST) return NO_DEST;
+      this.ip[d] = ip;
+      this.port[d] = port;
+      this.service[d] = service;
+      this.#vip[d] = t.vip[service]!;
+      this.#vport[d] = t.port[service]!;
+      this.#protocol[d] = t.protocol[service]!;
+      this.#hashIn(d);
+    } else {
+      this.#leaveTrash(d);
+      // The service was deleted and added anew: counters start again, connections stay (__ip_vs_update_dest).
+      if (this.#serial[d] !== t.serial[service]) this.counters.zero(d, false);
+      this.service[d] = service;
+    }
+    this.#serial[d] = t.serial[service]!;
+    this.flags[d]! |= AVAILABLE;
+    const head = t.first[service]!;
+    this.next[d] = head;
+    this.previous[d] = NO_DEST;
+    if (head !== NO_DEST) this.previous[head] = d;
+    t.first[service] = d;
+    t.destinations[service]!++;
+    this.#count++;
+    return d;
+  }
+
+  /** New settings; a raised or dropped upper threshold ends an overload. */
+  update(d: number, method: number, weight: number, upper: number, lower: number): void {
+    if (upper === 0 || upper > this.upper[d]!) this.flags[d]! &= ~OVERLOAD;
+    this.method[d] = method;
+    this.weight[d] = weight;
+    this.upper[d] = upper;
+    this.lower[d] = lower;
+  }
+
+  /** Off the list and into the trash. */
+  remove(d: number, now: number): void {
+    const t = this.#services;
+    const service = this.service[d]!;
+    const next = this.next[d]!;
+    const previous = this.previous[d]!;
+    if (previous === NO_DEST) t.first[service] = next;
+    else this.next[previous] = next;
+    if (next !== NO_DEST) this.previous[next] = previous;
+    t.destinations[service]!--;
+    this.#count--;
+    this.flags[d]! &= ~AVAILABLE;
+    if (this.#trash === 0) this.#sweepAt = (now + TRASH_SWEEP) | 0;
+    this.#isIdle[d] = 0;
+    this.#trashNext[d] = this.#trash;
+    this.#trashPrevious[d] = 0;
+    if (this.#trash !== 0) this.#trashPrevious[this.#trash - 1] = d + 1;
+    this.#trash = d + 1;
+  }
+
+  /** Connections that refer to it, templates too. */
+  references(d: number): number {
+    return this.active[d]! + this.inactive[d]! + this.persistent[d]!;
+  }
+
+  /** Rows in the trash, for tests and listings. */
+  get trashed(): number {
+    let n = 0;
+    for (let d = this.#trash; d !== 0; d = this.#trashNext[d - 1]!) n++;
+    return n;
+  }
+
+  /** Sweep the trash when its minute is over. */
+  advance(now: number): void {
+    while (this.#trash !== 0 && ((now - this.#sweepAt) | 0) >= 0) {
+      const at = this.#sweepAt;
+      this.#sweepAt = (at + TRASH_SWEEP) | 0;
+      for (let link = this.#trash; link !== 0; ) {
+        const d = link - 1;
+        link = this.#trashNext[d]!;
+        if (this.references(d) > 0) {
+          this.#isIdle[d] = 0;
+        } else if (this.#isIdle[d] === 0) {
+          this.#isIdle[d] = 1;
+          this.#idleSince[d] = at;
+        } else if (((at - this.#idleSince[d]!) | 0) >= TRASH_KEEP) {
+          this.#leaveTrash(d);
+          this.#hashOut(d);
+          this.flags[d] = 0;
+          this.#chain[d] = this.#free;
+          this.#free = d + 1;
+        }
+      }
+    }
+  }
+
+  #allocate(): number {
+    let d: number;
+    if (this.#free !== 0) {
+      d = this.#free - 1;
+      this.#free = this.#chain[d]!;
+    } else {
+      if (this.#fresh === this.capacity) return NO_DEST;
+      d = this.#fresh++;
+    }
+    this.flags[d] = USED;
+    this.weight[d] = 0;
+    this.upper[d] = 0;
+    this.lower[d] = 0;
+    this.active[d] = 0;
+    this.inactive[d] = 0;
+    this.persistent[d] = 0;
+    this.route.fill(-1, d << ROUTE_SHIFT, (d + 1) << ROUTE_SHIFT);
+    this.counters.clear(d);
+    return d;
+  }
+
+  #bucketOf(d: number): number {
+    return (
+      hash4(this.#seed, this.ip[d]!, this.#vip[d]!, (this.port[d]! << 16) | this.#vport[d]!, this.#protocol[d]!) &
+      this.#mask
+    );
+  }
+
+  #hashIn(d: number): void {
+    const bucket = this.#bucketOf(d);
+    this.#chain[d] = this.#buckets[bucket]!;
+    this.#buckets[bucket] = d + 1;
+  }
+
+  #hashOut(d: number): void {
+    const bucket = this.#bucketOf(d);
+    if (this.#buckets[bucket] === d + 1) {
+      this.#buckets[bucket] = this.#chain[d]!;
+      return;
+    }
+    let link = this.#buckets[bucket]! - 1;
+    while (this.#chain[link] !== d + 1) link = this.#chain[link]! - 1;
+    this.#chain[link] = this.#chain[d]!;
+  }
+
+  #leaveTrash(d: number): void {
+    const next = this.#trashNext[d]!;
+    const previous = this.#trashPrevious[d]!;
+    if (previous === 0) this.#trash = next;
+    else this.#trashNext[previous - 1] = next;
+    if (next !== 0) this.#trashPrevious[next - 1] = previous;
+  }
+  // hot again
+}

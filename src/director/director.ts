@@ -1,0 +1,183 @@
+/**
+ * The director: services, their servers, the connections between clients and them.   @hot
+ *
+ *             request ─► flow table ─► connection ─┐
+ *                            │ none                ├─► state, counters, timer ─► forward ─► Reroute
+ *                            └─► service ─► scheduler ─► new connection
+ *
+ * One director belongs to one data worker; time and chance come from outside. Commands and listings (commands.ts, listing.ts) run between breaths.
+ */
+import type { Rng } from '../base/rng.ts';
+import type { FlowTable } from '../flow/flow-table.ts';
+import type { HookOp } from '../hooks/hooks.ts';
+import type { Routing } from '../hooks/routing.ts';
+import type {
+  ConnectionRow,
+  IpvsCommand,
+  IpvsErrno,
+  IpvsInfo,
+  IpvsStats,
+  ServiceKey,
+  ServiceRow,
+} from '../model/ipvs.ts';
+import { Counters } from './accounting.ts';
+import { executeCommand } from './commands.ts';
+import { CONN_SHIFT, Conn, ConnFlag, ConnTable } from './connections.ts';
+import { DestFlag, DestTable } from './destinations.ts';
+import { Estimator } from './estimator.ts';
+import { directorHooks } from './hooks.ts';
+import { connectionRows, info, serviceRows } from './listing.ts';
+import { ServiceTable } from './services.ts';
+import { Sysctls } from './sysctl.ts';
+import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
+import { udpTimeouts } from './udp-states.ts';
+
+const { Dest, Flags } = Conn;
+const { Inactive: INACTIVE, Template: TEMPLATE } = ConnFlag;
+const AVAILABLE = DestFlag.Available;
+/** Rows that a breath looks at while connections of removed servers are flushed. */
+const FLUSH_STEP = 16384;
+
+export interface DirectorOptions {
+  readonly flows: FlowTable;
+  readonly routing: Routing;
+  readonly rng: Rng;
+  /** Tick. */
+  readonly now: number;
+  readonly maxConnections: number;
+  readonly maxServices?: number;
+  readonly maxDestinations?: number;
+}
+
+export class Director {
+  readonly flows: FlowTable;
+  readonly routing: Routing;
+  readonly services: ServiceTable;
+  readonly dests: DestTable;
+  readonly conns: ConnTable;
+  /** Row 0: everything that crossed the director. */
+  readonly total: Counters;
+  readonly sysctls: Sysctls;
+  /** Ticks per state; `--set` changes them. */
+  readonly tcpTimeouts: Int32Array;
+  readonly udpTimeouts: Int32Array;
+  tcpTable: TcpStateTable;
+  /** Tick of this breath. */
+  now: number;
+  readonly #estimators: readonly [Estimator, Estimator, Estimator];
+  readonly #fire: (conn: number) => void;
+  /** Where the flush of connections to removed servers stands; -1 when there is none to do. */
+  #flushAt = -1;
+
+  constructor(options: DirectorOptions) {
+    const { rng, now } = options;
+    this.flows = options.flows;
+    this.routing = options.routing;
+    this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
+    this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
+    this.conns = new ConnTable(options.maxConnections, options.flows, now);
+    this.total = new Counters(1);
+    this.sysctls = new Sysctls();
+    this.tcpTimeouts = tcpTimeouts();
+    this.udpTimeouts = udpTimeouts();
+    this.tcpTable = normalTable;
+    this.now = now;
+    this.#estimators = [
+      new Estimator(this.dests.counters, now),
+      new Estimator(this.services.counters, now),
+      new Estimator(this.total, now),
+    ];
+    this.#fire = (conn) => {
+      if (!this.conns.isPostponed(conn, this.now)) this.expire(conn);
+    };
+  }
+
+  /** Count packets of clients; servers that were removed are not counted (ip_vs_in_stats). */
+  countIn(dest: number, packets: number, bytes: number): void {
+    const dests = this.dests;
+    if ((dests.flags[dest]! & AVAILABLE) === 0) return;
+    dests.counters.addIn(dest, packets, bytes);
+    this.services.counters.addIn(dests.service[dest]!, packets, bytes);
+    this.total.addIn(0, packets, bytes);
+  }
+
+  /** Count packets of servers. */
+  countOut(dest: number, packets: number, bytes: number): void {
+    const dests = this.dests;
+    if ((dests.flags[dest]! & AVAILABLE) === 0) return;
+    dests.counters.addOut(dest, packets, bytes);
+    this.services.counters.addOut(dests.service[dest]!, packets, bytes);
+    this.total.addOut(0, packets, bytes);
+  }
+
+  /** End a connection now: its server counts one less, its rows are free. */
+  expire(conn: number): void {
+    const at = conn << CONN_SHIFT;
+    const flags = this.conns.rows[at + Flags]!;
+    const dest = this.conns.rows[at + Dest]!;
+    this.conns.remove(conn);
+    this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
+  }
+
+  /** Once per breath: the tick for all that follows, then timers, estimators, trash. */
+  advance(now: number): void {
+    this.now = now;
+    this.conns.advance(now, this.#fire);
+    if (this.#flushAt >= 0) this.#flush();
+    this.dests.advance(now);
+    const [dests, services, total] = this.#estimators;
+    if (this.sysctls.runEstimation !== 0) {
+      dests.advance(now, this.dests.highWater);
+      services.advance(now, this.services.highWater);
+      total.advance(now, 1);
+    } else {
+      dests.skip(now);
+      services.skip(now);
+      total.skip(now);
+    }
+  }
+
+  /** End, over the next breaths, all connections to servers that were removed (ip_vs_expire_nodest_conn_flush). */
+  flushGone(): void {
+    this.#flushAt = 0;
+  }
+
+  #flush(): void {
+    const rows = this.conns.rows;
+    const end = Math.min(this.#flushAt + FLUSH_STEP, this.conns.highWater);
+    for (let conn = this.#flushAt; conn < end; conn++) {
+      if (this.conns.isUsed(conn) && !this.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) this.expire(conn);
+    }
+    this.#flushAt = end >= this.conns.highWater ? -1 : end;
+  }
+
+  // cold: registration, commands, listings
+  /** What to register with Hooks.register. */
+  hooks(): readonly HookOp[] {
+    return directorHooks(this);
+  }
+
+  /** Run commands in order, each on its own; null for one that worked. */
+  execute(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
+    return commands.map((command) => executeCommand(this, command));
+  }
+
+  info(): IpvsInfo {
+    return info(this);
+  }
+
+  /** At most `limit` services from `cursor` (0 = start) on; with `key` that one or none. `next` is -1 at the end. */
+  listServices(cursor: number, limit: number, key?: ServiceKey): { rows: ServiceRow[]; next: number } {
+    return serviceRows(this, cursor, limit, key);
+  }
+
+  listConnections(cursor: number, limit: number): { rows: ConnectionRow[]; next: number } {
+    return connectionRows(this, cursor, limit);
+  }
+
+  /** Counters over all services, gone ones too. */
+  totals(): IpvsStats {
+    return this.total.read(0, this.sysctls.runEstimation === 0);
+  }
+  // hot again
+}

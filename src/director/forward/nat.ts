@@ -1,0 +1,74 @@
+/**
+ * Masquerading: the request gets the server's address and port, the answer gets the service's back.   @hot
+ *
+ * Checksums change by differences that were computed once per connection (RFC 1624 eqn. 3). A partial checksum (the field holds the sum of the
+ * pseudo-header, the rest is summed by whoever sends) changes by the addresses alone, and is not complemented. RFC 768: a UDP checksum of 0 means
+ * "none" and stays; one that comes out as 0 is sent as 0xffff.
+ */
+import { Verdict } from '../../hooks/hooks.ts';
+import { FLOW_UNKNOWN, type Packet } from '../../packet/packet.ts';
+import { adjust, adjustPartial } from '../../wire/checksum.ts';
+import { adjustChecksum, IpProto, setDst, setSrc } from '../../wire/ipv4.ts';
+import { TCP_CHECKSUM } from '../../wire/tcp.ts';
+import { UDP_CHECKSUM } from '../../wire/udp.ts';
+import { CONN_SHIFT, Conn } from '../connections.ts';
+import type { Director } from '../director.ts';
+import { WayOut, wayOut } from './way-out.ts';
+
+const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
+const { Udp: UDP } = IpProto;
+const { None: NONE, Remote: REMOTE } = WayOut;
+const { Rip, Vip, Ports, Meta, Deltas, Dest } = Conn;
+const TCP_SUM = TCP_CHECKSUM;
+const UDP_SUM = UDP_CHECKSUM;
+const SRC_PORT = 0;
+const DST_PORT = 2;
+
+/** `addresses` and `all` are sums as in Conn.Deltas. */
+function adjustTransport(p: Packet, addresses: number, all: number): void {
+  const { view, l4 } = p;
+  if (p.proto === UDP) {
+    const sum = view.getUint16(l4 + UDP_SUM);
+    if (p.csumPartial !== 0) {
+      view.setUint16(l4 + UDP_SUM, adjustPartial(sum, addresses));
+    } else if (sum !== 0) {
+      const adjusted = adjust(sum, all);
+      view.setUint16(l4 + UDP_SUM, adjusted === 0 ? 0xffff : adjusted);
+    }
+    return;
+  }
+  const sum = view.getUint16(l4 + TCP_SUM);
+  view.setUint16(l4 + TCP_SUM, p.csumPartial !== 0 ? adjustPartial(sum, addresses) : adjust(sum, all));
+}
+
+/** Client → server. The packet is sent again from LOCAL_OUT, or goes up our own stack when the server is ourselves. */
+export function masqRequest(director: Director, p: Packet, conn: number): Verdict {
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  const way = wayOut(director, p, rows[at + Dest]!);
+  if (way === NONE) return DROP;
+  const { view, l3 } = p;
+  const deltas = rows[at + Deltas]!;
+  setDst(view, l3, rows[at + Rip]!);
+  adjustChecksum(view, l3, deltas >>> 16);
+  view.setUint16(p.l4 + DST_PORT, rows[at + Meta]! >>> 16);
+  adjustTransport(p, deltas >>> 16, deltas & 0xffff);
+  p.flow = FLOW_UNKNOWN;
+  p.ipvsProperty = 1;
+  return way === REMOTE ? REROUTE : ACCEPT;
+}
+
+/** Server → client; the packet stays on its way. */
+export function masqReply(director: Director, p: Packet, conn: number): void {
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  const { view, l3 } = p;
+  // The change back is the ones' complement negative of the change there.
+  const deltas = ~rows[at + Deltas]!;
+  setSrc(view, l3, rows[at + Vip]!);
+  adjustChecksum(view, l3, deltas >>> 16);
+  view.setUint16(p.l4 + SRC_PORT, rows[at + Ports]! & 0xffff);
+  adjustTransport(p, deltas >>> 16, deltas & 0xffff);
+  p.flow = FLOW_UNKNOWN;
+  p.ipvsProperty = 1;
+}

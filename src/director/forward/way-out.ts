@@ -1,0 +1,75 @@
+/**
+ * The way to a real server, and whether the packet may take it: route, TTL, MTU (net/netfilter/ipvs/ip_vs_xmit.c, __ip_vs_get_out_rt).   @hot
+ */
+import { Drop } from '../../packet/drop.ts';
+import type { Packet } from '../../packet/packet.ts';
+import { isLoopback } from '../../wire/addr.ts';
+import { IcmpType, UnreachCode } from '../../wire/icmpv4.ts';
+import { decrementTtl, hasDf, IpProto, ttl } from '../../wire/ipv4.ts';
+import { segmentHeader } from '../accounting.ts';
+import { ROUTE_LOCAL, ROUTE_NONE, ROUTE_SHIFT, RouteColumn } from '../destinations.ts';
+import type { Director } from '../director.ts';
+
+export const WayOut = { None: 0, Local: 1, Remote: 2 } as const;
+
+const { None: NONE, Local: LOCAL, Remote: REMOTE } = WayOut;
+const { Icmp: ICMP } = IpProto;
+const { Nexthop: NEXTHOP, Device: DEVICE, Mtu: MTU } = RouteColumn;
+const { TimeExceeded: TIME_EXCEEDED, DestUnreachable: DEST_UNREACHABLE } = IcmpType;
+const { Host: HOST_UNREACHABLE, FragNeeded: FRAGMENTATION_NEEDED } = UnreachCode;
+
+/** MTU of the cached route of `dest`, ROUTE_LOCAL or ROUTE_NONE; asked anew when routing has changed since. */
+function routeOf(director: Director, dest: number): number {
+  const route = director.dests.route;
+  const at = dest << ROUTE_SHIFT;
+  const routing = director.routing;
+  if (route[at] !== routing.generation) {
+    const found = routing.resolve(director.dests.ip[dest]!);
+    route[at] = routing.generation;
+    route[at + NEXTHOP] = routing.nexthop;
+    route[at + DEVICE] = routing.outDevice;
+    route[at + MTU] = !found || routing.isBroadcast ? ROUTE_NONE : routing.isLocal ? ROUTE_LOCAL : routing.mtu;
+  }
+  return route[at + MTU]!;
+}
+
+function owe(p: Packet, drop: number, type: number, code: number, mtu: number): number {
+  p.drop = drop;
+  // RFC 1122 §3.2.2: no ICMP error about an ICMP error.
+  if (p.proto !== ICMP) {
+    p.rejectType = type;
+    p.rejectCode = code;
+    p.rejectMtu = mtu;
+  }
+  return NONE;
+}
+
+/**
+ * Set the packet on its way to `dest`: next hop, device and MTU are in the packet, its TTL is one less. For one of our own addresses nothing is changed.
+ * @returns None when it may not go: `p.drop` and what the sender is owed are set
+ */
+export function wayOut(director: Director, p: Packet, dest: number): number {
+  const mtu = routeOf(director, dest);
+  if (mtu === ROUTE_LOCAL) {
+    if (isLoopback(director.dests.ip[dest]!) && p.isLocalOut === 0) {
+      p.drop = Drop.DirectorNoRoute;
+      return NONE;
+    }
+    return LOCAL;
+  }
+  if (mtu === ROUTE_NONE) return owe(p, Drop.DirectorNoRoute, DEST_UNREACHABLE, HOST_UNREACHABLE, 0);
+  const { view, l3 } = p;
+  if (ttl(view, l3) <= 1) return owe(p, Drop.TtlExceeded, TIME_EXCEEDED, 0, 0);
+  decrementTtl(view, l3);
+  // A super-packet is as long as its segments; an ICMP error is never refused for its length.
+  const length = p.gsoType === 0 ? p.end - l3 : segmentHeader(p) + p.gsoSize;
+  if (length > mtu && p.proto !== ICMP && hasDf(view, l3)) {
+    return owe(p, Drop.FragmentationNeeded, DEST_UNREACHABLE, FRAGMENTATION_NEEDED, mtu);
+  }
+  const route = director.dests.route;
+  const at = dest << ROUTE_SHIFT;
+  p.nexthop = route[at + NEXTHOP]!;
+  p.outDevice = route[at + DEVICE]!;
+  p.mtu = mtu;
+  return REMOTE;
+}

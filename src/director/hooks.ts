@@ -1,0 +1,184 @@
+/**
+ * The director's hook functions (net/netfilter/ipvs/ip_vs_core.c: ip_vs_ops4, ip_vs_in_hook, ip_vs_out_hook).   @hot
+ *
+ *   LOCAL_IN    98  director/reply     LOCAL_OUT  -99  director/reply      FORWARD   99  director/icmp
+ *   LOCAL_IN    99  director/request   LOCAL_OUT  -98  director/request    FORWARD  100  director/reply
+ *
+ * Without a service all of them let everything pass, even packets of connections that still exist: the kernel takes its hooks out with the last service.
+ */
+import { NO_FLOW } from '../flow/flow-table.ts';
+import { Hook, type HookOp, Priority, Verdict } from '../hooks/hooks.ts';
+import { Drop } from '../packet/drop.ts';
+import { FLOW_UNKNOWN, type Packet, PacketType } from '../packet/packet.ts';
+import { dst, IpProto, src } from '../wire/ipv4.ts';
+import { TcpFlag } from '../wire/tcp.ts';
+import { wireBytes, wirePackets } from './accounting.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, NO_CONN } from './connections.ts';
+import type { Director } from './director.ts';
+import { masqReply, masqRequest } from './forward/nat.ts';
+import { icmpReply, icmpRequest } from './icmp.ts';
+import { NOT_OURS, REFUSED, schedule } from './schedule.ts';
+import { moveState } from './state.ts';
+import { Direction, TcpState } from './tcp-states.ts';
+
+const { Accept: ACCEPT, Drop: DROP } = Verdict;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP } = IpProto;
+const { In: IN, Out: OUT } = Dir;
+const { Input: INPUT, Output: OUTPUT } = Direction;
+const HOST = PacketType.Host;
+const SYN = TcpFlag.Syn;
+const UNKNOWN = FLOW_UNKNOWN;
+const ABSENT = NO_FLOW;
+const { Meta, Flags, Dest, Packets } = Conn;
+const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT } = ConnFlag;
+const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT } = TcpState;
+
+/** The connection of a packet with a sound or at least 4 bytes long transport header; makes the one look-up unless it was made. */
+function connectionOf(director: Director, p: Packet, dir: number): number {
+  let flow = p.flow;
+  if (flow === UNKNOWN) {
+    const { view, l3 } = p;
+    flow = director.flows.find(src(view, l3), dst(view, l3), view.getInt32(p.l4), p.proto);
+    p.flow = flow;
+  }
+  return flow === ABSENT ? NO_CONN : director.conns.find(flow, dir);
+}
+
+/** A packet whose transport header is broken: ours is dropped under the gate's name for the fault, others pass. */
+function faulty(director: Director, p: Packet, dir: number): Verdict {
+  if (p.end - p.l4 < 4) return ACCEPT;
+  const isOurs =
+    connectionOf(director, p, dir) !== NO_CONN ||
+    (dir === IN && director.services.find(p.proto, dst(p.view, p.l3), p.view.getUint16(p.l4 + 2)) >= 0);
+  if (!isOurs) return ACCEPT;
+  p.drop = p.l4Fault;
+  return DROP;
+}
+
+/** Is a SYN on this connection a new connection (ip_vs_in_hook, is_new_conn_expected): its port is used again, or its server is quiesced. */
+function isUsedAgain(director: Director, conn: number): boolean {
+  const { sysctls, dests } = director;
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  if (sysctls.expireNodestConn !== 0 && dests.weight[rows[at + Dest]!] === 0) return true;
+  const mode = sysctls.connReuseMode;
+  if (mode === 0) return false;
+  const state = rows[at + Meta]! & 0xff;
+  return state === TIME_WAIT || ((mode & 2) !== 0 && state === FIN_WAIT && (rows[at + Flags]! & NO_OUTPUT) !== 0);
+}
+
+/** Client → service. */
+export function request(director: Director, p: Packet): Verdict {
+  if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
+  if (p.pktType !== HOST && p.isLocalOut === 0) return ACCEPT;
+  const proto = p.proto;
+  if (proto !== TCP && proto !== UDP) return proto === ICMP ? icmpRequest(director, p) : ACCEPT;
+  if (p.isLaterFragment !== 0) return ACCEPT;
+  if (p.l4Fault !== 0) return faulty(director, p, IN);
+  const tcpFlags = proto === TCP ? p.view.getUint8(p.l4 + 13) : 0;
+  const { rows } = director.conns;
+  let conn = connectionOf(director, p, IN);
+  if (conn !== NO_CONN && (tcpFlags & SYN) !== 0 && isUsedAgain(director, conn)) {
+    director.expire(conn);
+    p.flow = UNKNOWN;
+    conn = NO_CONN;
+  }
+  if (conn !== NO_CONN && !director.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) {
+    if (director.sysctls.expireNodestConn === 0) {
+      p.drop = Drop.DirectorDestinationGone;
+      return DROP;
+    }
+    director.expire(conn);
+    p.flow = UNKNOWN;
+    conn = NO_CONN;
+  }
+  if (conn === NO_CONN) {
+    conn = schedule(director, p, tcpFlags);
+    if (conn === NOT_OURS) return ACCEPT;
+    if (conn === REFUSED) return DROP;
+  }
+  const at = conn << CONN_SHIFT;
+  const packets = wirePackets(p);
+  director.countIn(rows[at + Dest]!, packets, wireBytes(p, packets));
+  moveState(director, conn, INPUT, tcpFlags);
+  rows[at + Packets]! += packets;
+  director.conns.restart(conn, director.now);
+  return masqRequest(director, p, conn);
+}
+
+/** Server → client. */
+export function reply(director: Director, p: Packet): Verdict {
+  if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
+  const proto = p.proto;
+  if (proto !== TCP && proto !== UDP) return proto === ICMP ? icmpReply(director, p) : ACCEPT;
+  if (p.isLaterFragment !== 0) return ACCEPT;
+  if (p.l4Fault !== 0) return faulty(director, p, OUT);
+  const conn = connectionOf(director, p, OUT);
+  if (conn === NO_CONN) return ACCEPT;
+  const { rows } = director.conns;
+  const at = conn << CONN_SHIFT;
+  if ((rows[at + Flags]! & METHOD_MASK) !== 0) return ACCEPT;
+  const packets = wirePackets(p);
+  director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
+  moveState(director, conn, OUTPUT, proto === TCP ? p.view.getUint8(p.l4 + 13) : 0);
+  director.conns.restart(conn, director.now);
+  masqReply(director, p, conn);
+  return ACCEPT;
+}
+
+/** ICMP errors that are routed through us to a service's address which is not ours. */
+export function forwardedIcmp(director: Director, p: Packet): Verdict {
+  if (p.proto !== ICMP || p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
+  return icmpRequest(director, p);
+}
+
+// cold: registration
+export function directorHooks(director: Director): readonly HookOp[] {
+  const onReply = (p: Packet) => reply(director, p);
+  const onRequest = (p: Packet) => request(director, p);
+  return [
+    {
+      hook: Hook.LocalIn,
+      priority: Priority.NatSrc - 2,
+      name: 'director/reply',
+      why: 'answers to a client on this machine get the service address back',
+      run: onReply,
+    },
+    {
+      hook: Hook.LocalIn,
+      priority: Priority.NatSrc - 1,
+      name: 'director/request',
+      why: 'after filtering, so that filter rules also guard virtual services',
+      run: onRequest,
+    },
+    {
+      hook: Hook.LocalOut,
+      priority: Priority.NatDst + 1,
+      name: 'director/reply',
+      why: 'answers of a real server on this machine get the service address back',
+      run: onReply,
+    },
+    {
+      hook: Hook.LocalOut,
+      priority: Priority.NatDst + 2,
+      name: 'director/request',
+      why: 'clients on this machine use virtual services too',
+      run: onRequest,
+    },
+    {
+      hook: Hook.Forward,
+      priority: Priority.NatSrc - 1,
+      name: 'director/icmp',
+      why: 'ICMP errors for service addresses that are not ours',
+      run: (p) => forwardedIcmp(director, p),
+    },
+    {
+      hook: Hook.Forward,
+      priority: Priority.NatSrc,
+      name: 'director/reply',
+      why: 'masqueraded answers of real servers cross us here',
+      run: onReply,
+    },
+  ];
+}
+// hot again

@@ -1,0 +1,101 @@
+/**
+ * ICMP errors about balanced connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and ip_vs_out_icmp; ip_vs_nat_icmp).   @hot
+ *
+ *   from the client's side   outer destination and quoted source become the server's      quoted packet: an answer, VIP → CIP
+ *   from the server's side   outer source and quoted destination become the service's     quoted packet: a request, CIP → RIP
+ *
+ * Only destination unreachable, source quench and time exceeded take part. The quoted transport checksum is left as it is, as the kernel leaves it;
+ * the quoted IP header's and the ICMP checksum are computed anew.
+ */
+import { NO_FLOW } from '../flow/flow-table.ts';
+import { Verdict } from '../hooks/hooks.ts';
+import { Drop } from '../packet/drop.ts';
+import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
+import { check, fillChecksum, ICMP_HEADER, IcmpFault, IcmpType, type } from '../wire/icmpv4.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, NO_CONN } from './connections.ts';
+import type { Director } from './director.ts';
+import { WayOut, wayOut } from './forward/way-out.ts';
+
+const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
+const { Tcp: TCP, Udp: UDP } = ipv4.IpProto;
+const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEEDED } = IcmpType;
+const { Vip, Rip, Ports, Meta, Flags, Dest } = Conn;
+const { None: NONE, Remote: REMOTE } = WayOut;
+const METHOD_MASK = ConnFlag.MethodMask;
+const HEADER = ICMP_HEADER;
+const NO_FAULT = IcmpFault.None;
+
+/**
+ * The connection that an ICMP error is about, or NO_CONN. A quoted packet stands the other way round: its tuple reversed is looked up.
+ * @param dir Dir.In: errors about answers; Dir.Out: errors about requests
+ */
+function related(director: Director, p: Packet, dir: number): number {
+  const { view, l3, l4, end } = p;
+  if (p.isLaterFragment !== 0 || end - l4 < HEADER + ipv4.IPV4_HEADER || ipv4.isFragment(view, l3)) return NO_CONN;
+  const t = type(view, l4);
+  if (t !== UNREACHABLE && t !== QUENCH && t !== EXCEEDED) return NO_CONN;
+  const inner = l4 + HEADER;
+  if (view.getUint8(inner) >> 4 !== 4) return NO_CONN;
+  const header = ipv4.headerLength(view, inner);
+  if (header < ipv4.IPV4_HEADER || inner + header + 4 > end) return NO_CONN;
+  const proto = ipv4.proto(view, inner);
+  if ((proto !== TCP && proto !== UDP) || ipv4.isLaterFragment(view, inner)) return NO_CONN;
+  const ports = view.getInt32(inner + header);
+  const reversed = (ports << 16) | (ports >>> 16);
+  const flow = director.flows.find(ipv4.dst(view, inner), ipv4.src(view, inner), reversed, proto);
+  return flow === NO_FLOW ? NO_CONN : director.conns.find(flow, dir);
+}
+
+/** An ICMP packet on LOCAL_IN, LOCAL_OUT or FORWARD that may be about an answer which we sent on to a client. */
+export function icmpRequest(director: Director, p: Packet): Verdict {
+  const conn = related(director, p, Dir.In);
+  if (conn === NO_CONN) return ACCEPT;
+  const { view, l3, l4 } = p;
+  if (check(view, l4, p.end) !== NO_FAULT) {
+    p.drop = Drop.DirectorIcmpBad;
+    return DROP;
+  }
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  director.countIn(rows[at + Dest]!, 1, p.end - l3);
+  if ((rows[at + Flags]! & METHOD_MASK) !== 0) return ACCEPT;
+  const way = wayOut(director, p, rows[at + Dest]!);
+  if (way === NONE) return DROP;
+  const rip = rows[at + Rip]!;
+  const inner = l4 + HEADER;
+  ipv4.setDst(view, l3, rip);
+  ipv4.fillChecksum(view, l3);
+  ipv4.setSrc(view, inner, rip);
+  ipv4.fillChecksum(view, inner);
+  view.setUint16(inner + ipv4.headerLength(view, inner), rows[at + Meta]! >>> 16);
+  fillChecksum(view, l4, p.end);
+  p.flow = FLOW_UNKNOWN;
+  p.ipvsProperty = 1;
+  return way === REMOTE ? REROUTE : ACCEPT;
+}
+
+/** An ICMP packet on FORWARD, LOCAL_IN or LOCAL_OUT that may be about a request which we sent on to a server. */
+export function icmpReply(director: Director, p: Packet): Verdict {
+  const conn = related(director, p, Dir.Out);
+  if (conn === NO_CONN) return ACCEPT;
+  const { view, l3, l4 } = p;
+  if (check(view, l4, p.end) !== NO_FAULT) {
+    p.drop = Drop.DirectorIcmpBad;
+    return DROP;
+  }
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  const vip = rows[at + Vip]!;
+  const inner = l4 + HEADER;
+  ipv4.setSrc(view, l3, vip);
+  ipv4.fillChecksum(view, l3);
+  ipv4.setDst(view, inner, vip);
+  ipv4.fillChecksum(view, inner);
+  view.setUint16(inner + ipv4.headerLength(view, inner) + 2, rows[at + Ports]! & 0xffff);
+  fillChecksum(view, l4, p.end);
+  director.countOut(rows[at + Dest]!, 1, p.end - l3);
+  p.flow = FLOW_UNKNOWN;
+  p.ipvsProperty = 1;
+  return ACCEPT;
+}

@@ -1,0 +1,137 @@
+/** What the API shows of the director, as plain values. Not per packet. */
+import { TICKS_PER_SECOND } from '../base/clock.ts';
+import type {
+  ConnectionRow,
+  ForwardMethod,
+  IpvsInfo,
+  IpvsProtocol,
+  ServerRow,
+  ServiceKey,
+  ServiceRow,
+} from '../model/ipvs.ts';
+import { formatIp4 } from '../wire/addr.ts';
+import { IpProto } from '../wire/ipv4.ts';
+import { findService } from './commands.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { NO_DEST } from './destinations.ts';
+import type { Director } from './director.ts';
+import { NO_SERVICE, ServiceFlag } from './services.ts';
+import { TCP_STATE_NAMES, TcpState } from './tcp-states.ts';
+import { UDP_STATE_NAMES, UdpState } from './udp-states.ts';
+
+/** Indexed by Method. */
+const METHOD_NAMES: readonly ForwardMethod[] = ['masq', 'local', 'tunnel', 'route', 'bypass'];
+
+/** What the headline of a listing says: the kernel's module version and its default table size. */
+const VERSION = '1.2.1';
+const TABLE_SIZE = 4096;
+
+export function info(director: Director): IpvsInfo {
+  const inSeconds = (ticks: number) => Math.floor(ticks / TICKS_PER_SECOND);
+  return {
+    version: VERSION,
+    size: TABLE_SIZE,
+    timeouts: {
+      tcp: inSeconds(director.tcpTimeouts[TcpState.Established]!),
+      tcpFin: inSeconds(director.tcpTimeouts[TcpState.FinWait]!),
+      udp: inSeconds(director.udpTimeouts[UdpState.Normal]!),
+    },
+  };
+}
+
+export function serviceRows(
+  director: Director,
+  cursor: number,
+  limit: number,
+  key: ServiceKey | undefined,
+): { rows: ServiceRow[]; next: number } {
+  const { services } = director;
+  if (key !== undefined) {
+    const s = findService(director, key);
+    return { rows: s === NO_SERVICE ? [] : [serviceRow(director, s)], next: -1 };
+  }
+  const rows: ServiceRow[] = [];
+  let s = cursor;
+  for (; s < services.highWater && rows.length < limit; s++) {
+    if (services.isUsed(s)) rows.push(serviceRow(director, s));
+  }
+  return { rows, next: s < services.highWater ? s : -1 };
+}
+
+function serviceRow(director: Director, s: number): ServiceRow {
+  const { services, dests } = director;
+  const servers: ServerRow[] = [];
+  for (let d = services.first[s]!; d !== NO_DEST; d = dests.next[d]!) servers.push(serverRow(director, d));
+  const flags = services.flags[s]!;
+  const isPersistent = (flags & ServiceFlag.Persistent) !== 0;
+  return {
+    key: {
+      kind: 'address',
+      protocol: protocolName(services.protocol[s]!),
+      address: formatIp4(services.vip[s]!),
+      port: services.port[s]!,
+    },
+    scheduler: services.schedulerNames[s]!,
+    schedulerFlags: services.schedulerFlags[s]!,
+    persistenceTimeout: isPersistent ? services.timeout[s]! : undefined,
+    netmask: services.netmask[s] === -1 ? undefined : formatIp4(services.netmask[s]!),
+    ops: (flags & ServiceFlag.OnePacket) !== 0,
+    stats: services.counters.read(s, director.sysctls.runEstimation === 0),
+    servers,
+  };
+}
+
+function serverRow(director: Director, d: number): ServerRow {
+  const { dests } = director;
+  return {
+    key: { address: formatIp4(dests.ip[d]!), port: dests.port[d]! },
+    method: METHOD_NAMES[dests.method[d]!]!,
+    weight: dests.weight[d]!,
+    upperThreshold: dests.upper[d]!,
+    lowerThreshold: dests.lower[d]!,
+    activeConns: dests.active[d]!,
+    inactiveConns: dests.inactive[d]!,
+    persistentConns: dests.persistent[d]!,
+    stats: dests.counters.read(d, director.sysctls.runEstimation === 0),
+  };
+}
+
+export function connectionRows(
+  director: Director,
+  cursor: number,
+  limit: number,
+): { rows: ConnectionRow[]; next: number } {
+  const { conns } = director;
+  const rows: ConnectionRow[] = [];
+  let conn = cursor;
+  for (; conn < conns.highWater && rows.length < limit; conn++) {
+    if (conns.isUsed(conn)) rows.push(connectionRow(director, conn));
+  }
+  return { rows, next: conn < conns.highWater ? conn : -1 };
+}
+
+function connectionRow(director: Director, conn: number): ConnectionRow {
+  const { rows } = director.conns;
+  const at = conn << CONN_SHIFT;
+  const meta = rows[at + Conn.Meta]!;
+  const ports = rows[at + Conn.Ports]!;
+  const left = (rows[at + Conn.Expires]! - director.now) | 0;
+  return {
+    protocol: protocolName((meta >> 8) & 0xff),
+    expiresSeconds: left <= 0 ? 0 : Math.floor(left / TICKS_PER_SECOND),
+    state: stateName(meta, rows[at + Conn.Flags]!),
+    client: { address: formatIp4(rows[at + Conn.Cip]!), port: ports >>> 16 },
+    virtual: { address: formatIp4(rows[at + Conn.Vip]!), port: ports & 0xffff },
+    destination: { address: formatIp4(rows[at + Conn.Rip]!), port: meta >>> 16 },
+  };
+}
+
+function stateName(meta: number, flags: number): string {
+  if ((flags & ConnFlag.Template) !== 0) return (flags & ConnFlag.Assured) !== 0 ? 'ASSURED' : 'NONE';
+  const names = ((meta >> 8) & 0xff) === IpProto.Tcp ? TCP_STATE_NAMES : UDP_STATE_NAMES;
+  return names[meta & 0xff] ?? 'NONE';
+}
+
+function protocolName(protocol: number): IpvsProtocol {
+  return protocol === IpProto.Tcp ? 'tcp' : protocol === IpProto.Udp ? 'udp' : 'sctp';
+}
