@@ -109,7 +109,10 @@ export const fileSchema = {
     level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
     format: z.enum(['json', 'pretty']).optional(),
   }),
-  limits: z.strictObject({ connections: integer(1024, 16_777_216).default(1_000_000) }),
+  limits: z.strictObject({
+    connections: integer(1024, 16_777_216).default(1_000_000),
+    packets: integer(256, 16_384).default(2048),
+  }),
   spin: integer(0, 10_000),
 } as const;
 

@@ -62,7 +62,8 @@ export interface Config {
   readonly sysctl: ReadonlyMap<string, string>;
   readonly ipvs: IpvsTable;
   readonly log: { readonly level: LogLevel; readonly format?: 'json' | 'pretty' | undefined };
-  readonly limits: { readonly connections: number };
+  /** Director connections, and packets alive at once, at most. */
+  readonly limits: { readonly connections: number; readonly packets: number };
   /** Empty polls before the data worker sleeps. */
   readonly spin: number;
 }
@@ -169,7 +170,7 @@ class ConfigReader {
       sysctl: new Map(Object.entries(this.#key('sysctl') ?? {}).map(([name, v]) => [dotted(name), sysctlText(v)])),
       ipvs: this.#ipvs(),
       log: this.#key('log') ?? { level: 'info' },
-      limits: this.#key('limits') ?? { connections: 1_000_000 },
+      limits: this.#key('limits') ?? { connections: 1_000_000, packets: 2048 },
       spin: this.#key('spin') ?? DEFAULT_SPIN,
     };
   }

@@ -8,16 +8,20 @@ import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } 
 import type { ConnectionRow, IpvsCommand, IpvsErrno, IpvsInfo, ServiceKey, ServiceRow } from '../model/ipvs.ts';
 
 /**
- * What the worker is started with (`workerData`). Requests come on `parentPort`: the worker takes them with receiveMessageOnPort between two breaths, and
- * posts its WorkerMessages there. `ready` is its first message.
+ * workerData of `engine/worker`. To send: put a RequestMessage on the worker's port (`worker.postMessage`), then `Atomics.store(signal, 0, 1)`, then signal the
+ * eventfd: the worker looks at `signal` in every breath and wakes from poll() by the eventfd.
  */
-export interface WorkerSettings {
-  /** The eventfd of its poll set which the main thread signals after it has put a request on the port. */
-  readonly wakeFd: number;
-  readonly limits: { readonly connections: number };
-  /** How often to poll without finding anything before sleeping. */
+export interface WorkerData {
+  readonly eventfd: number;
+  /** One Int32. */
+  readonly signal: SharedArrayBuffer;
+  /** Director connections at most. */
+  readonly maxConnections: number;
+  /** Packets alive at once. */
+  readonly maxPackets: number;
+  /** Empty breaths before the worker sleeps. */
   readonly spin: number;
-  /** True: time stands still until `advance-clock`. */
+  /** Test mode: the clock moves only by `advance-clock`. */
   readonly testClock: boolean;
 }
 

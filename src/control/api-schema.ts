@@ -1,0 +1,133 @@
+/** What clients may send, checked before a worker sees it: shape and kinds. Whether it makes sense is for the engine to say, by errno. */
+import { z } from 'zod';
+import type { IpCommand } from '../model/ip.ts';
+import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
+import { parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
+import { describeIssue } from './config-issue.ts';
+import { ApiFailure } from './http.ts';
+
+const ip = z.string().refine((text) => parseIp4(text) !== undefined, 'is not an IPv4 address');
+const mac = z.string().refine((text) => parseMac(text) !== undefined, 'is not a MAC address');
+const destination = z
+  .string()
+  .refine((text) => text === 'default' || parsePrefix(text) !== undefined, "is neither 'default' nor a prefix");
+const whole = z.int().min(-0x80000000).max(0xffffffff);
+const port = z.int().min(0).max(65535);
+
+const serviceKey = z.union([
+  z.strictObject({ kind: z.literal('address'), protocol: z.enum(['tcp', 'udp', 'sctp']), address: ip, port }),
+  z.strictObject({ kind: z.literal('fwmark'), fwmark: whole, family: z.union([z.literal(4), z.literal(6)]) }),
+]);
+const serverKey = z.strictObject({ address: ip, port });
+const service = z.strictObject({
+  key: serviceKey,
+  scheduler: z.string(),
+  schedulerFlags: whole,
+  persistenceTimeout: whole.optional(),
+  netmask: ip.optional(),
+  pe: z.string().optional(),
+  ops: z.boolean(),
+});
+const server = z.strictObject({
+  key: serverKey,
+  method: z.enum(['masq', 'route', 'tunnel', 'local', 'bypass']),
+  weight: whole,
+  upperThreshold: whole,
+  lowerThreshold: whole,
+  tunnel: z
+    .strictObject({ type: z.enum(['ipip', 'gue', 'gre']), port, checksum: z.enum(['none', 'csum', 'remcsum']) })
+    .optional(),
+});
+
+const ipvsCommand = z.discriminatedUnion('op', [
+  z.strictObject({ op: z.literal('add-service'), service }),
+  z.strictObject({ op: z.literal('edit-service'), service }),
+  z.strictObject({ op: z.literal('delete-service'), service: serviceKey }),
+  z.strictObject({ op: z.literal('clear') }),
+  z.strictObject({ op: z.literal('add-server'), service: serviceKey, server }),
+  z.strictObject({ op: z.literal('edit-server'), service: serviceKey, server }),
+  z.strictObject({ op: z.literal('delete-server'), service: serviceKey, server: serverKey }),
+  z.strictObject({ op: z.literal('zero'), service: serviceKey.optional() }),
+  z.strictObject({ op: z.literal('set-timeouts'), tcp: whole, tcpFin: whole, udp: whole }),
+]) satisfies z.ZodType<IpvsCommand>;
+
+const device = z.string();
+const route = z.strictObject({
+  to: destination,
+  via: ip.optional(),
+  device: device.optional(),
+  source: ip.optional(),
+  metric: whole.exactOptional(),
+  type: z.enum(['unicast', 'local', 'broadcast', 'unreachable', 'prohibit', 'blackhole']).exactOptional(),
+  protocol: z.enum(['kernel', 'static', 'boot']).exactOptional(),
+  scope: z.enum(['global', 'link', 'host']).exactOptional(),
+});
+
+const ipCommand = z.discriminatedUnion('op', [
+  z.strictObject({
+    op: z.enum(['addr-add', 'addr-replace', 'addr-del']),
+    device,
+    address: ip,
+    prefixLength: z.int().min(0).max(32),
+  }),
+  z.strictObject({ op: z.enum(['route-add', 'route-replace', 'route-del']), route }),
+  z.strictObject({
+    op: z.enum(['neigh-add', 'neigh-replace', 'neigh-del']),
+    device,
+    address: ip,
+    mac: mac.optional(),
+  }),
+  z.strictObject({ op: z.literal('neigh-flush'), device: device.optional() }),
+  z.strictObject({
+    op: z.literal('link-set'),
+    device,
+    mtu: whole.optional(),
+    up: z.boolean().optional(),
+    mac: mac.optional(),
+  }),
+]) satisfies z.ZodType<IpCommand>;
+
+/** @throws ApiFailure bad-request, which names the first thing that is wrong */
+function check<T>(name: string, value: unknown, schema: z.ZodType<T>): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [first] = result.error.issues.flatMap((issue) => describeIssue(issue, value, schema));
+  const path = [name, ...(first?.path ?? []), ...(first?.key === undefined ? [] : [first.key])].join('.');
+  throw new ApiFailure('bad-request', `${path}: ${first?.message ?? 'is wrong'}`);
+}
+
+export function readIpvsCommands(body: Record<string, unknown>): IpvsCommand[] {
+  return check('commands', body.commands, z.array(ipvsCommand));
+}
+
+export function readIpCommands(body: Record<string, unknown>): IpCommand[] {
+  return check('commands', body.commands, z.array(ipCommand));
+}
+
+/** The `key` of a query: a ServiceKey as JSON. */
+export function readServiceKey(text: string): ServiceKey {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new ApiFailure('bad-request', 'key: is not JSON');
+  }
+  return check('key', value, serviceKey);
+}
+
+export function readSysctlValue(body: Record<string, unknown>): string {
+  return String(check('value', body.value, z.union([z.string(), z.number()], 'must be a text or a number')));
+}
+
+export function readSeconds(body: Record<string, unknown>): number {
+  return check('seconds', body.seconds, z.number().min(0).max(2_678_400));
+}
+
+/** A query's number, or what holds without it. */
+export function readNumber(query: URLSearchParams, name: string, min: number, max: number, fallback: number): number {
+  const text = query.get(name);
+  if (text === null || text === '') return fallback;
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value >= min && value <= max) return value;
+  throw new ApiFailure('bad-request', `${name}: '${text}' is not a number from ${min} to ${max}`);
+}

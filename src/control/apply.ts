@@ -1,0 +1,134 @@
+/** Carries out the actions of a plan, in order: on the engine, and on the kernel where devices are concerned. */
+import type { IpErrno } from '../model/ip.ts';
+import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import type { Devices } from './devices.ts';
+import type { Engine } from './engine-client.ts';
+import type { Action } from './plan.ts';
+
+/** Commands given to the worker at a time: what it can do between two breaths. */
+const BATCH = 512;
+
+/** An action that the engine refused: the file is well-formed, but cannot be had. */
+export class ApplyError extends Error {
+  override readonly name = 'ApplyError';
+}
+
+export class Applier {
+  readonly #engine: Engine;
+  readonly #devices: Devices;
+  /** What a sysctl was before a file set it. */
+  readonly #originals = new Map<string, string>();
+
+  constructor(engine: Engine, devices: Devices) {
+    this.#engine = engine;
+    this.#devices = devices;
+  }
+
+  /**
+   * Does all that can be done, also behind what fails: a half-applied change would be worse.
+   * @returns what failed, one line each
+   */
+  async apply(actions: readonly Action[]): Promise<string[]> {
+    const faults: string[] = [];
+    for (let at = 0; at < actions.length; ) {
+      const action = actions[at]!;
+      if (action.do === 'ipvs') {
+        const batch: (Action & { do: 'ipvs' })[] = [];
+        for (let next = actions[at]; next?.do === 'ipvs' && batch.length < BATCH; next = actions[at]) {
+          batch.push(next);
+          at++;
+        }
+        faults.push(...(await this.#ipvs(batch)));
+        continue;
+      }
+      at++;
+      try {
+        const fault = await this.#one(action);
+        if (fault !== null) faults.push(fault);
+      } catch (error) {
+        faults.push(error instanceof Error ? error.message : String(error));
+      }
+    }
+    await this.#devices.syncHostPort().catch((error: Error) => faults.push(error.message));
+    return faults;
+  }
+
+  async #one(action: Exclude<Action, { do: 'ipvs' }>): Promise<string | null> {
+    switch (action.do) {
+      case 'add-device':
+        await this.#devices.add(action.device);
+        return null;
+      case 'del-device':
+        await this.#devices.remove(action.device.name);
+        return null;
+      case 'edit-device':
+        await this.#devices.edit(action.device);
+        return null;
+      case 'ip': {
+        const [errno] = await this.#engine.call('ip', { commands: [action.command] });
+        return errno === null || errno === undefined || isGone(action.command.op, errno)
+          ? null
+          : `${what(action)}: ${errno}`;
+      }
+      case 'sysctl':
+        return this.#setSysctl(action.key, action.value);
+      case 'reset-sysctl': {
+        const value = this.#originals.get(action.key);
+        this.#originals.delete(action.key);
+        return value === undefined ? null : this.#setSysctl(action.key, value);
+      }
+    }
+  }
+
+  async #setSysctl(key: string, value: string): Promise<string | null> {
+    const before = await this.#engine.call('get-sysctl', { key });
+    const errno = await this.#engine.call('set-sysctl', { key, value });
+    if (errno === 'ENOENT') return `sysctl ${key}: there is no such key`;
+    if (errno !== null) return `sysctl ${key}: cannot be '${value}'`;
+    if (before !== undefined && !this.#originals.has(key)) this.#originals.set(key, before);
+    return null;
+  }
+
+  /** A file says how things should be: what is there already is edited, what is gone already is left, what is missing is added. */
+  async #ipvs(actions: readonly (Action & { do: 'ipvs' })[]): Promise<string[]> {
+    const results = await this.#engine.call('ipvs', { commands: actions.map(({ command }) => command) });
+    const faults: string[] = [];
+    for (const [i, errno] of results.entries()) {
+      if (errno === null) continue;
+      const action = actions[i]!;
+      const other = otherWay(action.command, errno);
+      if (other === 'done') continue;
+      const [again] = other === null ? [errno] : await this.#engine.call('ipvs', { commands: [other] });
+      if (again) faults.push(`${what(action)}: ${again}`);
+    }
+    return faults;
+  }
+}
+
+function what(action: Action): string {
+  return action.text === '' ? action.do : action.text;
+}
+
+function isGone(op: string, errno: IpErrno): boolean {
+  return op.endsWith('-del') && (errno === 'ESRCH' || errno === 'ENOENT' || errno === 'EADDRNOTAVAIL');
+}
+
+/** The command that reaches the same end from where things are; 'done' when nothing is left to do, null when there is none. */
+function otherWay(command: IpvsCommand, errno: IpvsErrno): IpvsCommand | 'done' | null {
+  const isMissing = errno === 'ESRCH' || errno === 'ENOENT';
+  switch (command.op) {
+    case 'add-service':
+      return errno === 'EEXIST' ? { ...command, op: 'edit-service' } : null;
+    case 'edit-service':
+      return isMissing ? { ...command, op: 'add-service' } : null;
+    case 'add-server':
+      return errno === 'EEXIST' ? { ...command, op: 'edit-server' } : null;
+    case 'edit-server':
+      return errno === 'ENOENT' ? { ...command, op: 'add-server' } : null;
+    case 'delete-service':
+    case 'delete-server':
+      return isMissing ? 'done' : null;
+    default:
+      return null;
+  }
+}

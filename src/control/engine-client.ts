@@ -1,0 +1,189 @@
+/**
+ * The main thread's end of a data worker: starts it, puts requests on its port, wakes it, waits for the answers.
+ *
+ *   call(name, args) ── postMessage ──► parentPort of the worker
+ *                    ── eventfd ──────► its poll(): between two breaths it takes what waits
+ *                    ◄─ 'reply' / 'failed' with the same id
+ */
+import { Worker } from 'node:worker_threads';
+import { eventfd, eventfdSignal } from '../device/native.ts';
+import type {
+  CaptureRecord,
+  EngineRequestName,
+  EngineRequests,
+  RequestMessage,
+  WorkerData,
+  WorkerMessage,
+} from '../engine/messages.ts';
+
+/** A breath takes microseconds; a request that is not answered by then meets a worker that hangs. */
+const REQUEST_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 10_000;
+const SHUTDOWN_TIMEOUT_MS = 2_000;
+
+/** The worker refused a request, or could not answer it. */
+export class EngineError extends Error {
+  override readonly name = 'EngineError';
+}
+
+export interface EngineEvents {
+  readonly onLog: (
+    level: 'debug' | 'info' | 'warn' | 'error',
+    message: string,
+    fields: Record<string, unknown>,
+  ) => void;
+  readonly onCaptured: (records: readonly CaptureRecord[]) => void;
+  /** The worker has ended without being asked to. Told once. */
+  readonly onDeath: (reason: string) => void;
+}
+
+/** What asks an engine: the real client, or a part of it that a caller needs. */
+export interface Engine {
+  call<N extends EngineRequestName>(
+    name: N,
+    args: EngineRequests[N]['args'],
+    timeoutMs?: number,
+  ): Promise<EngineRequests[N]['result']>;
+}
+
+interface Waiting {
+  readonly resolve: (result: never) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class EngineClient implements Engine {
+  readonly #worker: Worker;
+  readonly #wakeFd: number;
+  /** Not 0: requests wait on the port. The worker looks at it in every breath. */
+  readonly #signal: Int32Array;
+  readonly #events: EngineEvents;
+  readonly #waiting = new Map<number, Waiting>();
+  #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  #nextId = 1;
+  #isEnding = false;
+  #isDead = false;
+
+  private constructor(worker: Worker, data: WorkerData, events: EngineEvents) {
+    this.#worker = worker;
+    this.#wakeFd = data.eventfd;
+    this.#signal = new Int32Array(data.signal);
+    this.#events = events;
+    worker.on('message', (message: WorkerMessage) => this.#take(message));
+    worker.on('messageerror', (error) => this.#die(`a message could not be read: ${error.message}`));
+    worker.on('error', (error) => this.#die(describe(error)));
+    worker.on('exit', (code) => this.#die(`it ended with status ${code}`));
+  }
+
+  /** Resolves when the worker is ready for requests. @throws EngineError when it ends before, or takes longer than 10 s */
+  static async start(settings: Omit<WorkerData, 'eventfd' | 'signal'>, events: EngineEvents): Promise<EngineClient> {
+    const workerData: WorkerData = { ...settings, eventfd: eventfd(), signal: new SharedArrayBuffer(4) };
+    // The compiled tree has worker.js beside the compiled form of this file's neighbours, the sources have worker.ts.
+    const name = import.meta.url.endsWith('.ts') ? '../engine/worker.ts' : '../engine/worker.js';
+    const worker = new Worker(new URL(name, import.meta.url), { workerData, name: 'tapvs-data-0' });
+    const client = new EngineClient(worker, workerData, events);
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        client.#ready = { resolve, reject };
+        timer = setTimeout(
+          () => reject(new EngineError('the data worker did not start within 10 s')),
+          START_TIMEOUT_MS,
+        );
+      });
+    } catch (error) {
+      await client.kill();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      client.#ready = null;
+    }
+    return client;
+  }
+
+  /** @throws EngineError when the worker fails the request, is gone, or is silent for `timeoutMs` */
+  call<N extends EngineRequestName>(
+    name: N,
+    args: EngineRequests[N]['args'],
+    timeoutMs = REQUEST_TIMEOUT_MS,
+  ): Promise<EngineRequests[N]['result']> {
+    if (this.#isDead) return Promise.reject(new EngineError(`${name}: the data worker has ended`));
+    const id = this.#nextId++;
+    const message: RequestMessage<N> = { id, name, args };
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(id);
+        reject(new EngineError(`${name}: the data worker has not answered for ${timeoutMs} ms`));
+      }, timeoutMs);
+      this.#waiting.set(id, { resolve, reject, timer });
+      this.#worker.postMessage(message);
+      this.#wake();
+    });
+  }
+
+  /** Asks the worker to end; after two seconds it is ended. */
+  async shutdown(): Promise<void> {
+    this.#isEnding = true;
+    const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    if (this.#isDead) return;
+    try {
+      await this.call('shutdown', {}, SHUTDOWN_TIMEOUT_MS);
+      const late = new Promise<'late'>((resolve) => setTimeout(resolve, SHUTDOWN_TIMEOUT_MS, 'late').unref());
+      if ((await Promise.race([ended, late])) === 'late') await this.kill();
+    } catch {
+      await this.kill();
+    }
+  }
+
+  /** Ends the worker where it stands. */
+  async kill(): Promise<void> {
+    this.#isEnding = true;
+    const ended = this.#worker.terminate();
+    this.#wake(); // out of poll(): native code is not interrupted by terminate
+    await ended;
+  }
+
+  #wake(): void {
+    Atomics.store(this.#signal, 0, 1);
+    eventfdSignal(this.#wakeFd);
+  }
+
+  #take(message: WorkerMessage): void {
+    switch (message.type) {
+      case 'ready':
+        this.#ready?.resolve();
+        break;
+      case 'reply':
+        this.#settle(message.id)?.resolve(message.result as never);
+        break;
+      case 'failed':
+        this.#settle(message.id)?.reject(new EngineError(message.message));
+        break;
+      case 'captured':
+        this.#events.onCaptured(message.records);
+        break;
+      case 'log':
+        this.#events.onLog(message.level, message.message, message.fields ?? {});
+    }
+  }
+
+  #settle(id: number): Waiting | undefined {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    clearTimeout(waiting?.timer);
+    return waiting;
+  }
+
+  #die(reason: string): void {
+    if (this.#isDead) return;
+    this.#isDead = true;
+    const error = new EngineError(`the data worker has ended: ${reason}`);
+    this.#ready?.reject(error);
+    for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(error);
+    if (!this.#isEnding && this.#ready === null) this.#events.onDeath(reason);
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

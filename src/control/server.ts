@@ -1,0 +1,131 @@
+/** The control API (api.ts) over the unix socket: each route a few lines that ask the engine. */
+import { createServer, type Server } from 'node:http';
+import type { IpCommand } from '../model/ip.ts';
+import type { CommandResults, ReloadResult, Status } from './api.ts';
+import {
+  readIpCommands,
+  readIpvsCommands,
+  readNumber,
+  readSeconds,
+  readServiceKey,
+  readSysctlValue,
+} from './api-schema.ts';
+import type { Captures } from './capture.ts';
+import type { Engine } from './engine-client.ts';
+import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
+
+/** Rows asked of the worker at a time: what it can list between two breaths. */
+const PAGE = 256;
+/** Commands given to the worker at a time, for the same reason. */
+const BATCH = 512;
+const MAX_SNAP = 262_144;
+
+export interface ApiContext {
+  readonly engine: Engine;
+  readonly captures: Captures;
+  readonly testClock: boolean;
+  readonly status: () => Promise<Status>;
+  readonly reload: () => Promise<ReloadResult>;
+  /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
+  readonly ipChanged: (commands: readonly IpCommand[]) => Promise<void>;
+  readonly logError: (message: string, error: Error) => void;
+}
+
+export function createApi(context: ApiContext): Server {
+  const routes = apiRoutes(context);
+  const server = createServer((request, response) => {
+    void serve(routes, request, response).then((error) => {
+      if (error !== null) context.logError(`${request.method} ${request.url}`, error);
+    });
+  });
+  server.requestTimeout = 0; // a capture lasts as long as its client
+  server.keepAliveTimeout = 60_000;
+  return server;
+}
+
+function apiRoutes(context: ApiContext): Route[] {
+  const { engine } = context;
+  const get = (path: string, run: Route['run']): Route => ({ method: 'GET', path: `/v1/${path}`, run });
+  const post = (path: string, run: Route['run']): Route => ({ method: 'POST', path: `/v1/${path}`, run });
+  return [
+    get('status', () => context.status()),
+    get('hooks', () => engine.call('list-hooks', {})),
+    get('drops', () => engine.call('list-drops', {})),
+    get('ip/addresses', () => engine.call('list-addresses', {})),
+    get('ip/routes', () => engine.call('list-routes', {})),
+    get('ip/neighbours', () => engine.call('list-neighbours', {})),
+    get('ip/links', () => engine.call('list-links', {})),
+    post('ip', async ({ request }) => {
+      const commands = readIpCommands(await readJson(request));
+      const results = await inBatches(commands, (batch) => engine.call('ip', { commands: batch }));
+      await context.ipChanged(commands);
+      return results;
+    }),
+    get('sysctl', () => engine.call('list-sysctls', {})),
+    get('sysctl/*', async ({ rest: key }) => ({ key, value: await sysctl(engine, key) })),
+    { method: 'PUT', path: '/v1/sysctl/*', run: (call) => setSysctl(engine, call) },
+    get('ipvs', () => engine.call('ipvs-info', {})),
+    post('ipvs', async ({ request }) => {
+      const commands = readIpvsCommands(await readJson(request));
+      return inBatches(commands, (batch) => engine.call('ipvs', { commands: batch }));
+    }),
+    get('ipvs/services', (call) => listServices(engine, call)),
+    get('ipvs/connections', async ({ response }) => {
+      const page = (cursor: number) => engine.call('list-connections', { cursor, limit: PAGE });
+      await sendPages(response, await page(0), page);
+    }),
+    get('capture', (call) => startCapture(context, call)),
+    post('reload', () => context.reload()),
+    post('clock', async ({ request }) => {
+      if (!context.testClock)
+        throw new ApiFailure('not-in-test-mode', 'the clock turns by itself: start tapvsd with --test-clock');
+      await engine.call('advance-clock', { seconds: readSeconds(await readJson(request)) });
+      return {};
+    }),
+  ];
+}
+
+async function inBatches<C, E extends CommandResults['results'][number]>(
+  commands: readonly C[],
+  run: (batch: readonly C[]) => Promise<readonly E[]>,
+): Promise<CommandResults> {
+  const results: E[] = [];
+  for (let at = 0; at < commands.length; at += BATCH) results.push(...(await run(commands.slice(at, at + BATCH))));
+  return { results };
+}
+
+async function sysctl(engine: Engine, key: string): Promise<string> {
+  const value = await engine.call('get-sysctl', { key });
+  if (value === undefined) throw new ApiFailure('no-such-key', `there is no sysctl ${key}`);
+  return value;
+}
+
+async function setSysctl(engine: Engine, { request, rest: key }: Call): Promise<{ key: string; value: string }> {
+  const value = readSysctlValue(await readJson(request));
+  const errno = await engine.call('set-sysctl', { key, value });
+  if (errno === 'ENOENT') throw new ApiFailure('no-such-key', `there is no sysctl ${key}`);
+  if (errno !== null) throw new ApiFailure('bad-value', `${key} cannot be '${value}'`);
+  return { key, value: await sysctl(engine, key) };
+}
+
+async function listServices(engine: Engine, { query, response }: Call): Promise<undefined> {
+  const text = query.get('key');
+  const key = text === null ? undefined : readServiceKey(text);
+  const page = (cursor: number) => engine.call('list-services', { key, cursor, limit: PAGE });
+  const first = await page(0);
+  if (key !== undefined && first.rows.length === 0) throw new ApiFailure('no-such-service', 'there is no such service');
+  await sendPages(response, first, page);
+}
+
+async function startCapture({ engine, captures }: ApiContext, { query, response }: Call): Promise<undefined> {
+  const device = query.get('device') || undefined;
+  const snapLength = readNumber(query, 'snaplen', 0, MAX_SNAP, MAX_SNAP) || MAX_SNAP; // 0 is tcpdump's word for all of it
+  if (device !== undefined) {
+    const names = (await engine.call('list-links', {})).map((link) => link.name);
+    if (!names.includes(device)) {
+      throw new ApiFailure('no-such-device', `there is no device '${device}'; there are ${names.join(', ')}`);
+    }
+  }
+  const spec = { device, hook: query.get('hook') || undefined, filter: query.get('filter') ?? '', snapLength };
+  await captures.start(spec, response);
+}
