@@ -72,6 +72,9 @@ export const Drop = {
   ResetSent: 57,
   UnreachableSent: 58,
   ArpLearned: 59,
+  // transport, checked where a segment would be answered here
+  TcpBadChecksum: 60,
+  UdpBadChecksum: 61,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -137,6 +140,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   ResetSent: 'answered with a TCP reset',
   UnreachableSent: 'answered with ICMP unreachable',
   ArpLearned: 'ARP reply or announcement taken in',
+  TcpBadChecksum: 'TCP checksum wrong, in a segment for us that no host port takes',
+  UdpBadChecksum: 'UDP checksum wrong, in a datagram for us that no host port takes',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

@@ -1,0 +1,441 @@
+/**
+ * What an operator can do to the stack: interfaces, addresses, routes, neighbours, as values in and rows out (model/ip.ts).
+ *
+ * Every change is checked whole before anything is touched; what fails is named by the errno that the kernel would answer with.
+ */
+import type { Device } from '../device/device.ts';
+import { type Interface, LOOPBACK_ID } from '../link/interface.ts';
+import { flush as flushLink } from '../link/link.ts';
+import { LAST_VALID, Nud } from '../link/neighbours.ts';
+import { forget, learn, sendArp } from '../link/resolve.ts';
+import type {
+  AddressRow,
+  IpCommand,
+  IpErrno,
+  LinkRow,
+  NeighbourRow,
+  NeighbourState,
+  RouteRow,
+  RouteType,
+} from '../model/ip.ts';
+import { Drop } from '../packet/drop.ts';
+import { NONE } from '../packet/packet.ts';
+import {
+  formatIp4,
+  formatMac,
+  formatPrefix,
+  type Ip4,
+  isMulticast,
+  isZeroNet,
+  netmask,
+  parseIp4,
+  parseMac,
+  parsePrefix,
+} from '../wire/addr.ts';
+import { ArpOp } from '../wire/arp.ts';
+import type { Address } from './addresses.ts';
+import { reportUnreachable } from './receive.ts';
+import { Route, RouteKind, RouteProtocol, RouteScope } from './routes.ts';
+import type { IpStack } from './stack.ts';
+import { Sysctls } from './sysctl.ts';
+
+const KIND_OF: Readonly<Record<RouteType, number>> = {
+  unicast: RouteKind.Unicast,
+  local: RouteKind.Local,
+  broadcast: RouteKind.Broadcast,
+  blackhole: RouteKind.Blackhole,
+  unreachable: RouteKind.Unreachable,
+  prohibit: RouteKind.Prohibit,
+};
+const SCOPE_NAME: Readonly<Record<number, RouteRow['scope']>> = { 0: 'global', 253: 'link', 254: 'host' };
+const PROTOCOL_OF = { kernel: RouteProtocol.Kernel, boot: RouteProtocol.Boot, static: RouteProtocol.Static } as const;
+const STATE_NAME: Readonly<Record<number, NeighbourState>> = {
+  [Nud.Permanent]: 'PERMANENT',
+  [Nud.Reachable]: 'REACHABLE',
+  [Nud.Stale]: 'STALE',
+  [Nud.Delay]: 'DELAY',
+  [Nud.Probe]: 'PROBE',
+  [Nud.Incomplete]: 'INCOMPLETE',
+  [Nud.Failed]: 'FAILED',
+};
+
+type RouteSpec = Partial<RouteRow> & { readonly to: string };
+
+export class IpControl {
+  readonly stack: IpStack;
+  readonly sysctls: Sysctls;
+
+  constructor(stack: IpStack) {
+    this.stack = stack;
+    this.sysctls = new Sysctls(stack);
+    stack.link.onUnreachable = (p) => reportUnreachable(stack, p);
+  }
+
+  // interfaces
+
+  /** @param options isHost: the host port; peer: the kernel's address behind it */
+  addInterface(
+    device: Device,
+    options: { readonly isHost?: boolean; readonly peer?: string | undefined } = {},
+  ): Interface {
+    const { stack } = this;
+    const peer = options.peer === undefined ? 0 : (parsePrefix(options.peer)?.ip ?? 0);
+    const ifc = stack.link.addInterface(device, options.isHost === true, peer);
+    this.sysctls.addInterface(ifc);
+    if (ifc.isHost) stack.hostId = ifc.id;
+    if (peer !== 0) {
+      stack.routes.insert(
+        new Route(peer, 32, RouteKind.Local, 0, ifc.id, peer, 0, RouteProtocol.Kernel, RouteScope.Host),
+      );
+    }
+    stack.routes.changed();
+    return ifc;
+  }
+
+  /** Everything that belongs to the interface goes with it. The caller has stopped reading it and closes the device. */
+  removeInterface(id: number): void {
+    const { stack } = this;
+    const ifc = stack.link.interfaces[id];
+    if (id === LOOPBACK_ID || ifc === null || ifc === undefined) return;
+    flushLink(stack.link);
+    this.#flushNeighbours(id, true);
+    for (const address of stack.addresses.rows) if (address.device === id) stack.addresses.remove(address);
+    for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
+    this.sysctls.removeInterface(ifc);
+    stack.link.interfaces[id] = null;
+    if (stack.hostId === id) stack.hostId = NONE;
+    stack.routes.changed();
+  }
+
+  listLinks(): LinkRow[] {
+    const none = { rxPackets: 0, rxBytes: 0, rxDropped: 0, txPackets: 0, txBytes: 0, txErrors: 0, txDropped: 0 };
+    return this.stack.link.interfaces.flatMap((ifc) => {
+      if (ifc === null) return [];
+      const device = ifc.device;
+      return {
+        index: ifc.id + 1,
+        name: ifc.name,
+        kind: device?.kind ?? 'loopback',
+        mtu: ifc.mtu,
+        mac: ifc.hasNeighbours && device !== null ? formatMac(device.macHi, device.macLo) : undefined,
+        up: ifc.isUp,
+        stats: { ...(device?.stats ?? none) },
+      };
+    });
+  }
+
+  #setLink(c: Extract<IpCommand, { op: 'link-set' }>): IpErrno | null {
+    const ifc = this.stack.link.findInterface(c.device);
+    if (ifc === undefined) return 'ENODEV';
+    const device = ifc.device;
+    const address = c.mac === undefined ? undefined : parseMac(c.mac);
+    if (c.mac !== undefined && (address === undefined || (address.hi & 0x100) !== 0 || !ifc.hasNeighbours))
+      return 'EINVAL';
+    if (c.mtu !== undefined && (device === null || !Number.isInteger(c.mtu) || c.mtu < 68 || c.mtu > 65535))
+      return 'EINVAL';
+    if (device !== null && c.mtu !== undefined) device.mtu = c.mtu;
+    if (c.up !== undefined) ifc.isUp = c.up;
+    if (device !== null && address !== undefined) {
+      device.macHi = address.hi;
+      device.macLo = address.lo;
+    }
+    if (c.up === false) this.#flushNeighbours(ifc.id, true);
+    if (address !== undefined || c.up === true) this.announce(ifc);
+    this.stack.routes.changed();
+    return null;
+  }
+
+  // addresses
+
+  addAddress(device: string, ip: Ip4, length: number): IpErrno | null {
+    const { stack } = this;
+    const ifc = stack.link.findInterface(device);
+    if (ifc === undefined) return 'ENODEV';
+    if (length < 0 || length > 32 || isMulticast(ip) || ip === -1) return 'EINVAL';
+    if (stack.addresses.find(ifc.id, ip, length) !== undefined) return 'EEXIST';
+    const address: Address = {
+      device: ifc.id,
+      ip,
+      length,
+      scope: ip >>> 24 === 127 ? RouteScope.Host : RouteScope.Global,
+    };
+    stack.addresses.add(address);
+    this.#addAddressRoutes(address);
+    this.#announceAddress(ifc, ip);
+    return null;
+  }
+
+  delAddress(device: string, ip: Ip4, length: number): IpErrno | null {
+    const { stack } = this;
+    const ifc = stack.link.findInterface(device);
+    if (ifc === undefined) return 'ENODEV';
+    const address = stack.addresses.find(ifc.id, ip, length);
+    if (address === undefined) return 'EADDRNOTAVAIL';
+    stack.addresses.remove(address);
+    const routes = stack.routes.all().filter((r) => r.protocol === RouteProtocol.Kernel && r.device === ifc.id);
+    for (const route of routes) if (route.source === ip) stack.routes.remove(route);
+    // A route that an address stands for once more: that of a sibling in the same network, or the same address with another length.
+    for (const other of stack.addresses.rows) if (other.device === ifc.id) this.#addAddressRoutes(other);
+    for (const route of stack.routes.all()) {
+      if (route.source === ip && !stack.addresses.isLocal(ip)) stack.routes.remove(route);
+    }
+    return null;
+  }
+
+  listAddresses(): AddressRow[] {
+    return this.stack.addresses.rows.map((a) => ({
+      device: this.#nameOf(a.device),
+      address: formatIp4(a.ip),
+      prefixLength: a.length,
+      scope: SCOPE_NAME[a.scope] ?? 'global',
+    }));
+  }
+
+  /** RFC 5227 §2.3: tell the segment which addresses are ours; also what moves a VIP here. */
+  announce(ifc: Interface): void {
+    for (const a of this.stack.addresses.rows) if (a.device === ifc.id) this.#announceAddress(ifc, a.ip);
+  }
+
+  #announceAddress(ifc: Interface, ip: number): void {
+    if (ifc.hasNeighbours && ifc.isUp) sendArp(this.stack.link, ifc, ArpOp.Request, 0xffff, -1, ip, 0, 0, ip);
+  }
+
+  /** fib_add_ifaddr: the address itself, its network, and its broadcast address; each unless it is there already. */
+  #addAddressRoutes({ device, ip, length, scope }: Address): void {
+    const { Kernel } = RouteProtocol;
+    const network = ip & netmask(length);
+    this.#addOnce(new Route(ip, 32, RouteKind.Local, 0, device, ip, 0, Kernel, RouteScope.Host));
+    const isHost = device === LOOPBACK_ID;
+    if (length < 32 && !isZeroNet(network)) {
+      const kind = isHost ? RouteKind.Local : RouteKind.Unicast;
+      const routeScope = isHost ? RouteScope.Host : RouteScope.Link;
+      if (!isHost || scope === RouteScope.Host) {
+        this.#addOnce(new Route(network, length, kind, 0, device, ip, 0, Kernel, routeScope));
+      }
+      if (length < 31 && !isHost) {
+        const last = network | ~netmask(length);
+        this.#addOnce(new Route(last, 32, RouteKind.Broadcast, 0, device, ip, 0, Kernel, RouteScope.Link));
+      }
+    }
+  }
+
+  #addOnce(route: Route): void {
+    const { routes } = this.stack;
+    let other = routes.chain(route.prefix, route.length, route.isInLocalTable);
+    while (other !== null && !(other.kind === route.kind && other.device === route.device)) other = other.next;
+    if (other === null) routes.insert(route);
+  }
+
+  // routes
+
+  #parseRoute(spec: RouteSpec): Route | IpErrno {
+    const { stack } = this;
+    const type = spec.type ?? 'unicast';
+    const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
+    if (to === undefined || (to.ip & ~netmask(to.length)) !== 0) return 'EINVAL';
+    const metric = spec.metric ?? 0;
+    if (!Number.isInteger(metric) || metric < 0 || metric > 0xffffffff) return 'EINVAL';
+    const via = spec.via === undefined ? 0 : parseIp4(spec.via);
+    const source = spec.source === undefined ? 0 : parseIp4(spec.source);
+    if (via === undefined || source === undefined) return 'EINVAL';
+    if (source !== 0 && !stack.addresses.isLocal(source)) return 'EINVAL';
+    let device = LOOPBACK_ID;
+    if (spec.device !== undefined) {
+      const ifc = stack.link.findInterface(spec.device);
+      if (ifc === undefined) return 'ENODEV';
+      device = ifc.id;
+    }
+    if (type === 'unicast') {
+      if (via === 0 && spec.device === undefined) return 'ENODEV';
+      if (via !== 0) {
+        const hop = stack.routes.lookup(via);
+        if (hop !== null && hop.kind === RouteKind.Local) return 'EINVAL';
+        const isOnLink = hop !== null && hop.kind === RouteKind.Unicast && hop.via === 0;
+        if (!isOnLink || (spec.device !== undefined && hop.device !== device)) return 'ENETUNREACH';
+        device = hop.device;
+      }
+    } else if (via !== 0) return 'EINVAL';
+    const kind = KIND_OF[type];
+    const scope =
+      type === 'local' ? RouteScope.Host : type === 'unicast' && via === 0 ? RouteScope.Link : RouteScope.Global;
+    const protocol = PROTOCOL_OF[spec.protocol ?? 'boot'];
+    return new Route(to.ip, to.length, kind, via, device, source, metric, protocol, scope);
+  }
+
+  addRoute(spec: RouteSpec): IpErrno | null {
+    const route = this.#parseRoute(spec);
+    if (typeof route === 'string') return route;
+    if (this.#sameMetric(route) !== null) return 'EEXIST';
+    this.stack.routes.insert(route);
+    return null;
+  }
+
+  replaceRoute(spec: RouteSpec): IpErrno | null {
+    const route = this.#parseRoute(spec);
+    if (typeof route === 'string') return route;
+    const old = this.#sameMetric(route);
+    if (old !== null) this.stack.routes.remove(old);
+    this.stack.routes.insert(route);
+    return null;
+  }
+
+  /** The first route of the prefix that agrees with everything given (fib_table_delete). */
+  delRoute(spec: RouteSpec): IpErrno | null {
+    const { routes, link } = this.stack;
+    const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
+    if (to === undefined || (to.ip & ~netmask(to.length)) !== 0) return 'EINVAL';
+    const device = spec.device === undefined ? undefined : link.findInterface(spec.device);
+    if (spec.device !== undefined && device === undefined) return 'ENODEV';
+    const isLocal = spec.type === 'local' || spec.type === 'broadcast';
+    let route = routes.chain(to.ip, to.length, isLocal);
+    while (route !== null && !this.#agrees(route, spec, device?.id)) route = route.next;
+    if (route === null) return 'ESRCH';
+    routes.remove(route);
+    return null;
+  }
+
+  #agrees(route: Route, spec: RouteSpec, device: number | undefined): boolean {
+    return (
+      (spec.type === undefined || route.kind === KIND_OF[spec.type]) &&
+      (spec.metric === undefined || route.metric === spec.metric) &&
+      (spec.via === undefined || route.via === parseIp4(spec.via)) &&
+      (spec.source === undefined || route.source === parseIp4(spec.source)) &&
+      (spec.protocol === undefined || route.protocol === PROTOCOL_OF[spec.protocol]) &&
+      (device === undefined || route.device === device)
+    );
+  }
+
+  #sameMetric(route: Route): Route | null {
+    let other = this.stack.routes.chain(route.prefix, route.length, route.isInLocalTable);
+    while (other !== null && other.metric !== route.metric) other = other.next;
+    return other;
+  }
+
+  /** All tables; `ip route show` prints those that are neither local nor broadcast. */
+  listRoutes(): RouteRow[] {
+    const kinds = Object.entries(KIND_OF) as [RouteType, number][];
+    const protocols = Object.entries(PROTOCOL_OF) as [RouteRow['protocol'], number][];
+    return this.stack.routes.all().map((r) => ({
+      to:
+        r.length === 0
+          ? 'default'
+          : r.length === 32
+            ? formatIp4(r.prefix)
+            : formatPrefix({ ip: r.prefix as Ip4, length: r.length }),
+      via: r.via === 0 ? undefined : formatIp4(r.via),
+      device: this.#nameOf(r.device),
+      source: r.source === 0 ? undefined : formatIp4(r.source),
+      metric: r.metric,
+      type: kinds.find(([, kind]) => kind === r.kind)![0],
+      protocol: protocols.find(([, protocol]) => protocol === r.protocol)![0],
+      scope: SCOPE_NAME[r.scope] ?? 'global',
+    }));
+  }
+
+  // neighbours
+
+  /** A neighbour by hand is permanent, as `ip neigh add … lladdr …` makes it. */
+  addNeighbour(deviceName: string, address: string, mac: string | undefined, canReplace: boolean): IpErrno | null {
+    const { link } = this.stack;
+    const table = link.neighbours;
+    const ifc = link.findInterface(deviceName);
+    if (ifc === undefined) return 'ENODEV';
+    const ip = parseIp4(address);
+    const parsed = mac === undefined ? undefined : parseMac(mac);
+    if (ip === undefined || parsed === undefined || !ifc.hasNeighbours) return 'EINVAL';
+    let row = table.find(ifc.id, ip);
+    if (row !== NONE && !canReplace) return 'EEXIST';
+    if (row === NONE) row = table.add(ifc.id, ip, link.now);
+    // The kernel answers ENOBUFS here, which iproute2 users see as rarely as we do.
+    if (row === NONE) return 'EINVAL';
+    table.state[row] =
+      table.state[row] === Nud.Permanent || table.state[row] === Nud.Free ? Nud.Failed : table.state[row]!;
+    learn(link, ifc, row, parsed.hi, parsed.lo, Nud.Reachable, true);
+    table.state[row] = Nud.Permanent;
+    return null;
+  }
+
+  delNeighbour(deviceName: string, address: string): IpErrno | null {
+    const { link } = this.stack;
+    const ifc = link.findInterface(deviceName);
+    if (ifc === undefined) return 'ENODEV';
+    const ip = parseIp4(address);
+    if (ip === undefined) return 'EINVAL';
+    const row = link.neighbours.find(ifc.id, ip);
+    if (row === NONE) return 'ENOENT';
+    forget(link, row, Drop.NeighbourFailed);
+    return null;
+  }
+
+  /** As `ip neigh flush`: permanent ones stay. */
+  flushNeighbours(deviceName: string | undefined): IpErrno | null {
+    const ifc = deviceName === undefined ? undefined : this.stack.link.findInterface(deviceName);
+    if (deviceName !== undefined && ifc === undefined) return 'ENODEV';
+    this.#flushNeighbours(ifc?.id, false);
+    return null;
+  }
+
+  #flushNeighbours(device: number | undefined, alsoPermanent: boolean): void {
+    const { link } = this.stack;
+    const table = link.neighbours;
+    for (let row = 0; row < table.top; row++) {
+      const state = table.state[row]!;
+      if (state === Nud.Free || (device !== undefined && table.device[row] !== device)) continue;
+      if (state !== Nud.Permanent || alsoPermanent) forget(link, row, Drop.DeviceGone);
+    }
+  }
+
+  listNeighbours(): NeighbourRow[] {
+    const table = this.stack.link.neighbours;
+    const rows: NeighbourRow[] = [];
+    for (let row = 0; row < table.top; row++) {
+      const state = table.state[row]!;
+      if (state === Nud.Free) continue;
+      rows.push({
+        device: this.#nameOf(table.device[row]!),
+        address: formatIp4(table.ip[row]!),
+        mac: state <= LAST_VALID ? formatMac(table.macHi[row]!, table.macLo[row]!) : undefined,
+        state: STATE_NAME[state]!,
+      });
+    }
+    return rows;
+  }
+
+  #nameOf(device: number): string {
+    return this.stack.link.interfaces[device]?.name ?? 'lo';
+  }
+
+  /** One command; null when it worked, else nothing has changed. */
+  run(c: IpCommand): IpErrno | null {
+    switch (c.op) {
+      case 'addr-add':
+      case 'addr-replace':
+      case 'addr-del':
+        return this.#runAddress(c);
+      case 'route-add':
+        return this.addRoute(c.route);
+      case 'route-replace':
+        return this.replaceRoute(c.route);
+      case 'route-del':
+        return this.delRoute(c.route);
+      case 'neigh-add':
+        return this.addNeighbour(c.device, c.address, c.mac, false);
+      case 'neigh-replace':
+        return this.addNeighbour(c.device, c.address, c.mac, true);
+      case 'neigh-del':
+        return this.delNeighbour(c.device, c.address);
+      case 'neigh-flush':
+        return this.flushNeighbours(c.device);
+      case 'link-set':
+        return this.#setLink(c);
+    }
+  }
+
+  #runAddress(c: Extract<IpCommand, { op: `addr-${string}` }>): IpErrno | null {
+    const ip = parseIp4(c.address);
+    if (ip === undefined || !Number.isInteger(c.prefixLength)) return 'EINVAL';
+    if (c.op === 'addr-del') return this.delAddress(c.device, ip, c.prefixLength);
+    const errno = this.addAddress(c.device, ip, c.prefixLength);
+    return c.op === 'addr-replace' && errno === 'EEXIST' ? null : errno;
+  }
+}

@@ -1,0 +1,48 @@
+/** Forwarding: TTL, MTU, FORWARD, and out. RFC 1812 §5.3.1; the order is that of ip_forward (net/ipv4/ip_forward.c).   @hot */
+import { Hook, Verdict } from '../hooks/hooks.ts';
+import { drop } from '../link/link.ts';
+import { Drop } from '../packet/drop.ts';
+import { type Packet, PacketType } from '../packet/packet.ts';
+import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import { postRouting } from './output.ts';
+import type { Route } from './routes.ts';
+import { segmentLength } from './segment.ts';
+import { refuseWith, settle } from './settle.ts';
+import { type IpStack, tapHook } from './stack.ts';
+
+const { Accept: ACCEPT, Reroute: REROUTE } = Verdict;
+const FORWARD = Hook.Forward;
+const HOST = PacketType.Host;
+
+/** @param route a unicast route; it does not outlive this call */
+export function forward(stack: IpStack, p: Packet, route: Route): void {
+  const { view, l3 } = p;
+  // RFC 1812 §5.3.4: a link-layer broadcast is not forwarded.
+  if (p.pktType !== HOST) return drop(stack.link, p, Drop.BroadcastForward);
+  if (ipv4.ttl(view, l3) <= 1) return refuseWith(stack, p, Drop.TtlExceeded, IcmpType.TimeExceeded, 0, 0);
+  const ifc = stack.link.interfaces[route.device] ?? null;
+  if (ifc === null) return drop(stack.link, p, Drop.DeviceGone);
+  const mtu = ifc.mtu;
+  if (p.end - l3 > mtu && ipv4.hasDf(view, l3) && (p.gsoType === 0 || segmentLength(p) > mtu)) {
+    return refuseWith(stack, p, Drop.FragmentationNeeded, IcmpType.DestUnreachable, UnreachCode.FragNeeded, mtu);
+  }
+  const nexthop = route.via !== 0 ? route.via : ipv4.dst(view, l3);
+  const device = route.device;
+  p.nexthop = nexthop;
+  p.outDevice = device;
+  p.mtu = mtu;
+  ipv4.decrementTtl(view, l3);
+  const verdict = stack.hooks.forward.run(p, 0);
+  if (stack.link.tap !== null) tapHook(stack, p, FORWARD, verdict);
+  if (verdict !== ACCEPT) {
+    if (verdict === REROUTE && p.nexthop === nexthop && p.outDevice === device) p.nexthop = 0;
+    return settle(stack, p, verdict);
+  }
+  afterForward(stack, p);
+}
+
+export function afterForward(stack: IpStack, p: Packet): void {
+  stack.stats.forwarded++;
+  postRouting(stack, p);
+}

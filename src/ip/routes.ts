@@ -1,0 +1,222 @@
+/**
+ * The routing table: longest prefix, then lowest metric; local addresses before everything.   @hot
+ *
+ *   dst ─► cache (direct-mapped, by address) ─► levels, in order: local /32, other local lengths, then /32 … /0, one hash of prefixes each
+ *
+ * A level exists only while it has routes, so a look-up that misses the cache costs one probe per prefix length in use, however many routes there are.
+ * Kernel: net/ipv4/fib_trie.c, fib_semantics.c; there the tables "local" and "main" are asked in this order too.
+ */
+import { netmask } from '../wire/addr.ts';
+
+/** include/uapi/linux/rtnetlink.h */
+export const RouteKind = { Unicast: 1, Local: 2, Broadcast: 3, Blackhole: 6, Unreachable: 7, Prohibit: 8 } as const;
+export type RouteKind = (typeof RouteKind)[keyof typeof RouteKind];
+export const RouteScope = { Global: 0, Link: 253, Host: 254 } as const;
+export const RouteProtocol = { Kernel: 2, Boot: 3, Static: 4 } as const;
+
+const CACHE = 4096;
+
+/** One route; never changed once it is in the table. */
+export class Route {
+  readonly prefix: number;
+  readonly length: number;
+  readonly kind: number;
+  /** Gateway; 0 = on-link. */
+  readonly via: number;
+  readonly device: number;
+  /** Preferred source address; 0 = choose by device. */
+  readonly source: number;
+  readonly metric: number;
+  readonly protocol: number;
+  readonly scope: number;
+  /** Next of the same prefix, by metric. */
+  next: Route | null = null;
+
+  constructor(
+    prefix: number,
+    length: number,
+    kind: number,
+    via: number,
+    device: number,
+    source: number,
+    metric: number,
+    protocol: number,
+    scope: number,
+  ) {
+    this.prefix = prefix;
+    this.length = length;
+    this.kind = kind;
+    this.via = via;
+    this.device = device;
+    this.source = source;
+    this.metric = metric;
+    this.protocol = protocol;
+    this.scope = scope;
+  }
+
+  /** Local and broadcast routes stand in the kernel's table "local", which goes before "main". */
+  get isInLocalTable(): boolean {
+    return this.kind === RouteKind.Local || this.kind === RouteKind.Broadcast;
+  }
+}
+
+/** Routes of one table and prefix length: open addressing, linear probing, at most half full. */
+class Level {
+  readonly length: number;
+  readonly isLocal: boolean;
+  readonly mask: number;
+  count = 0;
+  #slots: (Route | null)[] = new Array<Route | null>(8).fill(null);
+  #shift = 29;
+
+  constructor(length: number, isLocal: boolean) {
+    this.length = length;
+    this.isLocal = isLocal;
+    this.mask = netmask(length);
+  }
+
+  #home(prefix: number): number {
+    // Fibonacci hashing (Knuth 6.4): the high bits of a product with 2^32 / φ.
+    return Math.imul(prefix, 0x9e3779b1) >>> this.#shift;
+  }
+
+  find(prefix: number): Route | null {
+    const slots = this.#slots;
+    const last = slots.length - 1;
+    let at = this.#home(prefix);
+    for (let route = slots[at]!; route !== null; route = slots[at]!) {
+      if (route.prefix === prefix) return route;
+      at = (at + 1) & last;
+    }
+    return null;
+  }
+
+  // cold: the table changes
+  /** Put `route` (with its chain) at its prefix, in place of what is there. */
+  put(route: Route): void {
+    if ((this.count + 1) * 2 > this.#slots.length) this.#grow();
+    const last = this.#slots.length - 1;
+    let at = this.#home(route.prefix);
+    while (this.#slots[at] !== null && this.#slots[at]!.prefix !== route.prefix) at = (at + 1) & last;
+    if (this.#slots[at] === null) this.count++;
+    this.#slots[at] = route;
+  }
+
+  remove(prefix: number): void {
+    const last = this.#slots.length - 1;
+    let at = this.#home(prefix);
+    while (this.#slots[at]!.prefix !== prefix) at = (at + 1) & last;
+    this.#slots[at] = null;
+    this.count--;
+    // What follows in the same run may have probed over the gap: seat it anew.
+    for (at = (at + 1) & last; this.#slots[at] !== null; at = (at + 1) & last) {
+      const moved = this.#slots[at]!;
+      this.#slots[at] = null;
+      this.count--;
+      this.put(moved);
+    }
+  }
+
+  #grow(): void {
+    const old = this.#slots;
+    this.#slots = new Array<Route | null>(old.length * 2).fill(null);
+    this.#shift--;
+    this.count = 0;
+    for (const route of old) if (route !== null) this.put(route);
+  }
+
+  *all(): Iterable<Route> {
+    for (const first of this.#slots) for (let route = first; route !== null; route = route.next) yield route;
+  }
+  // hot again
+}
+
+export class RouteTable {
+  /** Grows with every change; what was looked up before must be looked up again. */
+  generation = 1;
+  #levels: readonly Level[] = [];
+  readonly #cacheKey = new Int32Array(CACHE);
+  readonly #cacheRoute: (Route | null)[] = new Array<Route | null>(CACHE).fill(null);
+
+  /** The best route to `dst`, whatever its kind, or null. */
+  lookup(dst: number): Route | null {
+    const slot = (dst ^ (dst >>> 12) ^ (dst >>> 24)) & (CACHE - 1);
+    const cached = this.#cacheRoute[slot]!;
+    if (cached !== null && this.#cacheKey[slot] === dst) return cached;
+    const levels = this.#levels;
+    for (let i = 0; i < levels.length; i++) {
+      const level = levels[i]!;
+      const route = level.find(dst & level.mask);
+      if (route !== null) {
+        this.#cacheKey[slot] = dst;
+        this.#cacheRoute[slot] = route;
+        return route;
+      }
+    }
+    return null;
+  }
+
+  // cold: the table changes
+  /** Chain of the prefix in the table that such a route belongs to, lowest metric first. */
+  chain(prefix: number, length: number, isLocal: boolean): Route | null {
+    return this.#level(length, isLocal)?.find(prefix) ?? null;
+  }
+
+  /** Insert by metric, behind others of the same metric. */
+  insert(route: Route): void {
+    const level = this.#level(route.length, route.isInLocalTable) ?? this.#addLevel(route.length, route.isInLocalTable);
+    const first = level.find(route.prefix);
+    if (first === null || route.metric < first.metric) {
+      route.next = first;
+      level.put(route);
+    } else {
+      let before = first;
+      while (before.next !== null && before.next.metric <= route.metric) before = before.next;
+      route.next = before.next;
+      before.next = route;
+    }
+    this.changed();
+  }
+
+  /** Remove this very route. */
+  remove(route: Route): void {
+    const level = this.#level(route.length, route.isInLocalTable);
+    const first = level?.find(route.prefix) ?? null;
+    if (level === undefined || first === null) return;
+    if (first === route) {
+      if (route.next !== null) level.put(route.next);
+      else level.remove(route.prefix);
+    } else {
+      let before = first;
+      while (before.next !== null && before.next !== route) before = before.next;
+      if (before.next === route) before.next = route.next;
+    }
+    if (level.count === 0) this.#levels = this.#levels.filter((l) => l !== level);
+    this.changed();
+  }
+
+  /** All routes: local table first, long prefixes first, then by address and metric. */
+  all(): Route[] {
+    return this.#levels.flatMap((level) =>
+      [...level.all()].sort((a, b) => (a.prefix >>> 0) - (b.prefix >>> 0) || a.metric - b.metric),
+    );
+  }
+
+  /** Something that routing answers depend on has changed. */
+  changed(): void {
+    this.generation = (this.generation + 1) | 0;
+    this.#cacheRoute.fill(null);
+  }
+
+  #level(length: number, isLocal: boolean): Level | undefined {
+    return this.#levels.find((level) => level.length === length && level.isLocal === isLocal);
+  }
+
+  #addLevel(length: number, isLocal: boolean): Level {
+    const level = new Level(length, isLocal);
+    this.#levels = [...this.#levels, level].sort(
+      (a, b) => Number(b.isLocal) - Number(a.isLocal) || b.length - a.length,
+    );
+    return level;
+  }
+}

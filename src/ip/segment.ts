@@ -1,0 +1,110 @@
+/**
+ * Software segmentation of super-packets, for devices that take none and for tunnels, which the vnet header cannot describe.   @hot
+ *
+ * As the kernel's tcp_gso_segment and __udp_gso_segment: every segment gets the headers of the whole; IP identification counts up, FIN and PSH stay with the
+ * last segment, CWR with the first (RFC 3168 §6.1.2). The original becomes the last segment, the others are copied out of it before.
+ */
+import { bear } from '../link/link.ts';
+import type { Packet } from '../packet/packet.ts';
+import { ETH_HEADER } from '../wire/ethernet.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as tcp from '../wire/tcp.ts';
+import * as udp from '../wire/udp.ts';
+import type { IpStack } from './stack.ts';
+import { fillTransportChecksum, innerL3 } from './transport.ts';
+
+const { Tcp: TCP } = ipv4.IpProto;
+const { Fin: FIN, Psh: PSH, Cwr: CWR } = tcp.TcpFlag;
+const UDP_HEADER = udp.UDP_HEADER;
+const UDP_LENGTH = 4;
+
+/** What takes the segments, in order, and owns them then. */
+export type SegmentSink = (stack: IpStack, p: Packet) => void;
+
+/** Length of one full segment from l3 on, bytes. */
+export function segmentLength(p: Packet): number {
+  return headersLength(p) + p.gsoSize;
+}
+
+/** All headers up to the payload, from l3 on. */
+function headersLength(p: Packet): number {
+  const { view } = p;
+  const inner = innerL3(p);
+  const l4 = inner + ipv4.headerLength(view, inner);
+  const isTcp = ipv4.proto(view, inner) === TCP;
+  return l4 - p.l3 + (isTcp ? tcp.headerLength(view, l4) : UDP_HEADER);
+}
+
+/** Cut a super-packet into segments with complete checksums and give them to `sink`. */
+export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
+  const { view, bytes, l3 } = p;
+  const headers = headersLength(p);
+  const size = p.gsoSize;
+  const inner = innerL3(p) - l3;
+  const l4 = inner + ipv4.headerLength(view, l3 + inner);
+  const isTcp = ipv4.proto(view, l3 + inner) === TCP;
+  const flags = isTcp ? tcp.flags(view, l3 + l4) : 0;
+  let from = l3 + headers;
+  let index = 0;
+  p.gsoType = 0;
+  p.gsoSize = 0;
+  p.csumPartial = 0;
+  p.csumValid = 0;
+  for (; p.end - from > size; index++) {
+    const q = bear(stack.link, ETH_HEADER + headers + size);
+    if (q !== null) {
+      bytes.copyWithin(q.l3, l3, l3 + headers);
+      bytes.copyWithin(q.l3 + headers, from, from + size);
+      inherit(q, p);
+      finishSegment(q, inner, l4, isTcp, index, index * size, flags & ~(FIN | PSH | (index === 0 ? 0 : CWR)));
+      sink(stack, q);
+    }
+    from += size;
+  }
+  bytes.copyWithin(l3 + headers, from, p.end);
+  p.end = l3 + headers + (p.end - from);
+  finishSegment(p, inner, l4, isTcp, index, index * size, index === 0 ? flags : flags & ~CWR);
+  sink(stack, p);
+}
+
+function inherit(q: Packet, p: Packet): void {
+  q.l4 = q.l3 + (p.l4 - p.l3);
+  q.proto = p.proto;
+  q.inDevice = p.inDevice;
+  q.outDevice = p.outDevice;
+  q.isLocalOut = p.isLocalOut;
+  q.nexthop = p.nexthop;
+  q.mtu = p.mtu;
+  q.mark = p.mark;
+  q.flow = p.flow;
+  q.ipvsProperty = p.ipvsProperty;
+}
+
+/** Lengths, identification, sequence number, flags and checksums of segment `index`, whose payload starts `at` bytes into the whole. */
+function finishSegment(
+  q: Packet,
+  inner: number,
+  l4: number,
+  isTcp: boolean,
+  index: number,
+  at: number,
+  flags: number,
+): void {
+  const { view, l3 } = q;
+  finishIp(q, l3, index);
+  if (inner !== 0) finishIp(q, l3 + inner, index);
+  if (isTcp) {
+    tcp.setSeq(view, l3 + l4, (tcp.seq(view, l3 + l4) + at) | 0);
+    tcp.setFlags(view, l3 + l4, flags);
+    fillTransportChecksum(q, l3 + inner, l3 + l4, TCP);
+  } else {
+    view.setUint16(l3 + l4 + UDP_LENGTH, q.end - l3 - l4);
+    fillTransportChecksum(q, l3 + inner, l3 + l4, ipv4.IpProto.Udp);
+  }
+}
+
+function finishIp(q: Packet, l3: number, index: number): void {
+  ipv4.setTotalLength(q.view, l3, q.end - l3);
+  ipv4.setId(q.view, l3, (ipv4.id(q.view, l3) + index) & 0xffff);
+  ipv4.fillChecksum(q.view, l3);
+}

@@ -1,0 +1,165 @@
+/**
+ * The state of the host that tapvs is; the packet's way through it is plain functions in the other files.   @hot
+ *
+ * Packets that are born on the way (ICMP errors, resets), sent again (REROUTE) or looped back are put in a short list here and taken up by `pump`
+ * (receive.ts) before the call from outside returns: nothing recurses, and the files of this folder import each other one way only.
+ */
+import type { Rng } from '../base/rng.ts';
+import type { Hooks } from '../hooks/hooks.ts';
+import type { Routing } from '../hooks/routing.ts';
+import { LOOPBACK_ID } from '../link/interface.ts';
+import { LinkLayer, type LinkStats, type PacketTap, TapPoint } from '../link/link.ts';
+import { NONE, type Packet } from '../packet/packet.ts';
+import type { PacketPool } from '../packet/pool.ts';
+import { AddressTable } from './addresses.ts';
+import { IcmpLimiter } from './icmp-limit.ts';
+import { RouteKind, RouteTable } from './routes.ts';
+
+const { Unicast: UNICAST, Local: LOCAL, Broadcast: BROADCAST } = RouteKind;
+
+/** MTU of the way to ourselves, bytes (the kernel's lo). */
+export const LOOPBACK_MTU = 65536;
+
+/** net.ipv4.*, the values that the data path reads. */
+export interface IpSettings {
+  defaultTtl: number;
+  icmpEchoIgnoreAll: number;
+  icmpEchoIgnoreBroadcasts: number;
+  /** Milliseconds between ICMP errors to one target, after a burst; 0 = no limit. */
+  icmpRateLimit: number;
+  /** Bit n: messages of ICMP type n are limited. */
+  icmpRateMask: number;
+  icmpMessagesPerSecond: number;
+  icmpMessagesBurst: number;
+  icmpUseInboundAddress: number;
+}
+
+export class IpStack implements Routing {
+  readonly link: LinkLayer;
+  readonly hooks: Hooks;
+  readonly pool: PacketPool;
+  readonly routes = new RouteTable();
+  readonly addresses = new AddressTable(this.routes);
+  readonly limiter = new IcmpLimiter();
+  /** By Drop. */
+  readonly drops: Float64Array;
+  readonly stats: LinkStats;
+  readonly settings: IpSettings = {
+    defaultTtl: 64,
+    icmpEchoIgnoreAll: 0,
+    icmpEchoIgnoreBroadcasts: 1,
+    icmpRateLimit: 1000,
+    icmpRateMask: 6168,
+    icmpMessagesPerSecond: 1000,
+    icmpMessagesBurst: 50,
+    icmpUseInboundAddress: 0,
+  };
+  /** Interface of the host port, NONE without one. */
+  hostId = NONE;
+  /** Addresses that the kernel behind the host port owns besides the peer; null = it may own any. What it does not own we answer ourselves. */
+  hostAddresses: ReadonlySet<number> | null = null;
+  /** Identification of the next packet that is born here. */
+  #ident: number;
+  /** Packets to take up again, a list through Packet.next; `Packet.hook` says where: LOCAL_OUT or PREROUTING. */
+  #head = NONE;
+  #tail = NONE;
+
+  // The answer to the last `resolve`.
+  isLocal = false;
+  isBroadcast = false;
+  nexthop = 0;
+  outDevice = NONE;
+  mtu = 0;
+  #preferredSource = 0;
+
+  constructor(pool: PacketPool, hooks: Hooks, rng: Rng) {
+    this.pool = pool;
+    this.hooks = hooks;
+    this.link = new LinkLayer(pool, rng, this.addresses);
+    this.drops = this.link.drops;
+    this.stats = this.link.stats;
+    this.#ident = rng.next() & 0xffff;
+  }
+
+  /** Ticks; the engine sets it once per breath. */
+  get now(): number {
+    return this.link.now;
+  }
+  set now(ticks: number) {
+    this.link.now = ticks;
+  }
+
+  get tap(): PacketTap | null {
+    return this.link.tap;
+  }
+  set tap(tap: PacketTap | null) {
+    this.link.tap = tap;
+  }
+
+  get generation(): number {
+    return this.routes.generation;
+  }
+
+  nextIdent(): number {
+    this.#ident = (this.#ident + 1) & 0xffff;
+    return this.#ident;
+  }
+
+  resolve(dst: number): boolean {
+    const route = this.routes.lookup(dst);
+    if (route === null) return false;
+    const kind = route.kind;
+    if (kind !== UNICAST && kind !== LOCAL && kind !== BROADCAST) return false;
+    this.isLocal = kind === LOCAL;
+    this.isBroadcast = kind === BROADCAST;
+    this.nexthop = kind === BROADCAST ? -1 : route.via === 0 ? dst : route.via;
+    this.outDevice = kind === LOCAL ? LOOPBACK_ID : route.device;
+    const ifc = this.link.interfaces[route.device] ?? null;
+    if (kind === LOCAL) this.mtu = LOOPBACK_MTU;
+    else if (ifc?.isUp) this.mtu = ifc.mtu;
+    else return false;
+    this.#preferredSource = kind === LOCAL ? dst : route.source;
+    return true;
+  }
+
+  get source(): number {
+    if (this.#preferredSource !== 0) return this.#preferredSource;
+    return this.addresses.select(this.outDevice, this.nexthop);
+  }
+
+  /** Take the packet up again later in this call, at LOCAL_OUT or PREROUTING. */
+  defer(p: Packet, hook: number): void {
+    p.hook = hook;
+    p.next = NONE;
+    if (this.#tail === NONE) this.#head = p.index;
+    else this.pool.packets[this.#tail]!.next = p.index;
+    this.#tail = p.index;
+  }
+
+  get hasDeferred(): boolean {
+    return this.#head !== NONE;
+  }
+
+  /** The oldest deferred packet; only while `hasDeferred`. */
+  takeDeferred(): Packet {
+    const p = this.pool.packets[this.#head]!;
+    this.#head = p.next;
+    if (p.next === NONE) this.#tail = NONE;
+    p.next = NONE;
+    return p;
+  }
+
+  /** Is the address one that the kernel behind the host port may own? */
+  isHostAddress(ip: number): boolean {
+    if (this.hostId === NONE) return false;
+    const host = this.link.interfaces[this.hostId] ?? null;
+    if (host === null) return false;
+    return ip === host.peer || this.hostAddresses === null || this.hostAddresses.has(ip);
+  }
+}
+
+/** Show the packet to the tap at the end of a hook. */
+export function tapHook(stack: IpStack, p: Packet, hook: number, verdict: number): void {
+  const tap = stack.link.tap;
+  if (tap !== null) tap(p, TapPoint.Hook + hook, verdict);
+}

@@ -1,0 +1,109 @@
+/**
+ * The transport header as `ip` sees it: found and checked once on input, its checksum completed where the kernel or the director left it open.   @hot
+ */
+import { Drop } from '../packet/drop.ts';
+import type { Packet } from '../packet/packet.ts';
+import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
+import * as icmp from '../wire/icmpv4.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as tcp from '../wire/tcp.ts';
+import * as udp from '../wire/udp.ts';
+
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, IpIp: IPIP } = ipv4.IpProto;
+const { TCP_HEADER, TCP_CHECKSUM } = tcp;
+const { UDP_HEADER, UDP_CHECKSUM } = udp;
+const ICMP_HEADER = icmp.ICMP_HEADER;
+
+/** The one gate of the transport: sets l4, proto, isLaterFragment and l4Fault of a packet whose IPv4 header is sound. */
+export function gateTransport(p: Packet): void {
+  const { view, l3 } = p;
+  const l4 = l3 + ipv4.headerLength(view, l3);
+  const proto = ipv4.proto(view, l3);
+  p.l4 = l4;
+  p.proto = proto;
+  if (ipv4.isLaterFragment(view, l3)) {
+    p.isLaterFragment = 1;
+    return;
+  }
+  if (ipv4.isFragment(view, l3)) p.l4Fault = gateFirstFragment(p, proto);
+  else if (proto === TCP) p.l4Fault = gateTcp(p);
+  else if (proto === UDP) p.l4Fault = gateUdp(p);
+  else if (proto === ICMP) p.l4Fault = gateIcmp(p);
+}
+
+function gateTcp(p: Packet): number {
+  const fault = tcp.check(p.view, p.l4, p.end);
+  if (fault === tcp.TcpFault.None) return Drop.None;
+  return fault === tcp.TcpFault.TooShort ? Drop.TcpTooShort : Drop.TcpBadOffset;
+}
+
+/** Of a super-packet only the header: its length field is the kernel's business. */
+function gateUdp(p: Packet): number {
+  if (p.gsoType !== 0) return p.end - p.l4 < UDP_HEADER ? Drop.UdpTooShort : Drop.None;
+  const fault = udp.check(p.view, p.l4, p.end);
+  if (fault === udp.UdpFault.None) return Drop.None;
+  return fault === udp.UdpFault.TooShort ? Drop.UdpTooShort : Drop.UdpBadLength;
+}
+
+function gateIcmp(p: Packet): number {
+  const length = p.end - p.l4;
+  if (length < ICMP_HEADER) return Drop.IcmpTooShort;
+  return p.csumPartial !== 0 || sum(p, p.l4, length) === 0xffff ? Drop.None : Drop.IcmpBadChecksum;
+}
+
+/** The header must be whole in the first fragment (RFC 1858 §3); lengths and checksums are the datagram's. */
+function gateFirstFragment(p: Packet, proto: number): number {
+  const length = p.end - p.l4;
+  if (proto === TCP) return length < TCP_HEADER ? Drop.FragmentTooShort : gateTcp(p);
+  if (proto === UDP) return length < UDP_HEADER ? Drop.FragmentTooShort : Drop.None;
+  if (proto === ICMP) return length < ICMP_HEADER ? Drop.FragmentTooShort : Drop.None;
+  return Drop.None;
+}
+
+/** Folded sum of `length` bytes at `at`: by words where the memory allows. */
+export function sum(p: Packet, at: number, length: number): number {
+  return (at & 1) === 0 ? sumWords(p.view, p.words, at, length) : sumBytes(p.view, at, length);
+}
+
+/** Start of the IPv4 header that the transport belongs to: the inner one of a tunnel packet. */
+export function innerL3(p: Packet): number {
+  return p.proto === IPIP ? p.l4 : p.l3;
+}
+
+/** Finish a partial checksum. The field holds the pseudo-header's sum, so the sum over all is already that of both. */
+export function completeChecksum(p: Packet): void {
+  if (p.csumPartial === 0) return;
+  p.csumPartial = 0;
+  const { view } = p;
+  const l3 = innerL3(p);
+  const l4 = l3 + ipv4.headerLength(view, l3);
+  const proto = ipv4.proto(view, l3);
+  const value = ~sum(p, l4, p.end - l4) & 0xffff;
+  if (proto === TCP) view.setUint16(l4 + TCP_CHECKSUM, value);
+  else if (proto === UDP) view.setUint16(l4 + UDP_CHECKSUM, value === 0 ? 0xffff : value);
+}
+
+/** Sum and set the whole transport checksum of the TCP or UDP at `l4 … end` below the IPv4 header at `l3`. */
+export function fillTransportChecksum(p: Packet, l3: number, l4: number, proto: number): void {
+  const { view } = p;
+  const length = p.end - l4;
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), proto, length));
+  const at = l4 + (proto === TCP ? TCP_CHECKSUM : UDP_CHECKSUM);
+  view.setUint16(at, 0);
+  const value = ~fold(pseudo + sum(p, l4, length)) & 0xffff;
+  // RFC 768: a computed zero is sent as all ones; zero means "none".
+  view.setUint16(at, value === 0 && proto === UDP ? 0xffff : value);
+}
+
+/** Is the checksum of the (whole, sound) TCP or UDP at l4 right, or vouched for? */
+export function isTransportSumRight(p: Packet): boolean {
+  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
+  const { view, l3, l4 } = p;
+  let length = p.end - l4;
+  if (p.proto === UDP) {
+    if (udp.checksum(view, l4) === 0) return true;
+    length = udp.length(view, l4);
+  }
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), p.proto, length));
+  return fold(pseudo + sum(p, l4, length)) === 0xffff;
+}
