@@ -54,7 +54,7 @@ need_build() {
 
 set_up() {
   need_node
-  need_debian ip=iproute2 gcc=gcc make=make curl=curl tcpdump=tcpdump ethtool=ethtool python3=python3 nstat=iproute2 sysctl=procps "$@"
+  need_debian ip=iproute2 gcc=gcc make=make curl=curl tcpdump=tcpdump ethtool=ethtool ping=iputils-ping python3=python3 nstat=iproute2 sysctl=procps "$@"
   need_modules
   need_build
 }

@@ -6,21 +6,22 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { fileURLToPath } from 'node:url';
+import { close, openNetns, withNetns } from '../device/native.ts';
 import {
-  addNetns,
   delNetns,
   inNetns,
-  ipBatch,
   listNetns,
   type RunOptions,
   type RunResult,
   runIn,
+  runOk,
   runOkIn,
   setSysctls,
   spawnIn,
   stop,
   waitForLine,
 } from '../rtnl/netns.ts';
+import { openRtnl, type Rtnl } from '../rtnl/rtnl.ts';
 import {
   checkPrefix,
   isLabNetns,
@@ -154,9 +155,14 @@ export async function labUp(plan: LabPlan): Promise<Lab> {
 }
 
 async function build(steps: readonly LabStep[]): Promise<void> {
-  for (const step of steps) {
-    if (isInterrupted) throw new Error('interrupted while the lab was built');
-    await perform(step);
+  const sockets = new Map<string, Rtnl>();
+  try {
+    for (const step of steps) {
+      if (isInterrupted) throw new Error('interrupted while the lab was built');
+      await perform(step, sockets);
+    }
+  } finally {
+    for (const rtnl of sockets.values()) rtnl.close();
   }
 }
 
@@ -177,16 +183,54 @@ function takeDownAll(signal: NodeJS.Signals): void {
     .then(() => process.kill(process.pid, signal)); // our handlers are off by now: it ends us
 }
 
-async function perform(step: LabStep): Promise<void> {
+/** @param sockets one rtnetlink socket for each namespace so far; the caller closes them */
+async function perform(step: LabStep, sockets: Map<string, Rtnl>): Promise<void> {
+  const { netns } = step;
   switch (step.do) {
-    case 'netns':
-      return addNetns(step.netns);
+    case 'netns': // a mount, not a netlink message
+      await runOk(['ip', 'netns', 'add', netns]);
+      return;
     case 'sysctl':
-      return setSysctls(step.netns, step.values);
-    case 'ip':
-      return ipBatch(step.netns, step.lines);
+      return setSysctls(netns, step.values);
     case 'run':
-      await runOkIn(step.netns, step.argv);
+      await runOkIn(netns, step.argv);
+      return;
+  }
+  const rtnl = sockets.get(netns) ?? rtnlIn(netns);
+  sockets.set(netns, rtnl);
+  try {
+    await configure(rtnl, step);
+  } catch (error) {
+    throw new Error(`in namespace ${netns}: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+function rtnlIn(netns: string): Rtnl {
+  const fd = openNetns(netns);
+  try {
+    return openRtnl({ enter: (fn) => withNetns(fd, fn) });
+  } finally {
+    close(fd);
+  }
+}
+
+async function configure(rtnl: Rtnl, step: Exclude<LabStep, { do: 'netns' | 'sysctl' | 'run' }>): Promise<void> {
+  switch (step.do) {
+    case 'veth': {
+      const { dev, mac, mtu, peer } = step;
+      return rtnl.createVeth(dev, peer.dev, { mac, mtu, peerMac: peer.mac, peerNetns: peer.netns });
+    }
+    case 'bridge':
+      await rtnl.createBridge(step.dev, { mac: step.mac, mtu: step.mtu });
+      return rtnl.setLink(step.dev, { up: true });
+    case 'link':
+      return rtnl.setLink(step.dev, { up: true, ...(step.master !== undefined && { master: step.master }) });
+    case 'address':
+      return rtnl.addAddress(step.dev, step.cidr);
+    case 'route':
+      return rtnl.addRoute({ to: step.to, via: step.via });
   }
 }
 

@@ -28,19 +28,24 @@ describe('labPlan', () => {
   it('only touches its own namespaces', () => {
     const plan = labPlan({ prefix: 'x-', kind: 'packet' });
     for (const step of plan.steps) {
-      if (step.netns !== null) expect(isLabNetns('x-', step.netns)).toBe(true);
-      else if (step.do === 'ip') for (const line of step.lines) expect(line).toMatch(/netns x-.* netns x-/);
+      expect(isLabNetns('x-', step.netns)).toBe(true);
+      if (step.do === 'veth') expect(isLabNetns('x-', step.peer.netns)).toBe(true);
     }
   });
 
   it('prints as the commands that a person would type', () => {
     const text = formatPlan(labPlan({ prefix: 'x-', servers: 1, checksumOffload: false }));
-    expect(text).toContain('ip netns add x-client\n');
+    expect(text).toContain('ip netns add x-client\nip -n x-client link set lo up\n');
     expect(text).toContain(
       'ip link add eth0 netns x-rs1 address 02:00:00:00:02:81 mtu 1500 ' +
         'type veth peer name rs1 netns x-director address 02:00:00:00:02:11 mtu 1500\n',
     );
     expect(text).toContain('ip -n x-director link set rs1 master br-back up\n');
+    expect(text).toContain('ip -n x-director link add br-back address 02:00:00:00:02:fe mtu 1500 up type bridge ');
+    expect(text).toContain(
+      'ip -n x-rs1 address add 10.0.2.11/24 dev eth0\nip -n x-rs1 link set eth0 up\n' +
+        'ip -n x-rs1 route add default via 10.0.2.1\n',
+    );
     expect(text).toContain('ip netns exec x-rs1 ethtool -K eth0 tx off');
   });
 });

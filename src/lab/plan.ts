@@ -39,12 +39,26 @@ export interface LabServer {
   readonly mac: string;
 }
 
-/** One thing to do, in order. */
-export type LabStep =
-  | { readonly do: 'netns'; readonly netns: string }
-  | { readonly do: 'sysctl'; readonly netns: string; readonly values: Readonly<Record<string, number>> }
-  | { readonly do: 'ip'; readonly netns: string | null; readonly lines: readonly string[] }
-  | { readonly do: 'run'; readonly netns: string; readonly argv: readonly string[] };
+/** One end of a veth pair. */
+export interface VethEnd {
+  readonly netns: string;
+  readonly dev: string;
+  readonly mac: string;
+}
+
+/** One thing to do, in order. All but `netns`, `sysctl` and `run` are rtnetlink requests in the namespace. */
+export type LabStep = { readonly netns: string } & (
+  | { readonly do: 'netns' }
+  | { readonly do: 'sysctl'; readonly values: Readonly<Record<string, number>> }
+  | { readonly do: 'veth'; readonly dev: string; readonly mac: string; readonly mtu: number; readonly peer: VethEnd }
+  /** A bridge that forwards at once (rtnl.ts createBridge), up. */
+  | { readonly do: 'bridge'; readonly dev: string; readonly mac: string; readonly mtu: number }
+  /** Sets the link up, as a port of `master` when it names one. */
+  | { readonly do: 'link'; readonly dev: string; readonly master?: string }
+  | { readonly do: 'address'; readonly dev: string; readonly cidr: string }
+  | { readonly do: 'route'; readonly to: string; readonly via: string }
+  | { readonly do: 'run'; readonly argv: readonly string[] }
+);
 
 export interface LabPlan {
   readonly prefix: string;
@@ -130,15 +144,27 @@ export function formatPlan(plan: LabPlan): string {
 }
 
 function commands(step: LabStep): string[] {
+  const { netns } = step;
+  const end = (e: VethEnd, mtu: number): string => `${e.dev} netns ${e.netns} address ${e.mac} mtu ${mtu}`;
   switch (step.do) {
     case 'netns':
-      return [`ip netns add ${step.netns}`, `ip -n ${step.netns} link set lo up`];
+      return [`ip netns add ${netns}`];
     case 'sysctl':
-      return Object.entries(step.values).map(([k, v]) => `ip netns exec ${step.netns} sysctl -q -w ${k}=${v}`);
-    case 'ip':
-      return step.lines.map((line) => (step.netns === null ? `ip ${line}` : `ip -n ${step.netns} ${line}`));
+      return Object.entries(step.values).map(([k, v]) => `ip netns exec ${netns} sysctl -q -w ${k}=${v}`);
+    case 'veth':
+      return [`ip link add ${end(step, step.mtu)} type veth peer name ${end(step.peer, step.mtu)}`];
+    case 'bridge': {
+      const kind = 'type bridge forward_delay 0 stp_state 0 mcast_snooping 0';
+      return [`ip -n ${netns} link add ${step.dev} address ${step.mac} mtu ${step.mtu} up ${kind}`];
+    }
+    case 'link':
+      return [`ip -n ${netns} link set ${step.dev}${step.master === undefined ? '' : ` master ${step.master}`} up`];
+    case 'address':
+      return [`ip -n ${netns} address add ${step.cidr} dev ${step.dev}`];
+    case 'route':
+      return [`ip -n ${netns} route add ${step.to} via ${step.via}`];
     case 'run':
-      return [`ip netns exec ${step.netns} ${step.argv.join(' ')}`];
+      return [`ip netns exec ${netns} ${step.argv.join(' ')}`];
   }
 }
 
@@ -153,70 +179,59 @@ const QUIET = {
 };
 const NO_OFFLOAD = ['tx', 'off', 'rx', 'off', 'tso', 'off', 'gso', 'off', 'gro', 'off'];
 
-interface Cable {
-  readonly netns: string;
-  readonly dev: string;
-  readonly mac: string;
-}
-
 function labSteps(plan: Omit<LabPlan, 'steps'>, checksumOffload: boolean): LabStep[] {
   const { client, director, servers, layout, kind, mtu } = plan;
-  const end = ({ netns, dev, mac }: Cable): string => `${dev} netns ${netns} address ${mac} mtu ${mtu}`;
-  const cable = (a: Cable, b: Cable): string => `link add ${end(a)} type veth peer name ${end(b)}`;
-  const bridge = (dev: string, mac: string): string =>
-    `link add ${dev} address ${mac} mtu ${mtu} up type bridge forward_delay 0 stp_state 0 mcast_snooping 0`;
-  const port = (dev: string, bridgeName: string): string => `link set ${dev} master ${bridgeName} up`;
+  const veth = (a: VethEnd, peer: VethEnd): LabStep => ({ do: 'veth', ...a, mtu, peer });
+  const bridge = (netns: string, dev: string, mac: string): LabStep => ({ do: 'bridge', netns, dev, mac, mtu });
+  const up = (netns: string, ...devs: string[]): LabStep[] => devs.map((dev) => ({ do: 'link', netns, dev }));
+  const port = (netns: string, dev: string, master: string): LabStep => ({ do: 'link', netns, dev, master });
   const others = [client, director, ...(plan.switch === null ? [] : [plan.switch])];
   const namespaces = [...others, ...servers.map((server) => server.netns)];
 
   const steps: LabStep[] = [];
-  for (const netns of namespaces) steps.push({ do: 'netns', netns }, { do: 'sysctl', netns, values: QUIET });
+  for (const netns of namespaces) {
+    steps.push({ do: 'netns', netns }, ...up(netns, 'lo'), { do: 'sysctl', netns, values: QUIET });
+  }
 
-  // Where the far ends of the cables are, and which bridge they join there.
-  const clientEnd: Cable = { netns: client, dev: 'eth0', mac: LAB_CLIENT_MAC };
-  const cables: string[] = [];
-  const inDirector: string[] = [];
-  const inSwitch: string[] = [];
+  // Where the far ends of the veth pairs are, and which bridge they join there.
+  const clientEnd: VethEnd = { netns: client, dev: 'eth0', mac: LAB_CLIENT_MAC };
+  const pairs: LabStep[] = [];
+  const links: LabStep[] = [];
   const serverSide = plan.switch ?? director;
-  const serverLines = plan.switch === null ? inDirector : inSwitch;
   const serverBridge = plan.switch !== null ? 'br0' : layout === 'one-arm' ? 'br-front' : 'br-back';
 
   if (kind === 'tap') {
-    inDirector.push(bridge('br-front', '02:00:00:00:01:fe'));
-    if (layout === 'two-arm') inDirector.push(bridge('br-back', '02:00:00:00:02:fe'));
-    cables.push(cable(clientEnd, { netns: director, dev: 'client', mac: '02:00:00:00:01:f1' }));
-    inDirector.push(port('client', 'br-front'));
+    links.push(bridge(director, 'br-front', '02:00:00:00:01:fe'));
+    if (layout === 'two-arm') links.push(bridge(director, 'br-back', '02:00:00:00:02:fe'));
+    pairs.push(veth(clientEnd, { netns: director, dev: 'client', mac: '02:00:00:00:01:f1' }));
+    links.push(port(director, 'client', 'br-front'));
   } else {
-    inSwitch.push(bridge('br0', '02:00:00:00:02:fe'));
+    links.push(bridge(serverSide, 'br0', '02:00:00:00:02:fe'));
+    const front: VethEnd = { netns: director, dev: 'front0', mac: '02:00:00:00:01:f0' };
     if (layout === 'two-arm') {
-      cables.push(cable(clientEnd, { netns: director, dev: 'front0', mac: '02:00:00:00:01:f0' }));
-      cables.push(cable({ netns: serverSide, dev: 'back0', mac: '02:00:00:00:02:f1' }, backEnd(director)));
-      inDirector.push('link set front0 up', 'link set back0 up');
-      inSwitch.push(port('back0', 'br0'));
+      const back: VethEnd = { netns: director, dev: 'back0', mac: '02:00:00:00:02:f0' };
+      pairs.push(veth(clientEnd, front), veth({ netns: serverSide, dev: 'back0', mac: '02:00:00:00:02:f1' }, back));
+      links.push(...up(director, 'front0', 'back0'), port(serverSide, 'back0', 'br0'));
     } else {
-      cables.push(cable(clientEnd, { netns: serverSide, dev: 'client', mac: '02:00:00:00:01:f1' }));
-      cables.push(cable({ netns: serverSide, dev: 'front0', mac: '02:00:00:00:01:f2' }, frontEnd(director)));
-      inDirector.push('link set front0 up');
-      inSwitch.push(port('client', 'br0'), port('front0', 'br0'));
+      pairs.push(veth(clientEnd, { netns: serverSide, dev: 'client', mac: '02:00:00:00:01:f1' }));
+      pairs.push(veth({ netns: serverSide, dev: 'front0', mac: '02:00:00:00:01:f2' }, front));
+      links.push(...up(director, 'front0'), port(serverSide, 'client', 'br0'), port(serverSide, 'front0', 'br0'));
     }
   }
   servers.forEach(({ netns, mac, name }, i) => {
     const far = { netns: serverSide, dev: name, mac: `02:00:00:00:02:${(i + 0x11).toString(16)}` };
-    cables.push(cable({ netns, dev: 'eth0', mac }, far));
-    serverLines.push(port(name, serverBridge));
+    pairs.push(veth({ netns, dev: 'eth0', mac }, far));
+    links.push(port(serverSide, name, serverBridge));
   });
 
-  steps.push({ do: 'ip', netns: null, lines: cables });
-  if (plan.switch !== null) steps.push({ do: 'ip', netns: plan.switch, lines: inSwitch });
-  steps.push({ do: 'ip', netns: director, lines: inDirector });
-  steps.push({ do: 'ip', netns: client, lines: hostLines(`${LAB_CLIENT_IP}/24`, LAB_FRONT_IP) });
+  steps.push(...pairs, ...links, ...hostSteps(client, `${LAB_CLIENT_IP}/24`, LAB_FRONT_IP));
   for (const { netns, address } of servers) {
-    const lines = hostLines(`${address}/24`, layout === 'one-arm' ? LAB_FRONT_IP : LAB_BACK_IP);
-    if (layout === 'one-arm') lines.push(`address add ${LAB_VIP}/32 dev lo`);
-    steps.push({ do: 'ip', netns, lines });
+    steps.push(...hostSteps(netns, `${address}/24`, layout === 'one-arm' ? LAB_FRONT_IP : LAB_BACK_IP));
+    if (layout !== 'one-arm') continue;
     // Direct routing: a server holds the VIP but must not answer ARP for it, nor announce it.
+    steps.push({ do: 'address', netns, dev: 'lo', cidr: `${LAB_VIP}/32` });
     const values = { 'net.ipv4.conf.all.arp_ignore': 1, 'net.ipv4.conf.all.arp_announce': 2 };
-    if (layout === 'one-arm') steps.push({ do: 'sysctl', netns, values });
+    steps.push({ do: 'sysctl', netns, values });
   }
   if (!checksumOffload) {
     for (const netns of [client, ...servers.map((server) => server.netns)]) {
@@ -226,11 +241,12 @@ function labSteps(plan: Omit<LabPlan, 'steps'>, checksumOffload: boolean): LabSt
   return steps;
 }
 
-const frontEnd = (netns: string): Cable => ({ netns, dev: 'front0', mac: '02:00:00:00:01:f0' });
-const backEnd = (netns: string): Cable => ({ netns, dev: 'back0', mac: '02:00:00:00:02:f0' });
-
-function hostLines(cidr: string, gateway: string): string[] {
-  return [`address add ${cidr} dev eth0`, 'link set eth0 up', `route add default via ${gateway}`];
+function hostSteps(netns: string, cidr: string, gateway: string): LabStep[] {
+  return [
+    { do: 'address', netns, dev: 'eth0', cidr },
+    { do: 'link', netns, dev: 'eth0' },
+    { do: 'route', netns, to: 'default', via: gateway },
+  ];
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
