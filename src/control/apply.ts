@@ -26,10 +26,10 @@ export class Applier {
 
   /**
    * Does all that can be done, also behind what fails: a half-applied change would be worse.
-   * @returns what failed, one line each
+   * @returns what failed: ApplyError, DeviceError, EngineError
    */
-  async apply(actions: readonly Action[]): Promise<string[]> {
-    const faults: string[] = [];
+  async apply(actions: readonly Action[]): Promise<Error[]> {
+    const faults: Error[] = [];
     for (let at = 0; at < actions.length; ) {
       const action = actions[at]!;
       if (action.do === 'ipvs') {
@@ -44,12 +44,12 @@ export class Applier {
       at++;
       try {
         const fault = await this.#one(action);
-        if (fault !== null) faults.push(fault);
+        if (fault !== null) faults.push(new ApplyError(fault));
       } catch (error) {
-        faults.push(error instanceof Error ? error.message : String(error));
+        faults.push(error instanceof Error ? error : new Error(String(error)));
       }
     }
-    await this.#devices.syncHostPort().catch((error: Error) => faults.push(error.message));
+    await this.#devices.syncHostPort().catch((error: Error) => faults.push(error));
     return faults;
   }
 
@@ -90,16 +90,16 @@ export class Applier {
   }
 
   /** A file says how things should be: what is there already is edited, what is gone already is left, what is missing is added. */
-  async #ipvs(actions: readonly (Action & { do: 'ipvs' })[]): Promise<string[]> {
+  async #ipvs(actions: readonly (Action & { do: 'ipvs' })[]): Promise<Error[]> {
     const results = await this.#engine.call('ipvs', { commands: actions.map(({ command }) => command) });
-    const faults: string[] = [];
+    const faults: Error[] = [];
     for (const [i, errno] of results.entries()) {
       if (errno === null) continue;
       const action = actions[i]!;
       const other = otherWay(action.command, errno);
       if (other === 'done') continue;
       const [again] = other === null ? [errno] : await this.#engine.call('ipvs', { commands: [other] });
-      if (again) faults.push(`${what(action)}: ${again}`);
+      if (again) faults.push(new ApplyError(`${what(action)}: ${again}`));
     }
     return faults;
   }

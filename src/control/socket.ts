@@ -9,10 +9,8 @@ export class SocketInUse extends Error {
   override readonly name = 'SocketInUse';
 }
 
-/** Listens at `path` with mode 0660. @throws SocketInUse, or Error with a code (EACCES, …) from the system */
+/** Listens at `path` with mode 0660. @throws Error with a code (EADDRINUSE, EACCES, …) from the system */
 export async function listenAt(server: Server, path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  await makeWay(path);
   const umask = process.umask(0o117); // from its first moment on nobody else may connect
   try {
     await new Promise<void>((resolve, reject) => {
@@ -28,8 +26,9 @@ export async function listenAt(server: Server, path: string): Promise<void> {
   chmodSync(path, 0o660);
 }
 
-/** Removes the socket of a daemon that is dead. */
-async function makeWay(path: string): Promise<void> {
+/** Makes way for our socket: the directory, and the socket of a daemon that is dead goes. @throws SocketInUse, or Error with a code */
+export async function claimSocket(path: string): Promise<void> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return;
   if (!stat.isSocket())

@@ -1,0 +1,250 @@
+/**
+ * The daemon's life: start, reload, status, end.
+ *
+ *   start    socket free? → worker → plan(nothing, file) → kernel and engine → socket → READY=1
+ *   reload   file → plan(file before, file now) → applied between breaths; a bad file changes nothing
+ *   end      STOPPING=1 → host port's rules → worker and its devices → socket
+ */
+import { unlinkSync } from 'node:fs';
+import type { Server } from 'node:http';
+import type { IpCommand } from '../model/ip.ts';
+import type { ReloadResult, Status } from './api.ts';
+import { Applier } from './apply.ts';
+import { Captures } from './capture.ts';
+import { type Config, ConfigError } from './config.ts';
+import { Devices } from './devices.ts';
+import { EngineClient } from './engine-client.ts';
+import { ApiFailure } from './http.ts';
+import type { Log } from './log.ts';
+import { type Action, plan, planText } from './plan.ts';
+import { createApi } from './server.ts';
+import type { ServiceManager } from './service-manager.ts';
+import { claimSocket, listenAt } from './socket.ts';
+
+export interface DaemonOptions {
+  readonly config: Config;
+  /** Reads the configuration file again. @throws ConfigError */
+  readonly reread: () => Config;
+  readonly socketPath: string;
+  readonly testClock: boolean;
+  readonly version: string;
+  readonly log: Log;
+  /** True when the command line sets the log's level: then the file does not. */
+  readonly fixedLevel: boolean;
+  readonly manager: ServiceManager;
+  /** The data worker has ended by itself: nothing is served any more. */
+  readonly onDeath: (reason: string) => void;
+}
+
+/** What the kernel or the engine refused at the start; each fault is one line. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
+  readonly faults: readonly Error[];
+
+  constructor(faults: readonly Error[]) {
+    super(faults.map((fault) => fault.message).join('\n'));
+    this.faults = faults;
+  }
+}
+
+export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #engine: EngineClient;
+  readonly #devices: Devices;
+  readonly #applier: Applier;
+  readonly #captures: Captures;
+  readonly #started = performance.now();
+  #server: Server | null = null;
+  #config: Config;
+  #generation = 1;
+  /** Reloads run one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(options: DaemonOptions, engine: EngineClient, captures: Captures) {
+    this.#options = options;
+    this.#config = options.config;
+    this.#engine = engine;
+    this.#captures = captures;
+    this.#devices = new Devices(engine, options.log);
+    this.#applier = new Applier(engine, this.#devices);
+  }
+
+  /** Resolves when packets are served and the socket answers. @throws StartError, SocketInUse, EngineError; then nothing is left behind */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const { config, socketPath, testClock, log, onDeath } = options;
+    await claimSocket(socketPath);
+    let captures: Captures | undefined;
+    const { limits, spin } = config;
+    const engine = await EngineClient.start(
+      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock },
+      {
+        onLog: (level, message, fields) => log[level](fields, message),
+        onCaptured: (records) => captures?.take(records),
+        onDeath,
+      },
+    );
+    captures = new Captures(engine, `tapvs ${options.version}`, (message) => log.warn({}, message));
+    const daemon = new Daemon(options, engine, captures);
+    try {
+      await daemon.#begin();
+    } catch (error) {
+      await daemon.#release();
+      throw error;
+    }
+    return daemon;
+  }
+
+  async #begin(): Promise<void> {
+    const { config, log, socketPath, testClock, manager } = this.#options;
+    const actions = plan(null, config);
+    const faults = await this.#applier.apply(actions);
+    if (faults.length > 0) throw new StartError(faults);
+    this.#logChanges(actions);
+    const server = createApi({
+      engine: this.#engine,
+      captures: this.#captures,
+      testClock,
+      status: () => this.status(),
+      reload: () => this.reload(),
+      ipChanged: (commands) => this.#ipChanged(commands),
+      logError: (message, error) => log.error({ err: error }, message),
+    });
+    await listenAt(server, socketPath);
+    this.#server = server;
+    manager.startWatchdog((timeoutMs) => this.#engine.call('ping', {}, timeoutMs));
+    manager.ready(await this.#statusLine());
+    log.info({ socket: socketPath, config: config.file, devices: config.devices.length }, 'tapvsd is ready');
+  }
+
+  /** @throws ConfigError when the file is bad: then everything stays as it was. ApiFailure when the engine refused a part of it. */
+  reload(): Promise<ReloadResult> {
+    const turn = this.#turn.then(() => this.#reload());
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #reload(): Promise<ReloadResult> {
+    const { log, manager, reread, fixedLevel } = this.#options;
+    manager.reloading();
+    try {
+      const before = this.#config;
+      const config = readOrRefuse(reread);
+      // A device that could not be had last time is tried again.
+      const open = new Set(this.#devices.list().map((device) => device.name));
+      const from = { ...before, devices: before.devices.filter((device) => open.has(device.name)) };
+      const actions = plan(from, config);
+      const faults = await this.#applier.apply(actions);
+      this.#config = config;
+      if (!fixedLevel) log.level = config.log.level;
+      const changes = planText(actions);
+      if (changes.length > 0) this.#generation++;
+      this.#logChanges(actions);
+      for (const note of needsRestart(before, config)) log.warn({}, note);
+      if (faults.length > 0) {
+        for (const fault of faults) log.error({}, fault.message);
+        const message = faults.map((fault) => fault.message).join('\n');
+        throw new ApiFailure('bad-config', `${message}\nthe rest of the file is in effect`);
+      }
+      log.info({ generation: this.#generation, changes: changes.length }, 'configuration reloaded');
+      return { generation: this.#generation, changes };
+    } finally {
+      manager.ready(await this.#statusLine());
+    }
+  }
+
+  async status(): Promise<Status> {
+    const counts = await this.#engine.call('ipvs-counts', {});
+    const addresses = await this.#engine.call('list-addresses', {});
+    return {
+      version: this.#options.version,
+      pid: process.pid,
+      uptimeSeconds: Math.floor((performance.now() - this.#started) / 1000),
+      configFile: this.#config.file,
+      generation: this.#generation,
+      workers: 1,
+      ...counts,
+      devices: this.#devices.list().map(({ name, kind, mac }) => ({
+        name,
+        kind,
+        mac: kind === 'tun' ? undefined : mac,
+        addresses: addresses.filter((row) => row.device === name).map((row) => `${row.address}/${row.prefixLength}`),
+      })),
+    };
+  }
+
+  /** Ends everything; resolves when nothing of ours is left in the kernel. */
+  async stop(): Promise<void> {
+    this.#options.manager.stopping();
+    await this.#turn; // a reload under way is not cut in two
+    await this.#release();
+  }
+
+  /** The socket goes at once: for an end that waits for nothing. */
+  abandon(): void {
+    if (this.#server !== null) removeFile(this.#options.socketPath);
+  }
+
+  async #release(): Promise<void> {
+    this.#options.manager.stopWatchdog();
+    this.#captures.stopAll();
+    const server = this.#server;
+    this.#server = null;
+    if (server !== null) {
+      server.close(); // removes the socket
+      server.closeAllConnections();
+      removeFile(this.#options.socketPath);
+    }
+    await this.#devices.cleanUp();
+    await this.#engine.shutdown();
+  }
+
+  async #ipChanged(commands: readonly IpCommand[]): Promise<void> {
+    for (const command of commands) {
+      if (command.op === 'link-set' && command.mtu !== undefined)
+        await this.#devices.setMtu(command.device, command.mtu);
+    }
+    if (commands.some(({ op }) => op.startsWith('addr-') || op.startsWith('route-') || op === 'link-set')) {
+      await this.#devices.syncHostPort();
+    }
+  }
+
+  async #statusLine(): Promise<string> {
+    try {
+      const { services, servers } = await this.#engine.call('ipvs-counts', {});
+      return `serving ${services} services, ${servers} servers, ${this.#devices.list().length} devices`;
+    } catch {
+      return `${this.#devices.list().length} devices`;
+    }
+  }
+
+  #logChanges(actions: readonly Action[]): void {
+    for (const change of planText(actions)) this.#options.log.debug({}, change);
+  }
+}
+
+function readOrRefuse(reread: () => Config): Config {
+  try {
+    return reread();
+  } catch (error) {
+    if (error instanceof ConfigError) throw new ApiFailure('bad-config', error.message);
+    throw error;
+  }
+}
+
+function needsRestart(before: Config, config: Config): string[] {
+  const notes: string[] = [];
+  const { limits, spin } = config;
+  if (limits.connections !== before.limits.connections || limits.packets !== before.limits.packets) {
+    notes.push('limits: take effect at the next start');
+  }
+  if (spin !== before.spin) notes.push('spin: takes effect at the next start');
+  return notes;
+}
+
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // gone already
+  }
+}

@@ -1,0 +1,62 @@
+/** What systemd is told: sd_notify(3) datagrams, and the watchdog that is fed only while the data worker answers. Silent when nobody listens. */
+import { clockMonotonicUs, notify } from '../device/native.ts';
+
+export class ServiceManager {
+  readonly #path: string;
+  readonly #watchdogMs: number;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(env: Readonly<Record<string, string | undefined>>) {
+    const { NOTIFY_SOCKET = '', WATCHDOG_USEC = '', WATCHDOG_PID = '' } = env;
+    this.#path = NOTIFY_SOCKET;
+    const isOurs = WATCHDOG_PID === '' || Number(WATCHDOG_PID) === process.pid;
+    this.#watchdogMs = isOurs && Number(WATCHDOG_USEC) > 0 ? Number(WATCHDOG_USEC) / 1000 : 0;
+  }
+
+  ready(status: string): void {
+    this.#say(`READY=1\nSTATUS=${status}`);
+  }
+
+  /** Until the next `ready`. The time lets Type=notify-reload tell this reload from an earlier one. */
+  reloading(): void {
+    this.#say(`RELOADING=1\nMONOTONIC_USEC=${Math.floor(clockMonotonicUs())}`);
+  }
+
+  stopping(): void {
+    this.stopWatchdog();
+    this.#say('STOPPING=1');
+  }
+
+  status(text: string): void {
+    this.#say(`STATUS=${text}`);
+  }
+
+  /** Feeds the watchdog twice per interval, each time after `ping` has been answered within half of it. */
+  startWatchdog(ping: (timeoutMs: number) => Promise<unknown>): void {
+    if (this.#path === '' || this.#watchdogMs === 0) return;
+    const half = this.#watchdogMs / 2;
+    const feed = async (): Promise<void> => {
+      try {
+        await ping(half);
+        this.#say('WATCHDOG=1');
+      } catch {
+        // not fed: when it stays so, systemd ends and restarts us
+      }
+    };
+    this.#timer = setInterval(() => void feed(), half);
+    void feed();
+  }
+
+  stopWatchdog(): void {
+    clearInterval(this.#timer);
+  }
+
+  #say(text: string): void {
+    if (this.#path === '') return;
+    try {
+      notify(this.#path, text);
+    } catch {
+      // a service manager that went away is no reason to stop serving
+    }
+  }
+}
