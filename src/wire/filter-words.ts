@@ -49,36 +49,29 @@ export const VALUES: Readonly<Record<string, number>> = {
   'icmp-maskreply': 18,
 };
 
-/** Ports that have a name here; /etc/services is not read. */
-export const SERVICES: Readonly<Record<string, number>> = {
-  ftp: 21,
-  ssh: 22,
-  telnet: 23,
-  smtp: 25,
-  domain: 53,
-  bootps: 67,
-  bootpc: 68,
-  tftp: 69,
-  http: 80,
-  kerberos: 88,
-  pop3: 110,
-  ntp: 123,
-  imap2: 143,
-  snmp: 161,
-  'snmp-trap': 162,
-  bgp: 179,
-  ldap: 389,
-  https: 443,
-  submission: 587,
-  ldaps: 636,
-  imaps: 993,
-  pop3s: 995,
-  openvpn: 1194,
-  nfs: 2049,
-  mysql: 3306,
-  postgresql: 5432,
-  sip: 5060,
-};
+export interface Service {
+  readonly port: number;
+  /** null: the name is one of TCP and of UDP. */
+  readonly proto: 'tcp' | 'udp' | null;
+}
+
+function services(proto: Service['proto'], text: string): [string, Service][] {
+  return text.split(' ').map((entry) => {
+    const [name = '', port] = entry.split(':');
+    return [name, { port: Number(port), proto }];
+  });
+}
+
+/** Ports that have a name here; /etc/services, whose usual entries these are, is not read. */
+export const SERVICES: Readonly<Record<string, Service>> = Object.fromEntries([
+  ...services('tcp', 'ftp-data:20 ftp:21 ssh:22 telnet:23 smtp:25 http:80 pop3:110 imap2:143 bgp:179 submission:587'),
+  ...services('tcp', 'imaps:993 pop3s:995 mysql:3306 postgresql:5432 http-alt:8080'),
+  ...services('udp', 'bootps:67 bootpc:68 tftp:69 ntp:123'),
+  ...services(
+    null,
+    'domain:53 kerberos:88 snmp:161 snmp-trap:162 ldap:389 https:443 ldaps:636 openvpn:1194 nfs:2049 sip:5060',
+  ),
+]);
 
 const SPACE = /\s+/y;
 const MAC = /[0-9a-fA-F]{1,2}(?:[:-][0-9a-fA-F]{1,2}){5}(?![0-9a-zA-Z:])/y;

@@ -101,7 +101,7 @@ const FILTERS = [
     'src 10.0.1.2',
     'dst 10.0.1.100',
   ],
-  ...['10.0.1.2', 'ip src 10.0.1.2', 'not host 10.0.1.2', 'host 10.0.1.2 or 10.0.2.11', 'host 10.0.1.2 and 10.0.2.11'],
+  ...['ip src 10.0.1.2', 'not host 10.0.1.2', 'host 10.0.1.2 or 10.0.2.11', 'host 10.0.1.2 and 10.0.2.11'],
   ...['host (10.0.1.2 or 10.0.2.11)', 'host 10.0.1.2 and not 10.0.2.11', 'dst 10.0.1.2 or 10.0.1.100 and tcp'],
   ...[
     'net 10.0.1.0/24',
@@ -111,7 +111,7 @@ const FILTERS = [
     'src net 192.168.0.0 mask 255.255.0.0',
     'dst net 10.0.1.96/27',
   ],
-  ...['ip net 10.0.2.0/24', 'not net 10.0.0.0/8', 'net 0.0.0.0/0', '10.0.0.0/8'],
+  ...['ip net 10.0.2.0/24', 'not net 10.0.0.0/8', 'net 0.0.0.0/0'],
   ...[
     'port 80',
     'src port 80',
@@ -198,13 +198,19 @@ const FILTERS = [
     'ip[2:2] / 2 = 30',
     'ip[2:2] % 7 = 3',
     'ip[8] ^ 64 = 0',
+    '7 % 4 * 2 = 7',
+    '2 * 7 % 4 = 6',
+    '7 ^ 2 | 4 = 1',
+    '6 ^ 3 + 1 = 2',
+    '1 | 6 << 1 = 13',
+    '8 / 4 / 2 = 1',
     'ip[8] | 1 = 65',
     '1 + 2 * 3 = 7',
     '8 - 4 - 2 = 2',
     '7 & 3 + 1 = 4',
   ],
   ...[
-    '2 | 4 & 1 = 0',
+    '2 | 4 & 1 = 2',
     '1 << 2 + 1 = 8',
     '-1 > 5',
     'ip[100] = 0',
@@ -274,6 +280,10 @@ const REFUSED = [
     'ether',
     'src',
     'tcp or 80',
+    '10.0.1.2',
+    '80',
+    'udp port http',
+    'src 10.0.0.0/8',
   ],
   ...[
     'port 80 or or 443',
@@ -324,7 +334,10 @@ describe('a filter expression', () => {
     for (const { name, file, medium, frames } of sets) {
       // On IP without a link header libpcap refuses what can only be in one; ours is then simply false.
       if (medium === 1 && /ether|arp|broadcast|^multicast/.test(text)) continue;
-      const out = execFileSync('tcpdump', ['-r', file, '-w', '-', '--', text], { stdio: ['ignore', 'pipe', 'pipe'] });
+      // -O: the optimiser of libpcap 1.10.3 moves tests about, which shows in frames that end within a header.
+      const out = execFileSync('tcpdump', ['-O', '-r', file, '-w', '-', '--', text], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
       const theirs = readCapture(out).frames.map((f) => f.seconds);
       const ours = frames.flatMap(({ bytes }, i) =>
         test(new DataView(bytes.buffer, bytes.byteOffset, bytes.length), 0, bytes.length, medium) ? [i] : [],

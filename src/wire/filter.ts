@@ -1,4 +1,6 @@
 /**
+ * (Over 400 lines: one grammar, which is read as a whole.)
+ *
  * Filter expressions in tcpdump's words (pcap-filter(7)), compiled to a predicate on frames.
  *
  *   src host 10.0.1.2 and tcp dst port 80 or 443        tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn        not arp
@@ -8,6 +10,28 @@
  * VLANs, protochain …) is an error, never ignored. On a medium without link headers `ether …` and `arp` match nothing.
  */
 import { formatIp4, netmask, parseIp4, parseMac } from './addr.ts';
+import {
+  accessor,
+  addressTest,
+  and,
+  type Direction,
+  ETHER_TYPES,
+  type Frame,
+  IP_PROTOCOLS,
+  isEtherType,
+  isIp,
+  isIp6Protocol,
+  isIpProtocol,
+  isProtocol,
+  type Load,
+  load,
+  macTest,
+  not,
+  or,
+  PROTOCOLS,
+  portTest,
+  type Test,
+} from './filter-frame.ts';
 import { readWords, SERVICES, VALUES, type Word } from './filter-words.ts';
 
 /**
@@ -26,20 +50,6 @@ export class FilterError extends Error {
   }
 }
 
-/** The frame under test; `isShort` once something beyond its end was asked for. */
-interface Frame {
-  m: DataView;
-  start: number;
-  end: number;
-  length: number;
-  isEthernet: boolean;
-  /** Start of the network header. */
-  net: number;
-  isShort: boolean;
-}
-type Test = (f: Frame) => boolean;
-type Load = (f: Frame) => number;
-
 /** A number computed from the frame; `guard` must hold before it may be asked (the protocol that it looks into). */
 interface Value {
   readonly load: Load;
@@ -48,7 +58,6 @@ interface Value {
   readonly constant: number | undefined;
 }
 
-type Direction = 'src' | 'dst' | 'src or dst' | 'src and dst';
 interface Qualifiers {
   readonly proto: string | null;
   readonly direction: Direction | null;
@@ -56,163 +65,24 @@ interface Qualifiers {
   readonly type: 'host' | 'net' | 'port' | 'portrange' | 'proto' | null;
 }
 
-const ETHER_IP = 0x0800;
-const ETHER_ARP = 0x0806;
-const ETHER_RARP = 0x8035;
-const ETHER_IP6 = 0x86dd;
-const FRAGMENT = 44;
-
-/** Numbers of protocols that may stand behind IP. */
-const IP_PROTOCOLS: Readonly<Record<string, number>> = {
-  icmp: 1,
-  igmp: 2,
-  tcp: 6,
-  udp: 17,
-  esp: 50,
-  ah: 51,
-  icmp6: 58,
-  pim: 103,
-  vrrp: 112,
-  sctp: 132,
-};
-const ETHER_TYPES: Readonly<Record<string, number>> = {
-  ip: ETHER_IP,
-  arp: ETHER_ARP,
-  rarp: ETHER_RARP,
-  ip6: ETHER_IP6,
-};
-const PROTOCOLS = ['ether', 'link', ...Object.keys(ETHER_TYPES), ...Object.keys(IP_PROTOCOLS)];
-
-// ---- reading the frame ------------------------------------------------------------------------------------------------
-
-function load(f: Frame, at: number, size: number): number {
-  if (at < f.start || at + size > f.end) {
-    f.isShort = true;
-    return 0;
-  }
-  if (size === 1) return f.m.getUint8(at);
-  return size === 2 ? f.m.getUint16(at) : f.m.getUint32(at);
-}
-
-function isEtherType(type: number): Test {
-  return (f) => {
-    if (f.isEthernet) return load(f, f.start + 12, 2) === type;
-    if (type !== ETHER_IP && type !== ETHER_IP6) return false;
-    return load(f, f.start, 1) >> 4 === (type === ETHER_IP ? 4 : 6);
-  };
-}
-
-const isIp = isEtherType(ETHER_IP);
-const isIp6 = isEtherType(ETHER_IP6);
-const isFirstPart: Test = (f) => (load(f, f.net + 6, 2) & 0x1fff) === 0;
-
-function and(a: Test, b: Test): Test {
-  return (f) => a(f) && !f.isShort && b(f);
-}
-function or(a: Test, b: Test): Test {
-  return (f) => a(f) || (!f.isShort && b(f));
-}
-function not(a: Test): Test {
-  return (f) => !a(f);
-}
-function equals(offset: number, size: number, value: number): Test {
-  return (f) => load(f, f.net + offset, size) === value;
-}
-function masked(offset: number, mask: number, value: number): Test {
-  return (f) => (load(f, f.net + offset, 4) & mask) === value;
-}
-function either(direction: Direction | null, src: Test, dst: Test): Test {
-  if (direction === 'src') return src;
-  if (direction === 'dst') return dst;
-  return direction === 'src and dst' ? and(src, dst) : or(src, dst);
-}
-
-function isIpProtocol(number: number): Test {
-  return and(isIp, equals(9, 1, number));
-}
-/** Also behind a fragment header, as libpcap looks. */
-function isIp6Protocol(number: number): Test {
-  return and(isIp6, or(and(equals(6, 1, FRAGMENT), equals(40, 1, number)), equals(6, 1, number)));
-}
-function isProtocol(name: string): Test {
-  const type = ETHER_TYPES[name];
-  if (type !== undefined) return isEtherType(type);
-  const number = IP_PROTOCOLS[name]!;
-  if (name === 'icmp' || name === 'igmp') return isIpProtocol(number);
-  if (name === 'icmp6') return isIp6Protocol(number);
-  return or(isIpProtocol(number), isIp6Protocol(number));
-}
-
-/** The transport header of an IPv4 packet. */
-function transport(f: Frame): number {
-  return f.net + ((load(f, f.net, 1) & 15) << 2);
-}
-
-function portTest(proto: string | null, direction: Direction | null, low: number, high: number): Test {
-  const within = (f: Frame, at: number): boolean => {
-    const port = load(f, at, 2);
-    return port >= low && port <= high;
-  };
-  const names = proto === null ? ['tcp', 'udp', 'sctp'] : [proto];
-  const ofProtocol = names.map((name) => {
-    const number = IP_PROTOCOLS[name]!;
-    const ip4 = either(
-      direction,
-      (f) => within(f, transport(f)),
-      (f) => within(f, transport(f) + 2),
-    );
-    const ip6 = either(
-      direction,
-      (f) => within(f, f.net + 40),
-      (f) => within(f, f.net + 42),
-    );
-    return or(and(isIp, and(and(equals(9, 1, number), isFirstPart), ip4)), and(isIp6, and(equals(6, 1, number), ip6)));
-  });
-  return ofProtocol.reduce(or);
-}
-
-function addressTest(proto: string | null, direction: Direction | null, ip: number, mask: number): Test {
-  const inIp = and(isIp, either(direction, masked(12, mask, ip), masked(16, mask, ip)));
-  if (proto === 'ip') return inIp;
-  const inArp = either(direction, masked(14, mask, ip), masked(24, mask, ip));
-  if (proto === 'arp' || proto === 'rarp') return and(isProtocol(proto), inArp);
-  return or(or(inIp, and(isProtocol('arp'), inArp)), and(isProtocol('rarp'), inArp));
-}
-
-function macTest(direction: Direction | null, hi: number, lo: number): Test {
-  const at = (offset: number): Test => {
-    return (f) =>
-      f.isEthernet && load(f, f.start + offset, 2) === hi && (load(f, f.start + offset + 2, 4) | 0) === (lo | 0);
-  };
-  return either(direction, at(6), at(0));
-}
-
-/** `proto[offset:size]`: what must hold first, and where offset 0 lies; undefined for what has no bytes to index. */
-function accessor(proto: string): { guard: Test | null; base: Load } | undefined {
-  if (proto === 'ether' || proto === 'link') return { guard: (f) => f.isEthernet, base: (f) => f.start };
-  if (proto in ETHER_TYPES) return { guard: isProtocol(proto), base: (f) => f.net };
-  if (proto === 'icmp6') return { guard: isIp6Protocol(IP_PROTOCOLS.icmp6!), base: (f) => f.net + 40 };
-  const number = IP_PROTOCOLS[proto];
-  return number === undefined
-    ? undefined
-    : { guard: and(isIp, and(equals(9, 1, number), isFirstPart)), base: transport };
-}
-
 // ---- parsing ------------------------------------------------------------------------------------------------------------
 
 const RELATIONS = ['=', '==', '!=', '<', '>', '<=', '>='];
-/** Binding strength of the operators of arithmetic, as in libpcap's grammar.y. */
+/**
+ * Binding strength of the operators of arithmetic, as libpcap has it. Its grammar.y gives `%` and `^` none, which makes them take whatever
+ * stands on their right first: `7 % 4 * 2` is 7 % 8.
+ */
 const STRENGTH: Readonly<Record<string, number>> = {
   '|': 1,
-  '&': 1,
-  '^': 1,
-  '<<': 2,
-  '>>': 2,
-  '+': 3,
-  '-': 3,
-  '*': 4,
-  '/': 4,
-  '%': 4,
+  '&': 2,
+  '<<': 3,
+  '>>': 3,
+  '+': 4,
+  '-': 4,
+  '*': 5,
+  '/': 5,
+  '%': Number.POSITIVE_INFINITY,
+  '^': Number.POSITIVE_INFINITY,
 };
 
 class Parser {
@@ -221,7 +91,7 @@ class Parser {
   /** Where the reading got stuck farthest to the right, for the message. */
   #farthest = 0;
   /** Qualifiers that a bare value takes; null when there are none to take. */
-  #inherited: Qualifiers | null = { proto: null, direction: null, type: null };
+  #inherited: Qualifiers | null = null;
 
   constructor(text: string) {
     const words = readWords(text);
@@ -298,7 +168,7 @@ class Parser {
       const strength = STRENGTH[operator];
       if (strength === undefined || strength <= weakest) return left;
       this.#take(operator);
-      const right = this.#arithmetic(strength);
+      const right = this.#arithmetic(strength === Number.POSITIVE_INFINITY ? 0 : strength);
       if (right === undefined) return undefined;
       if ((operator === '/' || operator === '%') && right.constant === 0) throw this.#stuck('division by zero');
       left = combine(operator, left, right);
@@ -476,10 +346,7 @@ class Parser {
     const ip = parseIp4(text);
     if (ip === undefined) throw this.#stuck('not an IPv4 address (names are not resolved here)');
     this.#at++;
-    if (q.type === null && this.#peek() === '/') {
-      this.#at--;
-      return this.#net(q);
-    }
+    if (this.#peek() === '/') throw this.#stuck("a prefix length needs 'net'");
     return addressTest(q.proto, q.direction, ip, -1);
   }
 
@@ -522,13 +389,23 @@ class Parser {
     const text = this.#peek()!;
     // With portrange a single port is a range of one.
     const ends = isRange ? text.split('-') : [text];
-    const ports = ends.map((end) => SERVICES[end] ?? (/^[0-9]{1,5}$/.test(end) ? Number(end) : undefined));
+    let proto = q.proto;
+    const ports = ends.map((end) => {
+      const service = SERVICES[end];
+      if (service === undefined) return /^[0-9]{1,5}$/.test(end) ? Number(end) : undefined;
+      // A name that only one protocol has means that protocol.
+      if (service.proto !== null) {
+        if (proto !== null && proto !== service.proto) throw this.#stuck(`not a port of ${proto}`);
+        proto = service.proto;
+      }
+      return service.port;
+    });
     const [low, high = low] = ports;
     if (low === undefined || high === undefined || low > 65535 || high > 65535 || ports.length > 2) {
       throw this.#stuck(isRange ? 'not a range of ports' : 'not a port');
     }
     this.#at++;
-    return portTest(q.proto, q.direction, Math.min(low, high), Math.max(low, high));
+    return portTest(proto, q.direction, Math.min(low, high), Math.max(low, high));
   }
 
   /** `ip proto 6`, `proto \tcp`, `ether proto 0x0806`. */
