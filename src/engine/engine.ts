@@ -1,0 +1,146 @@
+/**
+ * The engine: one turn is a *breath*: receive a burst from each device, run each packet to completion, transmit.   @hot
+ *
+ * This is the composition root, the only place that knows everyone: it makes the pool, the flow table, the hooks, the host (`ip`) and the director,
+ * registers the director's functions, and moves packets between devices and the host. It reads the clock once per breath and hands the value down.
+ */
+import type { Clock } from '../base/clock.ts';
+import type { Rng } from '../base/rng.ts';
+import type { Device } from '../device/device.ts';
+import { Director } from '../director/director.ts';
+import { SYSCTL_PREFIX } from '../director/sysctl.ts';
+import { FlowTable } from '../flow/flow-table.ts';
+import { Hooks } from '../hooks/hooks.ts';
+import { IpControl } from '../ip/control.ts';
+import { receive, tick } from '../ip/receive.ts';
+import { IpStack } from '../ip/stack.ts';
+import type { Interface } from '../link/interface.ts';
+import { flush } from '../link/link.ts';
+import type { IpCommand, IpErrno } from '../model/ip.ts';
+import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import { Burst } from '../packet/burst.ts';
+import { PacketPool } from '../packet/pool.ts';
+
+export interface EngineOptions {
+  readonly clock: Clock;
+  readonly rng: Rng;
+  /** Director connections at most; each takes two flow rows. */
+  readonly maxConnections: number;
+  /** Packets alive at once: bursts under way, packets armed for receive, waiting for ARP, or in a queue. */
+  readonly maxPackets: number;
+}
+
+export class Engine {
+  readonly pool: PacketPool;
+  readonly flows: FlowTable;
+  readonly hooks = new Hooks();
+  readonly stack: IpStack;
+  /** Addresses, routes, neighbours, links and net.ipv4 sysctls. */
+  readonly ip: IpControl;
+  readonly director: Director;
+  /** By Drop; the devices count into it too. */
+  readonly drops: Float64Array;
+  /** Grows when a device came or went: the poll set must be made anew. */
+  generation = 0;
+  breaths = 0;
+  readonly #clock: Clock;
+  readonly #burst = new Burst();
+
+  constructor(options: EngineOptions) {
+    const { clock, rng, maxConnections, maxPackets } = options;
+    const now = clock.now();
+    this.#clock = clock;
+    this.pool = new PacketPool(maxPackets);
+    this.flows = new FlowTable(2 * maxConnections, rng.next());
+    this.stack = new IpStack(this.pool, this.hooks, rng);
+    this.stack.now = now;
+    this.ip = new IpControl(this.stack);
+    this.drops = this.stack.drops;
+    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, maxConnections });
+    this.hooks.register(this.director.hooks());
+  }
+
+  /** One turn. Answers how many packets came in; 0 means that nobody had anything for us. */
+  breathe(): number {
+    this.breaths++;
+    const stack = this.stack;
+    const now = this.#clock.now();
+    if (now !== stack.now) {
+      stack.now = now;
+      this.director.advance(now);
+      tick(stack);
+    }
+    const interfaces = stack.link.interfaces;
+    let received = 0;
+    for (let i = 1; i < interfaces.length; i++) {
+      const ifc = interfaces[i]!;
+      if (ifc !== null && ifc.device !== null) received += this.#drain(ifc, ifc.device);
+    }
+    flush(stack.link);
+    return received;
+  }
+
+  #drain(ifc: Interface, device: Device): number {
+    const burst = this.#burst;
+    const n = device.receive(burst);
+    const packets = burst.packets;
+    for (let i = 0; i < n; i++) {
+      const p = packets[i]!;
+      packets[i] = null;
+      receive(this.stack, ifc, p);
+    }
+    burst.clear();
+    return n;
+  }
+
+  // cold: devices come and go
+  /** @param peer the kernel's side of the host port, int32; 0 for none */
+  addDevice(
+    device: Device,
+    options: { readonly isHost?: boolean; readonly peer?: number } = {},
+  ): Interface {
+    this.generation++;
+    return this.ip.addInterface(device, options);
+  }
+
+  /** False when there is no such device. */
+  removeDevice(name: string): boolean {
+    const ifc = this.stack.link.findInterface(name);
+    if (ifc === undefined || ifc.device === null) return false;
+    this.ip.removeInterface(ifc.id);
+    ifc.device.close();
+    this.generation++;
+    return true;
+  }
+
+  /** Run commands in order, each on its own; null for one that worked. */
+  executeIp(commands: readonly IpCommand[]): (IpErrno | null)[] {
+    return commands.map((command) => this.ip.run(command));
+  }
+
+  executeIpvs(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
+    return this.director.execute(commands);
+  }
+
+  /** Value of a sysctl as procps prints it; undefined when there is no such key. */
+  getSysctl(key: string): string | undefined {
+    return key.startsWith(SYSCTL_PREFIX) ? this.director.sysctls.get(key) : this.ip.sysctls.get(key);
+  }
+
+  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | null {
+    return key.startsWith(SYSCTL_PREFIX) ? this.director.sysctls.set(key, value) : this.ip.sysctls.set(key, value);
+  }
+
+  listSysctls(): (readonly [string, string])[] {
+    return [...this.ip.sysctls.list(), ...this.director.sysctls.list()];
+  }
+
+  /** Descriptors to sleep on. */
+  pollFds(): number[] {
+    return this.stack.link.interfaces.flatMap((ifc) => (ifc?.device && ifc.device.fd >= 0 ? [ifc.device.fd] : []));
+  }
+
+  close(): void {
+    for (const ifc of this.stack.link.interfaces) ifc?.device?.close();
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * What the worker does when the main thread asks: one function per request of messages.ts. Runs between two breaths, never per packet.
+ */
+import { type ManualClock, seconds } from '../base/clock.ts';
+import { KernelDevice } from '../device/kernel-device.ts';
+import type { Arena } from '../device/native.ts';
+import { HOOK_NAMES } from '../hooks/hooks.ts';
+import { Drop, dropText } from '../packet/drop.ts';
+import { mac, parsePrefix } from '../wire/addr.ts';
+import type { Captures } from './capture.ts';
+import type { Engine } from './engine.ts';
+import type {
+  DeviceSpec,
+  EngineRequestName,
+  EngineRequests,
+  HookRow,
+  RequestMessage,
+  WorkerMessage,
+} from './messages.ts';
+
+export interface RequestContext {
+  readonly engine: Engine;
+  readonly captures: Captures;
+  /** The clock of test mode, else null. */
+  readonly manual: ManualClock | null;
+  readonly arena: Arena;
+  readonly post: (message: WorkerMessage) => void;
+  isStopping: boolean;
+}
+
+type Handlers = {
+  [N in EngineRequestName]: (c: RequestContext, args: EngineRequests[N]['args']) => EngineRequests[N]['result'];
+};
+
+const handlers: Handlers = {
+  ping: ({ engine }) => ({ breaths: engine.breaths }),
+  'add-device': addDevice,
+  'del-device': ({ engine }, { name }) => {
+    engine.removeDevice(name);
+    return null;
+  },
+  ip: ({ engine }, { commands }) => engine.executeIp(commands),
+  'list-addresses': ({ engine }) => engine.ip.listAddresses(),
+  'list-routes': ({ engine }) => engine.ip.listRoutes(),
+  'list-neighbours': ({ engine }) => engine.ip.listNeighbours(),
+  'list-links': ({ engine }) => engine.ip.listLinks(),
+  'list-hooks': hookRows,
+  'list-drops': ({ engine }) =>
+    (Object.keys(Drop) as (keyof typeof Drop)[])
+      .filter((name) => name !== 'None')
+      .map((name) => ({ name, count: engine.drops[Drop[name]]!, text: dropText[name] })),
+  'get-sysctl': ({ engine }, { key }) => engine.getSysctl(key),
+  'set-sysctl': ({ engine }, { key, value }) => engine.setSysctl(key, value),
+  'list-sysctls': ({ engine }) => engine.listSysctls(),
+  ipvs: ({ engine }, { commands }) => engine.executeIpvs(commands),
+  'ipvs-counts': ({ engine }) => ({
+    services: engine.director.services.count,
+    servers: engine.director.dests.count,
+    connections: engine.director.conns.count,
+  }),
+  'ipvs-info': ({ engine }) => engine.director.info(),
+  'list-services': ({ engine }, { key, cursor, limit }) => engine.director.listServices(cursor, limit, key),
+  'list-connections': ({ engine }, { cursor, limit }) => engine.director.listConnections(cursor, limit),
+  'start-capture': ({ captures }, spec) => captures.start(spec.captureId, spec),
+  'stop-capture': ({ captures }, { captureId }) => {
+    captures.stop(captureId);
+    return null;
+  },
+  'advance-clock': advanceClock,
+  shutdown: (context) => {
+    context.isStopping = true;
+    return null;
+  },
+};
+
+/** Answer one request. @throws what the handler throws: the caller reports it as a failed request */
+export function answer(context: RequestContext, request: RequestMessage): unknown {
+  const handler = handlers[request.name] as (c: RequestContext, args: unknown) => unknown;
+  return handler(context, request.args);
+}
+
+function addDevice({ engine, arena, post }: RequestContext, spec: DeviceSpec): null {
+  const { hi, lo } = mac(spec.mac);
+  const device = new KernelDevice({
+    name: spec.name,
+    kind: spec.kind,
+    fd: spec.fd,
+    pool: engine.pool,
+    arena,
+    mtu: spec.mtu,
+    macHi: hi,
+    macLo: lo,
+    offload: spec.offload,
+    drops: engine.drops,
+    onFault: (failed, errno) => {
+      engine.generation++;
+      const message = failed.isGone ? 'the device is gone' : 'the device fails';
+      post({ type: 'log', level: 'warn', message, fields: { device: failed.name, errno } });
+    },
+  });
+  engine.addDevice(device, { isHost: spec.isHost, peer: spec.peer === undefined ? 0 : (parsePrefix(spec.peer)?.ip ?? 0) });
+  return null;
+}
+
+function hookRows({ engine }: RequestContext): HookRow[] {
+  return engine.hooks.chains.flatMap((chain) =>
+    chain.ops.map(({ priority, name, why }) => ({ hook: HOOK_NAMES[chain.hook], priority, name, why })),
+  );
+}
+
+/** Test mode: time passes in small steps with a breath after each, so that timers fire in their order. */
+function advanceClock({ engine, manual }: RequestContext, args: { readonly seconds: number }): null {
+  if (manual === null) throw new Error('the clock is turned by hand only in test mode');
+  const end = seconds(args.seconds);
+  for (let done = 0; done < end; ) {
+    const step = Math.min(25, end - done);
+    manual.advance(step);
+    engine.breathe();
+    done += step;
+  }
+  return null;
+}

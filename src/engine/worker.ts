@@ -1,0 +1,100 @@
+/**
+ * The data worker: a thread that breathes until it is told to stop.   @hot
+ *
+ *   messages? ─► breath ─► packets moved?  yes ─► again
+ *       ▲                       │ no, `spin` times in a row
+ *       └────── poll(devices, eventfd, 100 ms) ◄┘
+ *
+ * It never returns to its event loop while it runs: messages are taken synchronously between two breaths (receiveMessageOnPort), when the main thread has
+ * raised `signal`, and the eventfd ends a sleep. A breath that throws is our bug: it is reported with its stack and ends the daemon, which systemd restarts.
+ */
+import { randomInt } from 'node:crypto';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { type Clock, ManualClock, systemClock } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import * as native from '../device/native.ts';
+import { Captures } from './capture.ts';
+import { Engine } from './engine.ts';
+import type { RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
+import { answer, type RequestContext } from './requests.ts';
+
+/** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
+const MAX_SLEEP_MS = 100;
+
+const data = workerData as WorkerData;
+const port = parentPort!;
+const signal = new Int32Array(data.signal);
+
+function post(message: WorkerMessage): void {
+  port.postMessage(message);
+}
+
+function run(): void {
+  const manual = data.testClock ? new ManualClock(systemClock.now()) : null;
+  const clock: Clock = manual ?? systemClock;
+  const engine = new Engine({
+    clock,
+    rng: new SeededRng(randomInt(1, 2 ** 31)),
+    maxConnections: data.maxConnections,
+    maxPackets: data.maxPackets,
+  });
+  const context: RequestContext = {
+    engine,
+    captures: new Captures(engine, (records) => post({ type: 'captured', records })),
+    manual,
+    arena: native.registerArena(engine.pool.arena),
+    post,
+    isStopping: false,
+  };
+  let pollset = native.createPollset([data.eventfd]);
+  let generation = engine.generation;
+  let idle = 0;
+  post({ type: 'ready' });
+  while (!context.isStopping) {
+    if (signal[0] !== 0) {
+      takeMessages(context);
+      if (generation !== engine.generation) {
+        generation = engine.generation;
+        pollset = native.createPollset([data.eventfd, ...engine.pollFds()]);
+      }
+    }
+    if (engine.breathe() > 0) {
+      idle = 0;
+      continue;
+    }
+    if (++idle < data.spin) continue;
+    if (generation !== engine.generation) {
+      // A device died under us: its descriptor must leave the set, or poll would never sleep again.
+      generation = engine.generation;
+      pollset = native.createPollset([data.eventfd, ...engine.pollFds()]);
+    }
+    native.poll(pollset, MAX_SLEEP_MS);
+    idle = 0;
+  }
+  engine.close();
+}
+
+// cold: messages
+function takeMessages(context: RequestContext): void {
+  Atomics.store(signal, 0, 0);
+  native.eventfdDrain(data.eventfd);
+  for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
+    const request = got.message as RequestMessage;
+    try {
+      post({ type: 'reply', id: request.id, result: answer(context, request) });
+    } catch (error) {
+      post({ type: 'failed', id: request.id, message: error instanceof Error ? error.message : String(error) });
+    }
+  }
+}
+
+try {
+  run();
+} catch (error) {
+  post({
+    type: 'log',
+    level: 'error',
+    message: `data worker: ${error instanceof Error ? error.stack : String(error)}`,
+  });
+  throw error;
+}
