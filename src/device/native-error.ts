@@ -1,7 +1,13 @@
 /** What the addon's control calls throw, and the sentence that tells an operator what to do about it. */
 import { constants } from 'node:os';
 
-const NAMES = new Map<number, string>();
+/** Those that a device can answer and node does not know (Linux's numbers, asm-generic/errno.h). */
+const NAMES = new Map<number, string>([
+  [77, 'EBADFD'],
+  [64, 'ENONET'],
+  [108, 'ESHUTDOWN'],
+  [112, 'EHOSTDOWN'],
+]);
 for (const [name, number] of Object.entries(constants.errno)) if (!NAMES.has(number)) NAMES.set(number, name);
 
 /** 1 → 'EPERM'; takes -errno as well, as the data calls return it. An unknown one becomes 'errno 123'. */

@@ -177,7 +177,7 @@ export function setPersist(fd: number, persist: boolean): void {
   control((addon) => addon.setPersist(fd, persist));
 }
 
-/** Takes one queue of a multi-queue device out of service, or back in: a detached one receives nothing and sends nothing. */
+/** Takes one queue of a multi-queue device out of service, or back in: a detached one receives nothing; it can still send. */
 export function setQueue(fd: number, attach: boolean): void {
   control((addon) => addon.setQueue(fd, attach));
 }
