@@ -156,17 +156,39 @@ export function hostPort(at: ServerKey, protocol: string, naming: Naming): strin
   return (isIp6(at.address) ? `[${host}]:${port}` : `${host}:${port}`).slice(0, NAME_MAX);
 }
 
-/** By mark, family, protocol, address, port, as far as differences of 32-bit ints go: the classic tool compares by subtracting. */
+/** By mark, family, protocol, address, port. */
 export function sortServices(rows: readonly ServiceRow[]): readonly ServiceRow[] {
   const keyed = rows.map((row) => ({ row, order: serviceOrder(row) }));
-  return keyed.sort((a, b) => compareOrders(a.order, b.order)).map(({ row }) => row);
+  return mergeSort(keyed, (a, b) => compareOrders(a.order, b.order)).map(({ row }) => row);
 }
 
+/** By address and port. */
 export function sortServers(rows: readonly ServerRow[]): readonly ServerRow[] {
   if (rows.length < 2) return rows;
   const keyed = rows.map((row) => ({ row, isIp6: isIp6(row.key.address), words: words(row.key.address) }));
-  keyed.sort((a, b) => compareOrders(serverOrder(a, a.isIp6), serverOrder(b, a.isIp6)));
-  return keyed.map(({ row }) => row);
+  const compare = (a: (typeof keyed)[0], b: (typeof keyed)[0]) =>
+    compareOrders(serverOrder(a, a.isIp6), serverOrder(b, a.isIp6));
+  return mergeSort(keyed, compare).map(({ row }) => row);
+}
+
+/**
+ * Halves, the first the smaller, merged: as glibc's qsort did it when the classic tool was built. It matters because the classic comparison subtracts
+ * 32-bit ints: between addresses more than 2³¹ apart it is no order, and what comes out depends on who is compared with whom.
+ */
+function mergeSort<T>(items: readonly T[], compare: (a: T, b: T) => number): readonly T[] {
+  if (items.length < 2) return items;
+  const middle = items.length >> 1;
+  const low = mergeSort(items.slice(0, middle), compare);
+  const high = mergeSort(items.slice(middle), compare);
+  const merged: T[] = [];
+  let i = 0;
+  let j = 0;
+  while (i < low.length && j < high.length) {
+    merged.push(compare(low[i]!, high[j]!) <= 0 ? low[i++]! : high[j++]!);
+  }
+  while (i < low.length) merged.push(low[i++]!);
+  while (j < high.length) merged.push(high[j++]!);
+  return merged;
 }
 
 /** What is compared is chosen by the left one's family alone. */

@@ -28,7 +28,7 @@ export class Names implements NameSource {
   #services: Services | undefined;
 
   hostAddress(host: string): string | undefined {
-    if (host === '' || host.includes(':') || /^[0-9.]*[0-9]$/.test(host)) return undefined;
+    if (!/^[\w.-]+$/.test(host) || /^[0-9.]*[0-9]$/.test(host)) return undefined; // the resolver would not ask anybody
     if (!this.#addresses.has(host)) throw new LookupNeeded(host);
     return this.#addresses.get(host);
   }

@@ -110,12 +110,12 @@ class Tool {
       return results.map((errno, i) => (errno === null ? null : errnoMessage(names[i]!, errno as IpvsErrno)));
     } catch (error) {
       if (!(error instanceof ApiError) || error.code !== 'bad-request') throw error;
-      if (commands.length === 1) return [errnoMessage(names[0]!, 'EINVAL')];
+      if (commands.length === 1) return [errnoMessage(names[0]!, holdsIp6(commands[0]!) ? 'EAFNOSUPPORT' : 'EINVAL')];
     }
-    // One of the chunk is beyond what the daemon understands, so it took none: one by one the others work.
-    const messages: (string | null)[] = [];
-    for (const [i, command] of commands.entries()) messages.push(...(await this.#apply([command], [names[i]!])));
-    return messages;
+    // One of the chunk is beyond what the daemon understands, so it took none: halved until that one stands alone, the others work.
+    const half = commands.length >> 1;
+    const first = await this.#apply(commands.slice(0, half), names.slice(0, half));
+    return [...first, ...(await this.#apply(commands.slice(half), names.slice(half)))];
   }
 
   async #listServices(key: ServiceKey | undefined, form: ListForm): Promise<number> {
@@ -192,6 +192,19 @@ class Tool {
     }
     this.#context.out(text);
   }
+}
+
+function holdsIp6(command: IpvsCommand): boolean {
+  const addresses: string[] = [];
+  if ('service' in command && command.service !== undefined) {
+    const key = 'key' in command.service ? command.service.key : command.service;
+    if (key.kind === 'address') addresses.push(key.address);
+    else if (key.family === 6) return true;
+  }
+  if ('server' in command) {
+    addresses.push('key' in command.server ? command.server.key.address : command.server.address);
+  }
+  return addresses.some((address) => address.includes(':'));
 }
 
 function addressOf(at: { readonly address: string }): string {

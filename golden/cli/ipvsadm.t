@@ -1,0 +1,144 @@
+# ipvsadm: arguments ; what they mean, as ipvsadm -S would write it, or the message ; OK | FAIL exit status
+# Recorded from ipvsadm 1.31 on kernel 6.1, or asked of its parser.
+
+-A -t 10.0.1.100:80 ; -A -t 10.0.1.100:80 -s wlc ; OK
+-A -t 10.0.1.100:80 -s rr ; = ; OK
+-A -t 10.0.1.101:80 -s '' ; -A -t 10.0.1.101:80 -s wlc ; OK
+-A -t=10.0.1.101:80 ; -A -t 10.0.1.101:80 -s wlc ; OK
+-At 10.0.1.101:80 ; -A -t 10.0.1.101:80 -s wlc ; OK
+--add-service --tcp-service 10.0.1.100:80 --scheduler wrr ; -A -t 10.0.1.100:80 -s wrr ; OK
+--add-service --udp-service=10.0.1.100:53 --ops ; -A -u 10.0.1.100:53 -s wlc -o ; OK
+-A --sctp-service 10.0.1.100:80 -s rr ; = ; OK
+-A -f 5 -s sh -b sh-port ; = ; OK
+-A -f 4294967295 ; -A -f 4294967295 -s wlc ; OK
+-A -f 3 -s rr -o ; = ; OK
+-A -f 1 -6 -s rr ; = ; OK
+-A -t 10.0.1.100:80 -p ; -A -t 10.0.1.100:80 -s wlc -p 360 ; OK
+-A -t 10.0.1.100:80 -p -s rr ; -A -t 10.0.1.100:80 -s rr -p 360 ; OK
+-A -t 10.0.1.100:80 -p60 -s rr ; -A -t 10.0.1.100:80 -s rr -p 60 ; OK
+-A -t 10.0.1.100:80 -s wrr -p 120 -M 255.255.255.0 ; = ; OK
+-A -t 10.0.1.102:81 -s rr -p 60 -M 24 ; -A -t 10.0.1.102:81 -s rr -p 60 -M 0.0.0.24 ; OK
+-A -t 10.0.1.102:83 -s rr -p 60 -M 255.255.255.255 ; -A -t 10.0.1.102:83 -s rr -p 60 ; OK
+-A -p -t 10.0.1.100 ; -A -t 10.0.1.100:0 -s wlc -p 360 ; OK
+-A -u 10.0.1.100:5060 -s rr -p 60 --pe sip ; = ; OK
+-A -t 10.0.1.100:88 -b sh-port -s sh ; -A -t 10.0.1.100:88 -s sh -b sh-port ; OK
+-A -t 10.0.1.100:85 -s sh -b flag-1,flag-2,flag-3 ; -A -t 10.0.1.100:85 -s sh -b sh-fallback,sh-port ; OK
+-A -t 10.0.1.100:89 -s wrr -b flag-2 ; = ; OK
+-A -t 10.0.1.100:86 -s sh -b '' ; -A -t 10.0.1.100:86 -s sh ; OK
+-A -t [fd00:1::100]:80 -s rr ; = ; OK
+-A -t [FD00:1:0:0::100]:80 -s rr ; -A -t [fd00:1::100]:80 -s rr ; OK
+-A -t [::ffff:10.0.0.1]:80 -s rr ; = ; OK
+-A -t [fd00:1::100]:81 -s rr -p 60 -M 64 ; = ; OK
+-A -t [1.2.3.4:90]:80 ; -A -t 1.2.3.4:90 -s wlc ; OK
+-A -t 80:80 ; -A -t 0.0.0.80:80 -s wlc ; OK
+-A -t 10.1:53 ; -A -t 10.0.0.1:53 -s wlc ; OK
+-A -t 010.1:080 ; -A -t 8.0.0.1:80 -s wlc ; OK
+-A -t 0x7f000001:80 ; -A -t 127.0.0.1:80 -s wlc ; OK
+-A -t 10.0.1.100:http ; -A -t 10.0.1.100:80 -s wlc ; OK
+-A -t 10.0.1.100:+80 ; -A -t 10.0.1.100:80 -s wlc ; OK
+
+-a -t 10.0.1.100:80 -r 10.0.2.11 -m ; -a -t 10.0.1.100:80 -r 10.0.2.11:80 -m -w 1 ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.11:8080 -m -w 3 -x 10 -y 5 ; -a -t 10.0.1.100:80 -r 10.0.2.11:8080 -m -w 3 -x 10 -y 5 ; OK
+-at 10.0.1.101:80 -r 10.0.2.11 -mw3 ; -a -t 10.0.1.101:80 -r 10.0.2.11:80 -m -w 3 ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.12:8080 ; -a -t 10.0.1.100:80 -r 10.0.2.12:80 -g -w 1 ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.13:8080 -i ; -a -t 10.0.1.100:80 -r 10.0.2.13:80 -i -w 1 --tun-type ipip ; OK
+-a -f 5 -r 10.0.2.12:8080 -g ; -a -f 5 -r 10.0.2.12:8080 -g -w 1 ; OK
+-a -f 5 -r 10.0.2.12 -m -w 2 ; -a -f 5 -r 10.0.2.12:0 -m -w 2 ; OK
+-a -r 10.0.2.11 -t 10.0.1.100:80 -m ; -a -t 10.0.1.100:80 -r 10.0.2.11:0 -m -w 1 ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.13 -w 2147483647 ; -a -t 10.0.1.100:80 -r 10.0.2.13:80 -g -w 2147483647 ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.11 -i --tun-type gue --tun-port 6080 ; -a -t 10.0.1.100:80 -r 10.0.2.11:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum ; OK
+-a -t 10.0.1.100:80 -r 10.0.2.12 -i --tun-type gre --tun-csum ; -a -t 10.0.1.100:80 -r 10.0.2.12:80 -i -w 1 --tun-type gre --tun-csum ; OK
+-a -t [fd00:1::100]:80 -r fd00:2::11 -m ; -a -t [fd00:1::100]:80 -r [fd00:2::11]:80 -m -w 1 ; OK
+-a -t [fd00:1::100]:80 -r 10.0.2.11 -i ; -a -t [fd00:1::100]:80 -r 10.0.2.11:80 -i -w 1 --tun-type ipip ; OK
+-d -t 10.0.1.100:80 -r 10.0.2.11:8080 ; = ; OK
+-D -u 10.0.1.100:53 ; = ; OK
+-C ; = ; OK
+-Z ; = ; OK
+-Z -t 10.0.1.100:80 ; = ; OK
+--set 20 5 3 ; = ; OK
+--set 1 2 -- 3 ; --set 1 2 3 ; OK
+
+-A -t 10.0.1.100:99999 ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t 10.0.1.100:-1 ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t 10.0.1.100:abc ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t 10.0.1.100: ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t :80 ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t 10.0.1.300:80 ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t 80 ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t "10.0.1.100:89" ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t [fd00:1::100] -s rr ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t [fd00:1::100:80 -s rr ; illegal virtual server address[:port] specified ; FAIL 2
+-A -t fd00:1::100:80 -s rr ; Zero port specified for non-persistent service ; FAIL 2
+-A -t [1.2.3.4]:80 ; Zero port specified for non-persistent service ; FAIL 2
+-A ; You need to supply the 'service-address' option for the 'add-service' command ; FAIL 2
+-A -s rr ; You need to supply the 'service-address' option for the 'add-service' command ; FAIL 2
+-A -t ; -t: missing argument ; FAIL 255
+-A -t 10.0.1.101:80 -s ; -s: missing argument ; FAIL 255
+-A -t 10.0.1.100:80 -u 10.0.1.100:80 ; multiple 'service-address' options specified ; FAIL 2
+-A -f 1 -t 10.0.1.100:80 ; multiple 'service-address' options specified ; FAIL 2
+-A -t 10.0.1.101:80 -r 10.0.2.11 ; Illegal 'real-server' option with the 'add-service' command ; FAIL 2
+-A -t 10.0.1.101:80 -m ; Illegal 'forwarding-method' option with the 'add-service' command ; FAIL 2
+-A -t 10.0.1.101:80 -x 5 ; Illegal 'u-threshold' option with the 'add-service' command ; FAIL 2
+-A -t 10.0.1.101:80 extra ; unexpected argument extra ; FAIL 2
+-A -t 10.0.1.100:80 -6 ; -6 used before -f\n ; FAIL 2
+-A -t 10.0.1.100:80 -s rr -o ; One-Packet Scheduling is only for UDP virtual services ; FAIL 2
+-A -t 10.0.1.100:80 -s rr -b sh-port ; incompatible scheduler flag `sh-port' ; FAIL 2
+-A -t 10.0.1.101:80 -s mh -b sh-fallback ; incompatible scheduler flag `sh-fallback' ; FAIL 2
+-A -t 10.0.1.102:80 -s sh -b nosuch ; invalid scheduler flag `nosuch' ; FAIL 2
+-A -t 10.0.1.100:80 --ops=3 ; --ops=3: option does not take an argument ; FAIL 255
+-A -f 0 ; invalid fwmark value `0' specified ; FAIL 2
+-A -f -1 ; invalid fwmark value `-1' specified ; FAIL 2
+-A -f 4294967296 ; invalid fwmark value `4294967296' specified ; FAIL 2
+-A -t [fd00:1::100]:82 -s rr -p 60 -M 129 ; illegal ipv6 netmask specified ; FAIL 2
+-E -t 10.0.1.100:80 -s rr -p 0 ; invalid timeout value `0' specified ; FAIL 2
+-E -t 10.0.1.100:80 -s rr -p -5 ; -5: unknown option ; FAIL 255
+-E -t 10.0.1.100:80 -s rr -p abc ; invalid timeout value `abc' specified ; FAIL 2
+-E -t 10.0.1.100:80 -s rr -p 2678401 ; invalid timeout value `2678401' specified ; FAIL 2
+-E ; You need to supply the 'service-address' option for the 'edit-service' command ; FAIL 2
+-D -t 10.0.1.100:80 -s rr ; Illegal 'scheduler' option with the 'delete-service' command ; FAIL 2
+-a -t 10.0.1.100:80 ; You need to supply the 'real-server' option for the 'add-server' command ; FAIL 2
+-a -r 10.0.2.11 ; You need to supply the 'service-address' option for the 'add-server' command ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -w -1 ; illegal weight specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.14 -w 2147483648 ; illegal weight specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.14 -w '' ; illegal weight specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.14 -w 1x ; illegal weight specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.300 ; illegal real server address[:port] specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.20 -p 5 ; Illegal 'persistent' option with the 'add-server' command ; FAIL 2
+-a -t 10.0.1.100:80 -r fd00:2::11 -m ; Different address family is allowed only for tunneling servers ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -m -i ; multiple 'forwarding-method' options specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 --tun-type gre ; Tunnel options conflict with forward method ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -i --tun-type gue ; You need to supply the 'tun-port' option for the 'gue' tunnel type ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -i --tun-port 7 ; Illegal 'tun-port' option with the 'ipip' tunnel type ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -i --tun-type gre --tun-csum --tun-nocsum ; The option 'tun-csum' conflicts with the 'tun-nocsum' option in the 'gre' tunnel type ; FAIL 2
+-a -f 1 -6 -r [fd00:2::11] -m ; illegal real server address[:port] specified ; FAIL 2
+-d -t 10.0.1.100:80 ; You need to supply the 'real-server' option for the 'delete-server' command ; FAIL 2
+-d -t 10.0.1.100:80 -r 10.0.2.11 -m ; Illegal 'forwarding-method' option with the 'delete-server' command ; FAIL 2
+-C -t 10.0.1.100:80 ; Illegal 'service-address' option with the 'flush' command ; FAIL 2
+-C extra ; unexpected argument extra ; FAIL 2
+-Z -r 10.0.2.11 ; Illegal 'real-server' option with the 'zero' command ; FAIL 2
+-R -t 10.0.1.100:80 ; Illegal 'service-address' option with the 'restore' command ; FAIL 2
+-S foo ; unexpected argument foo ; FAIL 2
+-L -t ; -t: missing argument ; FAIL 255
+-L -r 10.0.2.11 ; Illegal 'real-server' option with the 'list' command ; FAIL 2
+-L --foo ; --foo: unknown option ; FAIL 255
+-Ln= ; -Ln=: option does not take an argument ; FAIL 255
+-L -c --stats ; options conflicts in the list command ; FAIL 2
+-L --timeout --daemon ; The option 'daemon' conflicts with the 'timeout' option in the 'list' command ; FAIL 2
+-Ln -c -t 10.0.1.100:80 ; The option 'service-address' conflicts with the 'connection' option in the 'list' command ; FAIL 2
+-L -C ; invalid option `-C' ; FAIL 2
+-A -D -t 10.0.1.100:80 ; invalid option `-D' ; FAIL 2
+--set 100 ; --set option requires 3 timeout values ; FAIL 2
+--set a b c ; invalid timeout value `a' specified ; FAIL 2
+--set -1 0 0 ; -1: unknown option ; FAIL 255
+--set 1 2 3 4 ; unexpected argument 4 ; FAIL 2
+--set 99999999 1 1 ; invalid timeout value `99999999' specified ; FAIL 2
+--start-daemon both ; illegal start-daemon parameter specified ; FAIL 2
+--stop-daemon both ; illegal start_daemon specified ; FAIL 2
+--start-daemon master --syncid 256 ; illegal syncid specified ; FAIL 2
+--start-daemon master --mcast-group 10.0.0.1 ; invalid IPv4 mcast-group `10.0.0.1' ; FAIL 2
+-X ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+-n -L ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+-nL ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+--add-serv -t 10.0.1.101:80 ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+--list-service ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
