@@ -12,7 +12,7 @@ import type { IpvsCommand, IpvsErrno, ServerSpec, ServiceKey } from '../model/ip
 import { Drop, dropName } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { PacketPool } from '../packet/pool.ts';
-import { ip4 } from '../wire/addr.ts';
+import { formatIp4, ip4 } from '../wire/addr.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
 import { dst, headerLength, IpProto, isFragment, isLaterFragment, proto } from '../wire/ipv4.ts';
 import { check as checkTcp, TcpFault } from '../wire/tcp.ts';
@@ -77,7 +77,14 @@ export class Bench {
   readonly director: Director;
   now: number;
 
-  constructor(options: { readonly maxConnections?: number; readonly flowRows?: number; readonly now?: number } = {}) {
+  constructor(
+    options: {
+      readonly maxConnections?: number;
+      readonly flowRows?: number;
+      readonly now?: number;
+      readonly services?: number;
+    } = {},
+  ) {
     const maxConnections = options.maxConnections ?? 4096;
     this.now = options.now ?? 1000;
     this.flows = new FlowTable(options.flowRows ?? maxConnections * 2, 7);
@@ -87,8 +94,8 @@ export class Bench {
       rng: new SeededRng(5),
       now: this.now,
       maxConnections,
-      maxServices: 1024,
-      maxDestinations: 4096,
+      maxServices: options.services ?? 64,
+      maxDestinations: (options.services ?? 64) * 10,
     });
     this.hooks.register(this.director.hooks());
   }
@@ -143,6 +150,28 @@ export class Bench {
       const fault = checkUdp(p.view, p.l4, p.end);
       p.l4Fault = fault === UdpFault.None ? 0 : fault === UdpFault.TooShort ? Drop.UdpTooShort : Drop.UdpBadLength;
     }
+  }
+
+  /**
+   * A TCP connection as a client makes it, answers of the server included.
+   * @param hold leave it open; else the client closes and the server follows
+   * @returns the server's address and port, or 'refused'
+   */
+  probe(from: string, to: string, hold = false): string {
+    const opened = this.send(tcpPacket(from, to, 'S'));
+    if (opened.verdict !== 'reroute') return 'refused';
+    const view = new DataView(opened.bytes.buffer);
+    const server = `${formatIp4(dst(view, 0))}:${view.getUint16(22)}`;
+    this.send(tcpPacket(server, from, 'SA'));
+    this.send(tcpPacket(from, to, '.'));
+    if (!hold) this.close(from, to, server);
+    return server;
+  }
+
+  close(from: string, to: string, server: string): void {
+    this.send(tcpPacket(from, to, 'FA'));
+    this.send(tcpPacket(server, from, 'FA'));
+    this.send(tcpPacket(from, to, '.'));
   }
 
   /** One line per connection, sorted: protocol, seconds left, state, client, virtual, destination. */

@@ -1,0 +1,30 @@
+/** Names and defaults as Linux 6.1 has them (recording sysctl_defaults); what is not built is refused. */
+import { describe, expect, it } from 'vitest';
+import { Sysctls } from './sysctl.ts';
+
+const DEFAULTS = `am_droprate 10|amemthresh 1024|backup_only 0|cache_bypass 0|conn_reuse_mode 1|conntrack 0|drop_entry 0|drop_packet 0|expire_nodest_conn 0|expire_quiescent_template 0|ignore_tunneled 0|lblc_expiration 86400|lblcr_expiration 86400|nat_icmp_send 0|pmtu_disc 1|run_estimation 1|schedule_icmp 0|secure_tcp 0|sloppy_sctp 0|sloppy_tcp 0|snat_reroute 1|sync_persist_mode 0|sync_ports 1|sync_qlen_max 16384|sync_refresh_period 0|sync_retries 0|sync_sock_size 0|sync_threshold 3\t50|sync_version 1`;
+
+describe('net.ipv4.vs.*', () => {
+  it('has the kernel’s names and defaults', () => {
+    const s = new Sysctls();
+    expect(s.list().map(([k, v]) => `${k.replace('net.ipv4.vs.', '')} ${v}`)).toEqual(DEFAULTS.split('|'));
+    expect(s.get('net.ipv4.vs.sync_threshold')).toBe('3\t50');
+    expect(s.get('net.ipv4.vs.nosuch')).toBe(undefined);
+  });
+
+  it('takes what it carries out, refuses the rest', () => {
+    const s = new Sysctls();
+    expect(s.set('net.ipv4.vs.expire_nodest_conn', '1')).toBe(null);
+    expect([s.expireNodestConn, s.get('expire_nodest_conn')]).toEqual([1, '1']);
+    expect(s.set('net.ipv4.vs.conn_reuse_mode', ' 0\n')).toBe(null);
+    expect(s.connReuseMode).toBe(0);
+    expect(s.set('net.ipv4.vs.sloppy_tcp', 'yes')).toBe('EINVAL');
+    expect(s.set('net.ipv4.vs.sloppy_tcp', '9999999999')).toBe('EINVAL');
+    expect(s.set('net.ipv4.vs.nosuch', '1')).toBe('ENOENT');
+    expect(s.set('net.ipv4.vs.snat_reroute', '1')).toBe(null);
+    expect(s.set('net.ipv4.vs.snat_reroute', '0')).toBe('EINVAL');
+    expect(s.set('net.ipv4.vs.sync_threshold', '3 50')).toBe(null);
+    expect(s.set('net.ipv4.vs.sync_threshold', '3 51')).toBe('EINVAL');
+    expect(s.get('snat_reroute')).toBe('1');
+  });
+});
