@@ -44,6 +44,12 @@ const active = new Set<string>();
 const building = new Set<Promise<void>>();
 let isInterrupted = false;
 
+export interface DaemonOptions {
+  /** Further words for tapvsd. */
+  readonly args?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 /** A lab that is up. */
 export class Lab {
   readonly plan: LabPlan;
@@ -84,16 +90,16 @@ export class Lab {
 
   /**
    * Starts bin/tapvsd in the director's namespace with `config` and waits until it answers on its control socket.
-   * Its output goes to tapvsd.log in the run directory; its state lives there too.
+   * Its output goes to the plan's logFile; its state lives in the run directory, too.
    * @throws Error with the end of that log when it ends before or does not answer within 15 s.
    */
-  async startDaemon(config = labConfig(this.plan), env: NodeJS.ProcessEnv = {}): Promise<ChildProcess> {
-    const { director, configFile, socket, runDir } = this.plan;
+  async startDaemon(config = labConfig(this.plan), options: DaemonOptions = {}): Promise<ChildProcess> {
+    const { director, configFile, socket, runDir, logFile } = this.plan;
+    const { args: extra = [], env = {} } = options;
     writeFileSync(configFile, config);
-    rmSync(socket, { force: true });
-    const log = `${runDir}/tapvsd.log`;
-    const output = openSync(log, 'a');
-    const [file = '', ...args] = inNetns(director, [`${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket]);
+    const output = openSync(logFile, 'a');
+    const words = [`${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket, ...extra];
+    const [file = '', ...args] = inNetns(director, words);
     const child = spawn(file, args, {
       stdio: ['ignore', output, output],
       env: { ...process.env, TAPVS_SOCKET: socket, STATE_DIRECTORY: `${runDir}/state`, ...env },
@@ -104,10 +110,17 @@ export class Lab {
       await waitForSocket(child, socket, runDir);
     } catch (error) {
       await stop(child);
-      const tail = readFileSync(log, 'utf8').trim().split('\n').slice(-12).join('\n');
-      throw new Error(`tapvsd ${error instanceof Error ? error.message : String(error)}; ${log} ends with:\n${tail}`);
+      const tail = readFileSync(logFile, 'utf8').trim().split('\n').slice(-12).join('\n');
+      const why = error instanceof Error ? error.message : String(error);
+      throw new Error(`tapvsd ${why}; ${logFile} ends with:\n${tail}`);
     }
     return child;
+  }
+
+  /** bin/tapvsd in the director's namespace until it ends: for `check`, `--dry-run`, and starts that are refused. */
+  tapvsd(...args: string[]): Promise<RunResult> {
+    const env = { ...process.env, TAPVS_SOCKET: this.plan.socket };
+    return runIn(this.plan.director, [`${ROOT}bin/tapvsd`, ...args], { env });
   }
 
   /** bin/tapvs in the director's namespace, talking to this lab's daemon: `lab.tapvs('ipvsadm', '-Ln')`. */

@@ -74,6 +74,8 @@ export interface LabPlan {
   readonly runDir: string;
   readonly configFile: string;
   readonly socket: string;
+  /** What the daemon says, of all its starts. */
+  readonly logFile: string;
   readonly steps: readonly LabStep[];
 }
 
@@ -119,6 +121,7 @@ export function labPlan(options: LabOptions): LabPlan {
     runDir,
     configFile: `${runDir}/tapvs.yaml`,
     socket: `${runDir}/tapvs.sock`,
+    logFile: `${runDir}/tapvsd.log`,
   };
   return { ...plan, steps: labSteps(plan, checksumOffload) };
 }
