@@ -73,13 +73,10 @@ export class IpControl {
 
   // interfaces
 
-  /** @param options isHost: the host port; peer: the kernel's address behind it */
-  addInterface(
-    device: Device,
-    options: { readonly isHost?: boolean; readonly peer?: string | undefined } = {},
-  ): Interface {
+  /** @param options isHost: the host port; peer: the kernel's address behind it, int32; 0 or absent for other devices */
+  addInterface(device: Device, options: { readonly isHost?: boolean; readonly peer?: number } = {}): Interface {
     const { stack } = this;
-    const peer = options.peer === undefined ? 0 : (parsePrefix(options.peer)?.ip ?? 0);
+    const peer = options.peer ?? 0;
     const ifc = stack.link.addInterface(device, options.isHost === true, peer);
     this.sysctls.addInterface(ifc);
     if (ifc.isHost) stack.hostId = ifc.id;

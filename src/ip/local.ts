@@ -88,7 +88,9 @@ function echo(stack: IpStack, p: Packet, source: number): void {
   ipv4.setFragmentWord(view, l3, 0);
   ipv4.fillChecksum(view, l3);
   setType(view, l4, IcmpType.EchoReply);
-  view.setUint16(l4 + ICMP_CHECKSUM, adjust(view.getUint16(l4 + ICMP_CHECKSUM), diff16(IcmpType.Echo << 8, 0)));
+  const value = adjust(view.getUint16(l4 + ICMP_CHECKSUM), diff16(IcmpType.Echo << 8, 0));
+  // Zero and all ones are the same number, but only all ones is right for a message that is zero throughout.
+  view.setUint16(l4 + ICMP_CHECKSUM, value === 0 ? 0xffff : value);
   rebear(p);
   stack.defer(p, LOCAL_OUT);
 }

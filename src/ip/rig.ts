@@ -15,7 +15,7 @@ import type { Burst } from '../packet/burst.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { PacketPool } from '../packet/pool.ts';
-import { mac } from '../wire/addr.ts';
+import { ip4, mac } from '../wire/addr.ts';
 import { describeFrame, describePacket, verifyFrame } from '../wire/build.ts';
 import { IpControl } from './control.ts';
 import { receive, tick } from './receive.ts';
@@ -103,7 +103,7 @@ export class Rig {
     this.run({ op: 'addr-add', device: 'front', address: '10.0.1.1', prefixLength: 24 });
     this.run({ op: 'addr-add', device: 'back', address: '10.0.2.1', prefixLength: 24 });
     if (options.hostPort === true) {
-      this.control.addInterface(this.host, { isHost: true, peer: '10.0.3.2/30' });
+      this.control.addInterface(this.host, { isHost: true, peer: ip4('10.0.3.2') });
       this.run({ op: 'addr-add', device: 'host', address: '10.0.3.1', prefixLength: 30 });
     }
     this.sysctl('net.ipv4.ip_forward', 1);
