@@ -14,7 +14,7 @@ import { TracerDevice } from '../src/device/tracer.ts';
 import { Burst } from '../src/packet/burst.ts';
 import { DROP_COUNT, Drop } from '../src/packet/drop.ts';
 import { PacketPool } from '../src/packet/pool.ts';
-import { addNetns, delNetns, ipBatch, runIn, runOkIn, setSysctls } from '../src/rtnl/netns.ts';
+import { addNetns, delNetns, ipBatch, setSysctls } from '../src/rtnl/netns.ts';
 import * as ipv4 from '../src/wire/ipv4.ts';
 
 const NS = 'tv-dev';

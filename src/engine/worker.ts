@@ -58,7 +58,9 @@ function run(): void {
         pollset = native.createPollset([data.eventfd, ...engine.pollFds()]);
       }
     }
-    if (engine.breathe() > 0) {
+    const received = engine.breathe();
+    context.captures.flush();
+    if (received > 0) {
       idle = 0;
       continue;
     }

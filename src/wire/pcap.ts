@@ -1,6 +1,6 @@
 /**
  * Capture files: classic pcap (microseconds and nanoseconds, either byte order) is read and written; of pcapng the blocks that carry
- * packets are read, and files with a comment per packet are written (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
+ * packets are read, with their comments (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
  *
  *   pcap      magic 4 | version 2+2 | zone 4 | accuracy 4 | snap length 4 | link type 4    then per packet:
  *             seconds 4 | fraction 4 | captured bytes 4 | bytes on the wire 4 | data
@@ -23,7 +23,6 @@ const ENHANCED_PACKET = 6;
 const BLOCK_FRAME = 12;
 const OPTION_END = 0;
 const OPTION_COMMENT = 1;
-const OPTION_IF_NAME = 2;
 const OPTION_IF_TSRESOL = 9;
 
 /** www.tcpdump.org/linktypes.html: Raw is an IP packet without a link header. */
@@ -264,79 +263,4 @@ export function pcapRecord(timeUs: number, bytes: Uint8Array, length: number): U
   m.setUint32(12, length, true);
   record.set(bytes, RECORD_HEADER);
   return record;
-}
-
-/** What a pcapng file says of one interface. */
-export interface PcapngInterfaceSpec {
-  readonly name: string;
-  readonly linkType: number;
-}
-
-/** The start of a pcapng section, little-endian, microseconds. Packets name their interface by its place in `interfaces`. */
-export function pcapngHeader(interfaces: readonly PcapngInterfaceSpec[]): Uint8Array {
-  const section = new DataView(new ArrayBuffer(16));
-  section.setUint32(0, BYTE_ORDER, true);
-  section.setUint16(4, 1, true);
-  section.setBigInt64(8, -1n, true);
-  return concat([block(SECTION, [new Uint8Array(section.buffer)]), ...interfaces.map(pcapngInterface)]);
-}
-
-/** One more interface of the section, for a device that appears while the file is being written. */
-export function pcapngInterface(spec: PcapngInterfaceSpec): Uint8Array {
-  const m = new DataView(new ArrayBuffer(8));
-  m.setUint16(0, spec.linkType, true);
-  m.setUint32(4, LONGEST, true);
-  return block(INTERFACE, [new Uint8Array(m.buffer), textOption(OPTION_IF_NAME, spec.name)]);
-}
-
-/** One packet with its comment (none when empty). @param timeUs since the epoch  @param length on the wire */
-export function pcapngPacket(
-  interfaceIndex: number,
-  timeUs: number,
-  bytes: Uint8Array,
-  length: number,
-  comment: string,
-): Uint8Array {
-  const m = new DataView(new ArrayBuffer(20));
-  m.setUint32(0, interfaceIndex, true);
-  m.setUint32(4, Math.floor(timeUs / 2 ** 32), true);
-  m.setUint32(8, timeUs % 2 ** 32, true);
-  m.setUint32(12, bytes.length, true);
-  m.setUint32(16, length, true);
-  const parts = [new Uint8Array(m.buffer), bytes, new Uint8Array(padded(bytes.length) - bytes.length)];
-  if (comment !== '') parts.push(textOption(OPTION_COMMENT, comment));
-  return block(ENHANCED_PACKET, parts);
-}
-
-/** The option and the end of the list. */
-function textOption(code: number, text: string): Uint8Array {
-  // An option's length has 16 bits; a longer text is cut.
-  const bytes = new TextEncoder().encode(text).slice(0, 0xfff0);
-  const option = new Uint8Array(4 + padded(bytes.length) + 4);
-  const m = new DataView(option.buffer);
-  m.setUint16(0, code, true);
-  m.setUint16(2, bytes.length, true);
-  option.set(bytes, 4);
-  return option;
-}
-
-function block(type: number, parts: readonly Uint8Array[]): Uint8Array {
-  const body = concat(parts);
-  const frame = new Uint8Array(BLOCK_FRAME + body.length);
-  const m = new DataView(frame.buffer);
-  m.setUint32(0, type, true);
-  m.setUint32(4, frame.length, true);
-  m.setUint32(8 + body.length, frame.length, true);
-  frame.set(body, 8);
-  return frame;
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
