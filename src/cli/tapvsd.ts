@@ -27,7 +27,10 @@ const parseIpvsadm: ParseIpvsadm = (lines, _file, firstLine) => {
       else errors.push({ line, message: `'${words[0]}' changes nothing: only -A, -a and --set make sense here` });
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      errors.push({ line, message: error.message });
+      const message = error.message.startsWith('Try ')
+        ? `'${text.trim()}' is no command of ipvsadm: see tapvs ipvsadm --help`
+        : error.message;
+      errors.push({ line, message });
     }
   }
   return { commands, errors };

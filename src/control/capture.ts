@@ -33,7 +33,12 @@ export class Captures {
   /** Begins a capture that lasts until the client goes. The section header tells the client that it runs. @throws ApiFailure bad-filter */
   async start(spec: CaptureSpec, response: ServerResponse): Promise<void> {
     const captureId = this.#nextId++;
-    const capture: Capture = { response, stream: new PcapngStream(spec.snapLength), early: [], lost: 0 };
+    const capture: Capture = {
+      response,
+      stream: new PcapngStream({ snapLength: spec.snapLength, isMixed: spec.device === undefined }),
+      early: [],
+      lost: 0,
+    };
     this.#running.set(captureId, capture);
     try {
       const refused = await this.#engine.call('start-capture', { ...spec, captureId });

@@ -288,9 +288,10 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** sysctl(8) takes `/` for `.`; both name one key. A name written with slashes keeps its dots (of a device's name). */
+/** The name with dots. As sysctl(8) reads it: when its first separator is a slash, slashes separate and dots belong to a device's name. */
 function dotted(name: string): string {
-  return name.indexOf('/') < name.indexOf('.') || name.indexOf('.') < 0 ? name.replaceAll('/', '.') : name;
+  if (!/^[^.]*\//.test(name)) return name;
+  return name.replace(/[./]/g, (separator) => (separator === '/' ? '.' : '/'));
 }
 
 function sysctlText(value: number | string | boolean): string {

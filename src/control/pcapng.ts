@@ -2,6 +2,9 @@
  * pcapng blocks as `GET /v1/capture` streams them: a section header, one interface description per device when it is first seen, one enhanced packet per
  * packet, whose comment says what became of it.
  *
+ * libpcap (tcpdump) reads no file whose interfaces have different link types. So a stream of all devices is Ethernet throughout: a packet of the host port
+ * gets an Ethernet header with all-zero addresses. A stream of one device has that device's own link type.
+ *
  * Format: draft-ietf-opsawg-pcapng §4.1 (section header), §4.2 (interface description), §4.3 (enhanced packet), §3.5 (options). Little-endian.
  */
 import type { CaptureRecord } from '../engine/messages.ts';
@@ -23,13 +26,25 @@ const EPB_FLAGS = 2;
 const TSRESOL_US = 6;
 const DIRECTION = { in: 1, out: 2 } as const;
 
+/** Zero addresses, type IPv4. */
+const NO_ETHERNET = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08, 0x00]);
+
+export interface PcapngOptions {
+  /** Bytes of a packet at most. */
+  readonly snapLength: number;
+  /** Several devices may come. */
+  readonly isMixed: boolean;
+}
+
 /** One stream: it numbers the interfaces in the order in which they come. */
 export class PcapngStream {
   readonly #snapLength: number;
+  readonly #isMixed: boolean;
   readonly #interfaces = new Map<string, number>();
 
-  constructor(snapLength: number) {
+  constructor({ snapLength, isMixed }: PcapngOptions) {
     this.#snapLength = snapLength;
+    this.#isMixed = isMixed;
   }
 
   /** The section header that begins the stream. */
@@ -42,7 +57,8 @@ export class PcapngStream {
   }
 
   /** One packet, after the description of its interface when that is new. */
-  packet(record: CaptureRecord): Buffer {
+  packet(captured: CaptureRecord): Buffer {
+    const record = this.#isMixed && captured.medium === 'ip' ? withEthernet(captured) : captured;
     const id = `${record.device} ${record.medium}`;
     let index = this.#interfaces.get(id);
     const blocks: Buffer[] = [];
@@ -73,6 +89,11 @@ export class PcapngStream {
     const resolution = option(IF_TSRESOL, Buffer.from([TSRESOL_US]));
     return block(INTERFACE_DESCRIPTION, [body, name, resolution, END_OF_OPTIONS]);
   }
+}
+
+function withEthernet(record: CaptureRecord): CaptureRecord {
+  const bytes = Buffer.concat([NO_ETHERNET, record.bytes]);
+  return { ...record, medium: 'ethernet', bytes, length: record.length + NO_ETHERNET.length };
 }
 
 const END_OF_OPTIONS = Buffer.alloc(4);
