@@ -47,6 +47,10 @@ function run(): void {
     isStopping: false,
   };
   let pollset = native.createPollset([data.eventfd]);
+  const renew = (old: native.Pollset): native.Pollset => {
+    native.destroyPollset(old);
+    return native.createPollset([data.eventfd, ...engine.pollFds()]);
+  };
   let generation = engine.generation;
   let idle = 0;
   post({ type: 'ready' });
@@ -55,7 +59,7 @@ function run(): void {
       takeMessages(context);
       if (generation !== engine.generation) {
         generation = engine.generation;
-        pollset = native.createPollset([data.eventfd, ...engine.pollFds()]);
+        pollset = renew(pollset);
       }
     }
     const received = engine.breathe();
@@ -68,7 +72,7 @@ function run(): void {
     if (generation !== engine.generation) {
       // A device died under us: its descriptor must leave the set, or poll would never sleep again.
       generation = engine.generation;
-      pollset = native.createPollset([data.eventfd, ...engine.pollFds()]);
+      pollset = renew(pollset);
     }
     native.poll(pollset, MAX_SLEEP_MS);
     idle = 0;

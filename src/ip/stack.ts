@@ -57,10 +57,10 @@ export class IpStack implements Routing {
   /** Interface of the host port, NONE without one. */
   hostId = NONE;
   /**
-   * Local addresses (int32) that the kernel behind the host port owns too, besides the peer: what is for them goes up to it. The rest is answered here, for a
-   * kernel that does not own an address would drop the packet in silence, or send it back to us.
+   * Local addresses (int32) that the kernel behind the host port owns too, besides the peer; null: all of them, as rtnl/host-port.ts sets it up. What is for them
+   * goes up to it; the rest is answered here, for a kernel that does not own an address would drop the packet in silence, or send it back to us.
    */
-  hostAddresses: ReadonlySet<number> = new Set();
+  hostAddresses: ReadonlySet<number> | null = null;
   /** Identification of the next packet that is born here. */
   #ident: number;
   /** Packets to take up again, a list through Packet.next; `Packet.hook` says where: LOCAL_OUT or PREROUTING. */
@@ -157,7 +157,7 @@ export class IpStack implements Routing {
     if (this.hostId === NONE) return false;
     const host = this.link.interfaces[this.hostId] ?? null;
     if (host === null) return false;
-    return ip === host.peer || this.hostAddresses.has(ip);
+    return ip === host.peer || this.hostAddresses === null || this.hostAddresses.has(ip);
   }
 }
 
