@@ -49,7 +49,7 @@ function run(): void {
   let pollset = native.createPollset([data.eventfd]);
   const renew = (old: native.Pollset): native.Pollset => {
     native.destroyPollset(old);
-    return native.createPollset([data.eventfd, ...engine.pollFds()]);
+    return native.createPollset([data.eventfd].concat(engine.pollFds()));
   };
   let generation = engine.generation;
   let idle = 0;
@@ -94,6 +94,7 @@ function takeMessages(context: RequestContext): void {
   }
 }
 
+// cold: the end
 try {
   run();
 } catch (error) {
