@@ -28,12 +28,13 @@ describe('addresses', () => {
       'broadcast 10.0.1.255 dev front src 10.0.1.1',
       'local 10.0.2.1 dev back src 10.0.2.1',
       'broadcast 10.0.2.255 dev back src 10.0.2.1',
+      'local 127.0.0.0/8 dev lo src 127.0.0.1',
       '10.0.1.0/24 dev front src 10.0.1.1',
       '10.0.2.0/24 dev back src 10.0.2.1',
     ]);
     rig.run({ op: 'addr-del', device: 'front', address: '10.0.1.1', prefixLength: 24 });
     rig.run({ op: 'addr-del', device: 'back', address: '10.0.2.1', prefixLength: 24 });
-    expect(rig.control.listRoutes()).toEqual([]);
+    expect(rig.control.listRoutes().map(short)).toEqual(['local 127.0.0.0/8 dev lo src 127.0.0.1']);
   });
 
   it('/31 and /32 have no broadcast, /32 no network; of two in one network the other takes over', () => {

@@ -25,6 +25,7 @@ import {
   formatMac,
   formatPrefix,
   type Ip4,
+  ip4,
   isMulticast,
   isZeroNet,
   netmask,
@@ -69,6 +70,20 @@ export class IpControl {
     this.stack = stack;
     this.sysctls = new Sysctls(stack);
     stack.link.onUnreachable = (p) => reportUnreachable(stack, p);
+    const loopback = ip4('127.0.0.0');
+    stack.routes.insert(
+      new Route(
+        loopback,
+        8,
+        RouteKind.Local,
+        0,
+        LOOPBACK_ID,
+        ip4('127.0.0.1'),
+        0,
+        RouteProtocol.Kernel,
+        RouteScope.Host,
+      ),
+    );
   }
 
   // interfaces

@@ -8,7 +8,7 @@
 import { milliseconds } from '../base/clock.ts';
 import { Hook } from '../hooks/hooks.ts';
 import { bear } from '../link/link.ts';
-import { type Packet, PacketType, REJECT_TCP_RESET } from '../packet/packet.ts';
+import { NONE, type Packet, PacketType, REJECT_TCP_RESET } from '../packet/packet.ts';
 import { isLoopback, isMulticast, isZeroNet } from '../wire/addr.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmpv4.ts';
@@ -92,6 +92,8 @@ export function icmpError(stack: IpStack, p: Packet, type: number, code: number,
 /** Our address that the packet was for; else the one we use towards its sender, or that of the device where it came in. */
 function errorSource(stack: IpStack, p: Packet, target: number): number {
   if (p.isLocalIn !== 0) return ipv4.dst(p.view, p.l3);
+  // The kernel behind the host port would take a packet from its own address for a martian.
+  if (stack.isLocal && stack.hostId !== NONE) return stack.addresses.select(stack.hostId, target);
   if (stack.settings.icmpUseInboundAddress !== 0 && p.inDevice > 0) return stack.addresses.select(p.inDevice, target);
   return stack.source;
 }

@@ -5,14 +5,15 @@
 import { Hook, Verdict } from '../hooks/hooks.ts';
 import { LOOPBACK_ID } from '../link/interface.ts';
 import { drop, transmit } from '../link/link.ts';
-import { output as linkOutput } from '../link/resolve.ts';
+import { BROADCAST_HOP, output as linkOutput } from '../link/resolve.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet, PacketType } from '../packet/packet.ts';
+import { isMulticast } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { GsoType } from '../wire/virtio-net.ts';
 import { fragment } from './fragment.ts';
-import { RouteKind } from './routes.ts';
+import { type Route, RouteKind } from './routes.ts';
 import { segment, segmentLength } from './segment.ts';
 import { refuseWith, settle } from './settle.ts';
 import { type IpStack, LOOPBACK_MTU, tapHook } from './stack.ts';
@@ -74,11 +75,18 @@ function routeOut(stack: IpStack, p: Packet): boolean {
   if (kind !== UNICAST && kind !== BROADCAST) return unreachable(stack, p, kind);
   const ifc = stack.link.interfaces[route.device] ?? null;
   if (ifc === null) return gone(stack, p);
-  p.nexthop = kind === BROADCAST ? -1 : route.via !== 0 ? route.via : chosen !== 0 ? chosen : ipv4.dst(p.view, p.l3);
+  p.nexthop = kind === BROADCAST ? BROADCAST_HOP : nextHop(p, route, chosen);
   p.outDevice = route.device;
   p.mtu = ifc.mtu;
   p.isLocalIn = 0;
   return true;
+}
+
+/** Gateway, or what was asked for itself; multicast needs no gateway (RFC 1112 §6.4). */
+function nextHop(p: Packet, route: Route, chosen: number): number {
+  const dst = ipv4.dst(p.view, p.l3);
+  if (route.via !== 0 && !isMulticast(dst)) return route.via;
+  return chosen !== 0 ? chosen : dst;
 }
 
 function gone(stack: IpStack, p: Packet): false {

@@ -9,6 +9,7 @@ import type { Hooks } from '../hooks/hooks.ts';
 import type { Routing } from '../hooks/routing.ts';
 import { LOOPBACK_ID } from '../link/interface.ts';
 import { LinkLayer, type LinkStats, type PacketTap, TapPoint } from '../link/link.ts';
+import { BROADCAST_HOP } from '../link/resolve.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
 import { AddressTable } from './addresses.ts';
@@ -115,7 +116,7 @@ export class IpStack implements Routing {
     if (kind !== UNICAST && kind !== LOCAL && kind !== BROADCAST) return false;
     this.isLocal = kind === LOCAL;
     this.isBroadcast = kind === BROADCAST;
-    this.nexthop = kind === BROADCAST ? -1 : route.via === 0 ? dst : route.via;
+    this.nexthop = kind === BROADCAST ? BROADCAST_HOP : route.via === 0 ? dst : route.via;
     this.outDevice = kind === LOCAL ? LOOPBACK_ID : route.device;
     const ifc = this.link.interfaces[route.device] ?? null;
     if (kind === LOCAL) this.mtu = LOOPBACK_MTU;
