@@ -88,6 +88,7 @@ function readPcap(m: DataView, file: Uint8Array, little: boolean, nanoseconds: n
   if (m.getUint16(4, little) !== 2) return { frames, fault: 'UnknownVersion' };
   // The upper bits tell of a frame check sequence; the type is the lower 16.
   const linkType = m.getUint32(20, little) & 0xffff;
+  const snapLength = m.getUint32(16, little) || LONGEST;
   let at = FILE_HEADER;
   while (at < file.length) {
     if (file.length - at < RECORD_HEADER) return { frames, fault: 'TruncatedHeader' };
@@ -99,7 +100,8 @@ function readPcap(m: DataView, file: Uint8Array, little: boolean, nanoseconds: n
       seconds: m.getUint32(at, little),
       nanoseconds: m.getUint32(at + 4, little) * nanoseconds,
       length: m.getUint32(at + 12, little),
-      bytes: file.subarray(start, start + captured),
+      // A record longer than the file says that any is: the rest is not the packet's (as libpcap sees it).
+      bytes: file.subarray(start, start + Math.min(captured, snapLength)),
       linkType,
       comment: '',
     });
