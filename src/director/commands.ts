@@ -7,7 +7,7 @@ import { Method } from './connections.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import { findScheduler } from './sched/index.ts';
-import { NO_SERVICE } from './services.ts';
+import { NO_SERVICE, ServiceFlag } from './services.ts';
 import { TcpState } from './tcp-states.ts';
 import { UdpState } from './udp-states.ts';
 
@@ -41,7 +41,10 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
 
 /** A service key as the data path has it; undefined for what tapvs does not do (yet). */
 function parseKey(key: ServiceKey): { protocol: number; vip: number; port: number } | undefined {
-  if (key.kind !== 'address') return undefined;
+  if (key.kind === 'fwmark') {
+    if (key.family !== 4 || !isInteger(key.fwmark, MAX_THRESHOLD) || key.fwmark === 0) return undefined;
+    return { protocol: 0, vip: key.fwmark | 0, port: 0 };
+  }
   const protocol = key.protocol === 'tcp' ? IpProto.Tcp : key.protocol === 'udp' ? IpProto.Udp : 0;
   const vip = parseIp4(key.address);
   if (protocol === 0 || vip === undefined || !isPort(key.port)) return undefined;
@@ -61,11 +64,11 @@ function addService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   if (services.find(k.protocol, k.vip, k.port) !== NO_SERVICE) return 'EEXIST';
   const scheduler = findScheduler(spec.scheduler);
   if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
-  // A port of 0 catches all ports, which only persistence can do.
-  if (isBeyondUs(spec) || k.port === 0) return 'EINVAL';
+  const settings = parseService(spec, k.protocol, k.port);
+  if (settings === undefined) return 'EINVAL';
   const s = services.add(k.protocol, k.vip, k.port);
   if (s === NO_SERVICE) return 'ENOSPC';
-  services.schedulerFlags[s] = spec.schedulerFlags;
+  applyService(director, s, settings);
   services.schedulers[s] = scheduler.create(services, director.dests, s);
   services.schedulerNames[s] = scheduler.name;
   return null;
@@ -77,8 +80,9 @@ function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   const { services } = director;
   const scheduler = findScheduler(spec.scheduler);
   if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
-  if (isBeyondUs(spec)) return 'EINVAL';
-  services.schedulerFlags[s] = spec.schedulerFlags;
+  const settings = parseService(spec, services.protocol[s]!, services.port[s]!);
+  if (settings === undefined) return 'EINVAL';
+  applyService(director, s, settings);
   if (services.schedulerNames[s] !== scheduler.name) {
     services.schedulers[s] = scheduler.create(services, director.dests, s);
     services.schedulerNames[s] = scheduler.name;
@@ -86,9 +90,37 @@ function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   return null;
 }
 
-/** Persistence and one-packet scheduling come with the next part. */
-function isBeyondUs(spec: ServiceSpec): boolean {
-  return spec.persistenceTimeout !== undefined || spec.ops;
+interface ServiceSettings {
+  readonly flags: number;
+  readonly schedulerFlags: number;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly netmask: number;
+}
+
+function parseService(spec: ServiceSpec, protocol: number, port: number): ServiceSettings | undefined {
+  const timeout = spec.persistenceTimeout;
+  if (timeout !== undefined && (timeout === 0 || !isInteger(timeout, LONGEST_TIMEOUT))) return undefined;
+  const netmask = spec.netmask === undefined ? -1 : parseIp4(spec.netmask);
+  if (netmask === undefined) return undefined;
+  // One packet at a time only where there is no connection to keep; an address without a port only where one client keeps its server.
+  if (spec.ops && protocol === IpProto.Tcp) return undefined;
+  if (timeout === undefined && port === 0 && protocol !== 0) return undefined;
+  const persistent = timeout === undefined ? 0 : ServiceFlag.Persistent;
+  return {
+    flags: ServiceFlag.Used | persistent | (spec.ops ? ServiceFlag.OnePacket : 0),
+    schedulerFlags: spec.schedulerFlags,
+    timeout: timeout ?? 0,
+    netmask,
+  };
+}
+
+function applyService(director: Director, s: number, settings: ServiceSettings): void {
+  const { services } = director;
+  services.flags[s] = settings.flags;
+  services.schedulerFlags[s] = settings.schedulerFlags;
+  services.timeout[s] = settings.timeout;
+  services.netmask[s] = settings.netmask;
 }
 
 function deleteService(director: Director, key: ServiceKey): IpvsErrno | null {
@@ -119,11 +151,12 @@ interface Settings {
 function parseServer(spec: ServerSpec): Settings | IpvsErrno {
   const ip = parseIp4(spec.key.address);
   if (ip === undefined || !isPort(spec.key.port)) return 'EINVAL';
-  if (spec.method !== 'masq') return 'EINVAL';
+  const method = spec.method === 'masq' ? Method.Masq : spec.method === 'route' ? Method.Route : undefined;
+  if (method === undefined) return 'EINVAL';
   if (!isInteger(spec.weight, MAX_WEIGHT)) return 'ERANGE';
   if (!isInteger(spec.upperThreshold, MAX_THRESHOLD) || !isInteger(spec.lowerThreshold, MAX_THRESHOLD)) return 'ERANGE';
   if (spec.lowerThreshold > spec.upperThreshold) return 'ERANGE';
-  return { ip, port: spec.key.port, method: Method.Masq };
+  return { ip, port: spec.key.port, method };
 }
 
 function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsErrno | null {

@@ -4,8 +4,8 @@
  *   row = 16 ints:  CIP | VIP | RIP | cport:vport | rport:proto:state | flags | timeout | expires |
  *                   due | destination | flow in | flow out | next in | next out | deltas | packets
  *
- * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`; for translated
- * connections the row of the reply tuple (RIP:rport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one server behind
+ * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`, the row of the reply
+ * tuple (RIP:rport → CIP:cport when translated, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one server behind
  * two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
  *
  * Memory is reserved at the start and touched as rows come into use: 64 bytes and 10 of timer a connection, 64 more for its two flow rows.
@@ -80,6 +80,10 @@ export class ConnTable {
   /** The rows; hot code indexes them with `(id << CONN_SHIFT) + Conn.X`. */
   readonly rows: Int32Array;
   readonly capacity: number;
+  /** Id + 1 of the connection (a persistence template) that controls this one, 0 when none does. */
+  readonly control: Int32Array;
+  /** How many connections this one controls: while there are any, it does not end. */
+  readonly controlled: Int32Array;
   readonly #flows: FlowTable;
   readonly #wheel: TimerWheel;
   /** Id + 1 of the free list through FlowIn; ids from #fresh on were never used. */
@@ -90,6 +94,8 @@ export class ConnTable {
   constructor(capacity: number, flows: FlowTable, now: number) {
     this.capacity = capacity;
     this.rows = new Int32Array(capacity << CONN_SHIFT);
+    this.control = new Int32Array(capacity);
+    this.controlled = new Int32Array(capacity);
     this.#flows = flows;
     this.#wheel = new TimerWheel(capacity, now);
   }
@@ -174,8 +180,12 @@ export class ConnTable {
     rows[at + Deltas] = (addresses << 16) | fold(addresses + diff16(ports & 0xffff, rport));
     this.#link(flowIn, id, Dir.In);
     rows[at + FlowOut] = NO_FLOW;
-    if ((flags & (METHOD_MASK | TEMPLATE)) === MASQ) {
-      const flowOut = flows.obtain(rip, cip, (rport << 16) | (ports >>> 16), proto);
+    if ((flags & TEMPLATE) === 0) {
+      const cport = ports >>> 16;
+      const flowOut =
+        (flags & METHOD_MASK) === MASQ
+          ? flows.obtain(rip, cip, (rport << 16) | cport, proto)
+          : flows.obtain(vip, cip, (ports << 16) | cport, proto);
       if (flowOut === NO_FLOW) {
         this.#unlink(id, Dir.In);
         this.#release(id);
@@ -193,8 +203,34 @@ export class ConnTable {
   remove(id: number): void {
     this.#wheel.cancel(id);
     this.#unlink(id, Dir.In);
-    if (this.rows[(id << CONN_SHIFT) + FlowOut] !== NO_FLOW) this.#unlink(id, Dir.Out);
+    this.#unlink(id, Dir.Out);
+    const control = this.control[id]!;
+    if (control !== 0) {
+      this.controlled[control - 1]!--;
+      this.control[id] = 0;
+    }
     this.#release(id);
+  }
+
+  /** `id` ends not before `by`: `by` is controlled by `id`. */
+  setControl(id: number, by: number): void {
+    this.control[by] = id + 1;
+    this.controlled[id]!++;
+  }
+
+  /** A template that must not be found again, but lives on while connections need it: its ports become 65535 (ip_vs_check_template). */
+  invalidateTemplate(id: number): void {
+    const rows = this.rows;
+    const at = id << CONN_SHIFT;
+    if ((rows[at + Ports]! & 0xffff) === 0xffff) return;
+    this.#unlink(id, Dir.In);
+    const meta = rows[at + Meta]!;
+    rows[at + Ports] = 0xffff;
+    rows[at + Meta] = (0xffff << 16) | (meta & 0xffff);
+    const kind = ((meta >> 8) & 0xff) | TEMPLATE_KIND;
+    const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, 0xffff, kind);
+    if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;
+    else this.#link(flow, id, Dir.In);
   }
 
   /** Fire the timers that are due at tick `now`; `expire` is called for connections whose time is really over, and removes or restarts them. */
@@ -208,6 +244,15 @@ export class ConnTable {
     if (((expires - now) | 0) <= 0) return false;
     this.#start(id, expires);
     return true;
+  }
+
+  /** For the same: the connection lives on, with another timeout from now on. @param timeout ticks */
+  prolong(id: number, now: number, timeout: number): void {
+    const at = id << CONN_SHIFT;
+    const expires = (now + timeout) | 0;
+    this.rows[at + Timeout] = timeout;
+    this.rows[at + Expires] = expires;
+    this.#start(id, expires);
   }
 
   #start(id: number, expires: number): void {
@@ -226,6 +271,7 @@ export class ConnTable {
     const rows = this.rows;
     const at = id << CONN_SHIFT;
     const flow = rows[at + FlowIn + dir]!;
+    if (flow === NO_FLOW) return;
     const own = ((id << 1) | dir) + 1;
     const next = rows[at + NextIn + dir]!;
     let value = this.#flows.attached(flow, CONNECTION);

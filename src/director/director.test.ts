@@ -52,10 +52,11 @@ describe('commands', () => {
       ['--set 0 9 0', null],
       ['--set 9000000 0 0', 'EINVAL'],
       // What comes later is refused, not ignored.
-      [`-a ${T} -r 10.0.2.12:80 -g`, 'EINVAL'],
       [`-a ${T} -r 10.0.2.12:80 -i`, 'EINVAL'],
-      [`-E ${T} -s rr -p 300`, 'EINVAL'],
-      [`-A ${U} -s rr -o`, 'EINVAL'],
+      [`-A ${U} -s rr --pe sip -p 60`, 'ENOENT'],
+      ['-A -t 10.0.1.101:0 -s rr', 'EINVAL'],
+      ['-A -t 10.0.1.101:80 -s rr -o', 'EINVAL'],
+      ['-A -f 0 -s rr', 'EINVAL'],
       ['-A -t 10.0.1.101:80 -s sh', 'ENOENT'],
     ];
     expect(expected.map(([line]) => [line, b.run(line)[0]])).toEqual(expected.map((e) => [...e]));
@@ -447,6 +448,7 @@ describe('a long random life', () => {
     const b = new Bench({ maxConnections: 300, now: 0x7ffff000 });
     const rng = new SeededRng(20);
     const random = (n: number) => (rng.next() >>> 3) % n;
+    const method = () => (random(3) === 0 ? '-g' : '-m');
     const services = [`-t ${VIP}:80`, '-t 10.0.1.101:80', `-u ${VIP}:53`];
     const targets = [`${VIP}:80`, '10.0.1.101:80', `${VIP}:53`];
     const flags = ['S', 'SA', '.', 'FA', 'R', '', 'PA'];
@@ -456,14 +458,18 @@ describe('a long random life', () => {
       const server = `10.0.2.${11 + random(4)}`;
       const client = `10.0.1.${2 + random(3)}:${7000 + random(12)}`;
       const dice = random(100);
-      if (dice < 2) b.run(`-A ${services[s]} -s ${['rr', 'wrr', 'lc', 'wlc'][random(4)]}`);
+      if (dice < 2)
+        b.run(
+          `${random(2) === 0 ? '-A' : '-E'} ${services[s]} -s ${['rr', 'wrr', 'lc', 'wlc'][random(4)]}${['', ' -p 30', ' -p 100'][random(3)]}${s === 2 && random(3) === 0 ? ' -o' : ''}`,
+        );
       else if (dice < 3) b.run(random(20) === 0 ? '-C' : `-D ${services[s]}`);
       else if (dice < 9)
-        b.run(`-a ${services[s]} -r ${server}:${s === 2 ? 53 : 80} -m -w ${random(3)} -x ${random(40)}`);
+        b.run(`-a ${services[s]} -r ${server}:${s === 2 ? 53 : 80} ${method()} -w ${random(3)} -x ${random(40)}`);
       else if (dice < 11)
-        b.run(`-e ${services[s]} -r ${server}:${s === 2 ? 53 : 80} -m -w ${random(3)} -x ${random(40)}`);
+        b.run(`-e ${services[s]} -r ${server}:${s === 2 ? 53 : 80} ${method()} -w ${random(3)} -x ${random(40)}`);
       else if (dice < 13) b.run(`-d ${services[s]} -r ${server}:${s === 2 ? 53 : 80}`);
-      else if (dice < 14) b.director.sysctls.set('expire_nodest_conn', String(random(2)));
+      else if (dice < 14)
+        b.director.sysctls.set(random(2) === 0 ? 'expire_nodest_conn' : 'expire_quiescent_template', String(random(2)));
       else if (dice < 15) b.director.sysctls.set('conn_reuse_mode', String(random(4)));
       else if (dice < 17) b.wait(random(3) === 0 ? random(200) : 1);
       else if (dice < 60 && s === 2) b.send(udpPacket(client, targets[s]!));
@@ -482,9 +488,20 @@ describe('a long random life', () => {
       }
       expect(counted).toBe(conns.count);
       expect(listed).toBe(dests.count);
+      let controlled = 0;
+      let controlling = 0;
+      for (let c = 0; c < conns.highWater; c++) {
+        controlled += conns.control[c]! > 0 ? 1 : 0;
+        controlling += conns.controlled[c]!;
+        if (conns.control[c]! > 0) expect(conns.isUsed(conns.control[c]! - 1)).toBe(true);
+      }
+      expect(controlled).toBe(controlling);
       // A row per request tuple, and one per answer tuple, which connections may share.
       expect(b.flows.size).toBeLessThanOrEqual(2 * conns.count);
-      expect(b.flows.size).toBeGreaterThanOrEqual(conns.count);
+      const { rows } = b.director.listConnections(0, 1000);
+      const templates = rows.filter((r) => r.client.port === 0).length;
+      expect(rows.length).toBe(conns.count);
+      expect(b.flows.size).toBeGreaterThanOrEqual(conns.count - templates);
     }
     b.wait(1200);
     expect([conns.count, b.flows.size]).toEqual([0, 0]);

@@ -7,6 +7,7 @@
  *
  * One director belongs to one data worker; time and chance come from outside. Commands and listings (commands.ts, listing.ts) run between breaths.
  */
+import { seconds } from '../base/clock.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { HookOp } from '../hooks/hooks.ts';
@@ -35,6 +36,7 @@ import { udpTimeouts } from './udp-states.ts';
 const { Dest, Flags } = Conn;
 const { Inactive: INACTIVE, Template: TEMPLATE } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
+const WAIT_FOR_CONTROLLED = seconds(60);
 /** Rows that a breath looks at while connections of removed servers are flushed. */
 const FLUSH_STEP = 16384;
 
@@ -88,7 +90,13 @@ export class Director {
       new Estimator(this.total, now),
     ];
     this.#fire = (conn) => {
-      if (!this.conns.isPostponed(conn, this.now)) this.expire(conn);
+      if (this.conns.isPostponed(conn, this.now)) return;
+      if (this.conns.controlled[conn] === 0) {
+        this.expire(conn);
+      } else {
+        // For good: a template that had to wait for its connections once lives by minutes from then on (ip_vs_conn_expire).
+        this.conns.prolong(conn, this.now, WAIT_FOR_CONTROLLED);
+      }
     };
   }
 
@@ -146,7 +154,11 @@ export class Director {
     const rows = this.conns.rows;
     const end = Math.min(this.#flushAt + FLUSH_STEP, this.conns.highWater);
     for (let conn = this.#flushAt; conn < end; conn++) {
-      if (this.conns.isUsed(conn) && !this.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) this.expire(conn);
+      if (!this.conns.isUsed(conn) || this.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) continue;
+      if (this.conns.controlled[conn] !== 0) continue;
+      const control = this.conns.control[conn]! - 1;
+      this.expire(conn);
+      if (control >= 0 && this.conns.controlled[control] === 0) this.expire(control);
     }
     this.#flushAt = end >= this.conns.highWater ? -1 : end;
   }

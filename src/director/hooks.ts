@@ -13,8 +13,9 @@ import { FLOW_UNKNOWN, type Packet, PacketType } from '../packet/packet.ts';
 import { dst, IpProto, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { wireBytes, wirePackets } from './accounting.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
 import type { Director } from './director.ts';
+import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
 import { NOT_OURS, REFUSED, schedule } from './schedule.ts';
@@ -30,7 +31,8 @@ const SYN = TcpFlag.Syn;
 const UNKNOWN = FLOW_UNKNOWN;
 const ABSENT = NO_FLOW;
 const { Meta, Flags, Dest, Packets } = Conn;
-const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT } = ConnFlag;
+const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET } = ConnFlag;
+const MASQ = Method.Masq;
 const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT } = TcpState;
 
 /** The connection of a packet with a sound or at least 4 bytes long transport header; makes the one look-up unless it was made. */
@@ -49,7 +51,7 @@ function faulty(director: Director, p: Packet, dir: number): Verdict {
   if (p.end - p.l4 < 4) return ACCEPT;
   const isOurs =
     connectionOf(director, p, dir) !== NO_CONN ||
-    (dir === IN && director.services.find(p.proto, dst(p.view, p.l3), p.view.getUint16(p.l4 + 2)) >= 0);
+    (dir === IN && director.services.match(p.proto, dst(p.view, p.l3), p.view.getUint16(p.l4 + 2), p.mark) >= 0);
   if (!isOurs) return ACCEPT;
   p.drop = p.l4Fault;
   return DROP;
@@ -62,7 +64,7 @@ function isUsedAgain(director: Director, conn: number): boolean {
   const at = conn << CONN_SHIFT;
   if (sysctls.expireNodestConn !== 0 && dests.weight[rows[at + Dest]!] === 0) return true;
   const mode = sysctls.connReuseMode;
-  if (mode === 0) return false;
+  if (mode === 0 || director.conns.control[conn] !== 0) return false;
   const state = rows[at + Meta]! & 0xff;
   return state === TIME_WAIT || ((mode & 2) !== 0 && state === FIN_WAIT && (rows[at + Flags]! & NO_OUTPUT) !== 0);
 }
@@ -103,7 +105,10 @@ export function request(director: Director, p: Packet): Verdict {
   moveState(director, conn, INPUT, tcpFlags);
   rows[at + Packets]! += packets;
   director.conns.restart(conn, director.now);
-  return masqRequest(director, p, conn);
+  const flags = rows[at + Flags]!;
+  const verdict = (flags & METHOD_MASK) === MASQ ? masqRequest(director, p, conn) : routeRequest(director, p, conn);
+  if ((flags & ONE_PACKET) !== 0) director.expire(conn);
+  return verdict;
 }
 
 /** Server → client. */
@@ -117,12 +122,12 @@ export function reply(director: Director, p: Packet): Verdict {
   if (conn === NO_CONN) return ACCEPT;
   const { rows } = director.conns;
   const at = conn << CONN_SHIFT;
-  if ((rows[at + Flags]! & METHOD_MASK) !== 0) return ACCEPT;
   const packets = wirePackets(p);
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
   moveState(director, conn, OUTPUT, proto === TCP ? p.view.getUint8(p.l4 + 13) : 0);
   director.conns.restart(conn, director.now);
-  masqReply(director, p, conn);
+  if ((rows[at + Flags]! & METHOD_MASK) === MASQ) masqReply(director, p, conn);
+  else p.ipvsProperty = 1;
   return ACCEPT;
 }
 

@@ -13,8 +13,9 @@ import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
 import { check, fillChecksum, ICMP_HEADER, IcmpFault, IcmpType, type } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
 import type { Director } from './director.ts';
+import { routeRequest } from './forward/droute.ts';
 import { WayOut, wayOut } from './forward/way-out.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
@@ -23,6 +24,7 @@ const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEED
 const { Vip, Rip, Ports, Meta, Flags, Dest } = Conn;
 const { None: NONE, Remote: REMOTE } = WayOut;
 const METHOD_MASK = ConnFlag.MethodMask;
+const MASQ = Method.Masq;
 const HEADER = ICMP_HEADER;
 const NO_FAULT = IcmpFault.None;
 
@@ -59,7 +61,7 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   director.countIn(rows[at + Dest]!, 1, p.end - l3);
-  if ((rows[at + Flags]! & METHOD_MASK) !== 0) return ACCEPT;
+  if ((rows[at + Flags]! & METHOD_MASK) !== MASQ) return routeRequest(director, p, conn);
   const way = wayOut(director, p, rows[at + Dest]!);
   if (way === NONE) return DROP;
   const rip = rows[at + Rip]!;
@@ -80,12 +82,16 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   const conn = related(director, p, Dir.Out);
   if (conn === NO_CONN) return ACCEPT;
   const { view, l3, l4 } = p;
-  if (check(view, l4, p.end) !== NO_FAULT) {
+  const rows = director.conns.rows;
+  const at = conn << CONN_SHIFT;
+  const isMasq = (rows[at + Flags]! & METHOD_MASK) === MASQ;
+  if (isMasq && check(view, l4, p.end) !== NO_FAULT) {
     p.drop = Drop.DirectorIcmpBad;
     return DROP;
   }
-  const rows = director.conns.rows;
-  const at = conn << CONN_SHIFT;
+  director.countOut(rows[at + Dest]!, 1, p.end - l3);
+  p.ipvsProperty = 1;
+  if (!isMasq) return ACCEPT;
   const vip = rows[at + Vip]!;
   const inner = l4 + HEADER;
   ipv4.setSrc(view, l3, vip);
@@ -94,8 +100,6 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   ipv4.fillChecksum(view, inner);
   view.setUint16(inner + ipv4.headerLength(view, inner) + 2, rows[at + Ports]! & 0xffff);
   fillChecksum(view, l4, p.end);
-  director.countOut(rows[at + Dest]!, 1, p.end - l3);
   p.flow = FLOW_UNKNOWN;
-  p.ipvsProperty = 1;
   return ACCEPT;
 }

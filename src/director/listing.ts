@@ -65,12 +65,7 @@ function serviceRow(director: Director, s: number): ServiceRow {
   const flags = services.flags[s]!;
   const isPersistent = (flags & ServiceFlag.Persistent) !== 0;
   return {
-    key: {
-      kind: 'address',
-      protocol: protocolName(services.protocol[s]!),
-      address: formatIp4(services.vip[s]!),
-      port: services.port[s]!,
-    },
+    key: serviceKey(director, s),
     scheduler: services.schedulerNames[s]!,
     schedulerFlags: services.schedulerFlags[s]!,
     persistenceTimeout: isPersistent ? services.timeout[s]! : undefined,
@@ -79,6 +74,14 @@ function serviceRow(director: Director, s: number): ServiceRow {
     stats: services.counters.read(s, director.sysctls.runEstimation === 0),
     servers,
   };
+}
+
+function serviceKey(director: Director, s: number): ServiceKey {
+  const { services } = director;
+  const protocol = services.protocol[s]!;
+  if (protocol === 0) return { kind: 'fwmark', fwmark: services.vip[s]! >>> 0, family: 4 };
+  const name = protocol === IpProto.Tcp ? 'tcp' : 'udp';
+  return { kind: 'address', protocol: name, address: formatIp4(services.vip[s]!), port: services.port[s]! };
 }
 
 function serverRow(director: Director, d: number): ServerRow {
@@ -132,6 +135,6 @@ function stateName(meta: number, flags: number): string {
   return names[meta & 0xff] ?? 'NONE';
 }
 
-function protocolName(protocol: number): IpvsProtocol {
-  return protocol === IpProto.Tcp ? 'tcp' : protocol === IpProto.Udp ? 'udp' : 'sctp';
+function protocolName(protocol: number): IpvsProtocol | 'ip' {
+  return protocol === IpProto.Tcp ? 'tcp' : protocol === IpProto.Udp ? 'udp' : 'ip';
 }

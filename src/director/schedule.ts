@@ -1,23 +1,28 @@
-/** The first packet of a connection: find its service, ask the scheduler, make the connection (net/netfilter/ipvs/ip_vs_core.c, ip_vs_schedule). */
+/**
+ * The first packet of a connection: find its service, ask the scheduler, make the connection
+ * (net/netfilter/ipvs/ip_vs_core.c: tcp_conn_schedule, ip_vs_schedule, ip_vs_sched_persist, ip_vs_leave).
+ */
+import { seconds } from '../base/clock.ts';
+import { NO_FLOW } from '../flow/flow-table.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import { dst, IpProto, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
-import { ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
-import { NO_SERVICE } from './services.ts';
+import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 
 /** Answers of `schedule` beside a connection. */
 export const NOT_OURS = -1;
 export const REFUSED = -2;
 
-const { Tcp: TCP } = IpProto;
+const { Tcp: TCP, Udp: UDP } = IpProto;
 const { Syn: SYN, Rst: RST } = TcpFlag;
 const FTP_DATA = 20;
-/** Ticks until the state machine has set the real timeout, which it does with this very packet. */
-const FIRST_TIMEOUT = 750;
+/** Until the state machine has set the real timeout, which it does with this very packet. */
+const FIRST_TIMEOUT = seconds(3);
 
 /**
  * @param tcpFlags of the segment; not looked at for UDP
@@ -29,48 +34,116 @@ export function schedule(director: Director, p: Packet, tcpFlags: number): numbe
   if (proto === TCP && ((tcpFlags & RST) !== 0 || ((tcpFlags & SYN) === 0 && director.sysctls.sloppyTcp === 0))) {
     return NOT_OURS;
   }
-  const destination = dst(view, l3);
+  const { services } = director;
+  const vip = dst(view, l3);
   const ports = view.getInt32(l4);
   const vport = ports & 0xffff;
-  const service = director.services.find(proto, destination, vport);
-  if (service === NO_SERVICE) return NOT_OURS;
-  const source = src(view, l3);
-  if (ports >>> 16 === FTP_DATA) return NOT_OURS;
+  const service = services.match(proto, vip, vport, p.mark);
+  if (service === NO_SERVICE || ports >>> 16 === FTP_DATA) return NOT_OURS;
+  const cip = src(view, l3);
   if (p.isLocalOut !== 0) {
     // An answer of a server on this machine, to a client that is balanced too, begins nothing.
-    const flow = director.flows.find(destination, source, (vport << 16) | (ports >>> 16), proto);
-    if (flow >= 0 && director.conns.find(flow, Dir.In) !== NO_CONN) return NOT_OURS;
+    const flow = director.flows.find(vip, cip, (vport << 16) | (ports >>> 16), proto);
+    if (flow !== NO_FLOW && director.conns.find(flow, Dir.In) !== NO_CONN) return NOT_OURS;
   }
-  const dest = director.services.schedulers[service]!.pick(source, destination, ports);
-  if (dest === NO_DEST) {
-    p.drop = Drop.DirectorNoDestination;
-    p.rejectType = IcmpType.DestUnreachable;
-    p.rejectCode = UnreachCode.Port;
-    return REFUSED;
+  if ((services.flags[service]! & ServiceFlag.Persistent) !== 0) {
+    return schedulePersistent(director, p, service, cip, vip, ports);
   }
-  const dests = director.dests;
+  const isMarked = services.protocol[service] === 0;
+  if (!isMarked && vport !== services.port[service]) return leave(director, p, service, vport);
+  const dest = services.schedulers[service]!.pick(cip, vip, ports);
+  if (dest === NO_DEST) return leave(director, p, service, vport);
+  const rport = director.dests.port[dest] === 0 ? vport : director.dests.port[dest]!;
+  return connect(director, p, service, dest, cip, vip, ports, rport);
+}
+
+/** By the client's template: the server that it had, or a new one that it will keep. */
+function schedulePersistent(
+  director: Director,
+  p: Packet,
+  service: number,
+  cip: number,
+  vip: number,
+  ports: number,
+): number {
+  const { services, dests, conns } = director;
+  const vport = ports & 0xffff;
+  const isOwnPort = vport === services.port[service];
+  const isMarked = services.protocol[service] === 0;
+  // One template for the port of its service; for FTP and for services of all ports, of all ports; for a mark, of all protocols.
+  const hasPort = isOwnPort && vport !== FTP;
+  const proto = isMarked && !isOwnPort ? 0 : p.proto;
+  const address = isMarked && !isOwnPort ? services.vip[service]! : vip;
+  const client = cip & services.netmask[service]!;
+  const key = hasPort ? vport : 0;
+  const flow = director.flows.find(client, address, key, proto | TEMPLATE_KIND);
+  let template = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
+  if (template !== NO_CONN) {
+    const its = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
+    const isQuiescent = director.sysctls.expireQuiescentTemplate !== 0 && dests.weight[its] === 0;
+    if (!dests.isAvailable(its) || isQuiescent) {
+      conns.invalidateTemplate(template);
+      template = NO_CONN;
+    }
+  }
+  let dest: number;
+  if (template === NO_CONN) {
+    dest = services.schedulers[service]!.pick(cip, vip, ports);
+    if (dest === NO_DEST) return leave(director, p, service, vport);
+    const dport = hasPort ? dests.port[dest]! : 0;
+    const flags = dests.method[dest]! | ConnFlag.Inactive | ConnFlag.Template;
+    const timeout = seconds(services.timeout[service]!);
+    template = conns.add(director.now, proto, client, address, key, dests.ip[dest]!, dport, dest, flags, timeout);
+    if (template === NO_CONN) return tableFull(p);
+    dests.bind(dest, true, true);
+  } else {
+    dest = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
+  }
+  const rport = isOwnPort && dests.port[dest] !== 0 ? dests.port[dest]! : vport;
+  const conn = connect(director, p, service, dest, cip, vip, ports, rport);
+  if (conn >= 0) conns.setControl(template, conn);
+  conns.restart(template, director.now);
+  return conn;
+}
+
+function connect(
+  director: Director,
+  p: Packet,
+  service: number,
+  dest: number,
+  cip: number,
+  vip: number,
+  ports: number,
+  rport: number,
+): number {
+  const { services, dests } = director;
   const method = dests.method[dest]!;
-  const flags = method | ConnFlag.Inactive | (method === Method.Masq ? 0 : ConnFlag.NoOutput);
-  const rport = dests.port[dest] === 0 ? vport : dests.port[dest]!;
-  const conn = director.conns.add(
-    director.now,
-    proto,
-    source,
-    destination,
-    ports,
-    dests.ip[dest]!,
-    rport,
-    dest,
-    flags,
-    FIRST_TIMEOUT,
-  );
-  if (conn === NO_CONN) {
-    p.drop = Drop.DirectorConnTableFull;
-    return REFUSED;
-  }
+  const isOnePacket = p.proto === UDP && (services.flags[service]! & ServiceFlag.OnePacket) !== 0;
+  const flags =
+    method |
+    ConnFlag.Inactive |
+    (method === Method.Masq ? 0 : ConnFlag.NoOutput) |
+    (isOnePacket ? ConnFlag.OnePacket : 0);
+  const rip = dests.ip[dest]!;
+  const conn = director.conns.add(director.now, p.proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT);
+  if (conn === NO_CONN) return tableFull(p);
   dests.bind(dest, false, true);
   dests.counters.addConnection(dest);
-  director.services.counters.addConnection(service);
+  services.counters.addConnection(service);
   director.total.addConnection(0);
   return conn;
+}
+
+function tableFull(p: Packet): number {
+  p.drop = Drop.DirectorConnTableFull;
+  return REFUSED;
+}
+
+/** No server for it: port unreachable, also for TCP; but ports that only an FTP service claimed are let through. */
+function leave(director: Director, p: Packet, service: number, vport: number): number {
+  if (director.services.port[service] === FTP && vport !== FTP) return NOT_OURS;
+  p.drop = Drop.DirectorNoDestination;
+  p.rejectType = IcmpType.DestUnreachable;
+  p.rejectCode = UnreachCode.Port;
+  return REFUSED;
 }

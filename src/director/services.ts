@@ -5,10 +5,16 @@
  * plain array beside the columns.
  */
 import { hash4 } from '../base/hash.ts';
+import { IpProto } from '../wire/ipv4.ts';
 import { Counters } from './accounting.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 
 export const NO_SERVICE = -1;
+
+const { Tcp: TCP } = IpProto;
+export const FTP = 21;
+const FTP_DATA = 20;
+const FIRST_USER_PORT = 1024;
 
 /** Bits of ServiceTable.flags. */
 export const ServiceFlag = { Persistent: 1, OnePacket: 2, Used: 4 } as const;
@@ -17,10 +23,9 @@ export class ServiceTable {
   readonly capacity: number;
   /** IpProto; 0 for a firewall mark. */
   readonly protocol: Uint8Array;
+  /** Address, or firewall mark. */
   readonly vip: Int32Array;
   readonly port: Uint16Array;
-  /** Firewall mark; 0 for services of an address. */
-  readonly mark: Int32Array;
   /** ServiceFlag bits. */
   readonly flags: Uint8Array;
   /** As the kernel numbers them: model SchedulerFlag. */
@@ -46,6 +51,10 @@ export class ServiceTable {
   #fresh = 0;
   #count = 0;
   #serial = 0;
+  /** How many services have a firewall mark, port 21, port 0: while there are none, nobody looks for them. */
+  #marks = 0;
+  #ftps = 0;
+  #anyPorts = 0;
 
   constructor(capacity: number, seed: number) {
     const buckets = 2 ** Math.ceil(Math.log2(capacity));
@@ -53,7 +62,6 @@ export class ServiceTable {
     this.protocol = new Uint8Array(capacity);
     this.vip = new Int32Array(capacity);
     this.port = new Uint16Array(capacity);
-    this.mark = new Int32Array(capacity);
     this.flags = new Uint8Array(capacity);
     this.schedulerFlags = new Uint8Array(capacity);
     this.timeout = new Int32Array(capacity);
@@ -81,14 +89,32 @@ export class ServiceTable {
     return (this.flags[service]! & ServiceFlag.Used) !== 0;
   }
 
-  /** Service of an address, or NO_SERVICE. */
+  /** Service of an address, or NO_SERVICE. That of a firewall mark has protocol 0, the mark as address and port 0. */
   find(protocol: number, vip: number, port: number): number {
     let s = this.#buckets[hash4(this.#seed, vip, port, protocol, 0) & this.#mask]! - 1;
     while (s >= 0) {
-      if (this.vip[s] === vip && this.port[s] === port && this.protocol[s] === protocol && this.mark[s] === 0) return s;
+      if (this.vip[s] === vip && this.port[s] === port && this.protocol[s] === protocol) return s;
       s = this.#next[s]! - 1;
     }
     return NO_SERVICE;
+  }
+
+  /**
+   * Service of a packet: that of its mark; of its address and port; FTP's for the ports of its data connections; that of all ports
+   * (ip_vs_ctl.c, ip_vs_service_find).
+   */
+  match(protocol: number, vip: number, port: number, mark: number): number {
+    if (mark !== 0 && this.#marks !== 0) {
+      const marked = this.find(0, mark, 0);
+      if (marked !== NO_SERVICE) return marked;
+    }
+    const exact = this.find(protocol, vip, port);
+    if (exact !== NO_SERVICE) return exact;
+    if (this.#ftps !== 0 && protocol === TCP && (port === FTP_DATA || port >= FIRST_USER_PORT)) {
+      const ftp = this.find(protocol, vip, FTP);
+      if (ftp !== NO_SERVICE) return ftp;
+    }
+    return this.#anyPorts === 0 ? NO_SERVICE : this.find(protocol, vip, 0);
   }
 
   // cold: commands
@@ -106,7 +132,6 @@ export class ServiceTable {
     this.protocol[s] = protocol;
     this.vip[s] = vip;
     this.port[s] = port;
-    this.mark[s] = 0;
     this.flags[s] = ServiceFlag.Used;
     this.schedulerFlags[s] = 0;
     this.timeout[s] = 0;
@@ -120,6 +145,7 @@ export class ServiceTable {
     this.#next[s] = this.#buckets[bucket]!;
     this.#buckets[bucket] = s + 1;
     this.#count++;
+    this.#tally(s, 1);
     return s;
   }
 
@@ -133,11 +159,17 @@ export class ServiceTable {
       while (this.#next[link] !== s + 1) link = this.#next[link]! - 1;
       this.#next[link] = this.#next[s]!;
     }
+    this.#tally(s, -1);
     this.flags[s] = 0;
     this.schedulers[s] = null;
     this.#next[s] = this.#free;
     this.#free = s + 1;
     this.#count--;
+  }
+  #tally(s: number, one: number): void {
+    if (this.protocol[s] === 0) this.#marks += one;
+    else if (this.port[s] === FTP) this.#ftps += one;
+    else if (this.port[s] === 0) this.#anyPorts += one;
   }
   // hot again
 }

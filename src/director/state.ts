@@ -2,12 +2,19 @@
 import { IpProto } from '../wire/ipv4.ts';
 import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
 import type { Director } from './director.ts';
-import { Direction, nextTcpState, tcpActive } from './tcp-states.ts';
+import { Direction, nextTcpState, TcpState, tcpActive } from './tcp-states.ts';
 
 const { Tcp: TCP } = IpProto;
 const { Meta, Flags, Timeout, Dest } = Conn;
-const { Inactive: INACTIVE, NoOutput: NO_OUTPUT } = ConnFlag;
+const { Inactive: INACTIVE, NoOutput: NO_OUTPUT, Assured: ASSURED } = ConnFlag;
+const ESTABLISHED = TcpState.Established;
 const { Output: OUTPUT, InputOnly: INPUT_ONLY } = Direction;
+
+/** The client of a template is real: it has completed a handshake, or a server has answered it (ip_vs_control_assure_ct). */
+function assureTemplate(director: Director, conn: number): void {
+  const control = director.conns.control[conn]! - 1;
+  if (control >= 0) director.conns.rows[(control << CONN_SHIFT) + Flags]! |= ASSURED;
+}
 
 /**
  * @param direction Direction.Input or .Output  @param tcpFlags of the segment; not looked at for UDP
@@ -20,6 +27,7 @@ export function moveState(director: Director, conn: number, direction: number, t
   const meta = rows[at + Meta]!;
   if (((meta >> 8) & 0xff) !== TCP) {
     rows[at + Timeout] = director.udpTimeouts[0]!;
+    if (direction === OUTPUT) assureTemplate(director, conn);
     return;
   }
   let flags = rows[at + Flags]!;
@@ -37,6 +45,7 @@ export function moveState(director: Director, conn: number, direction: number, t
   const next = nextTcpState(director.tcpTable, way, state, tcpFlags);
   if (next !== state) {
     rows[at + Meta] = (meta & ~0xff) | next;
+    if (next === ESTABLISHED) assureTemplate(director, conn);
     const dests = director.dests;
     const dest = rows[at + Dest]!;
     if (tcpActive[next] === 0) {

@@ -31,7 +31,7 @@ const KEYS: readonly Key[] = [
   key('drop_entry', 0, false, 0, 3),
   key('drop_packet', 0, false, 0, 3),
   key('expire_nodest_conn', 0, true),
-  key('expire_quiescent_template', 0),
+  key('expire_quiescent_template', 0, true),
   key('ignore_tunneled', 0),
   key('lblc_expiration', 86400),
   key('lblcr_expiration', 86400),
@@ -61,6 +61,7 @@ export class Sysctls {
   // What the data path reads: plain numbers, one shape.
   connReuseMode = 1;
   expireNodestConn = 0;
+  expireQuiescentTemplate = 0;
   runEstimation = 1;
   sloppyTcp = 0;
 
@@ -89,6 +90,7 @@ export class Sysctls {
     this.#values.set(short, value);
     if (short === 'conn_reuse_mode') this.connReuseMode = value;
     else if (short === 'expire_nodest_conn') this.expireNodestConn = value;
+    else if (short === 'expire_quiescent_template') this.expireQuiescentTemplate = value;
     else if (short === 'run_estimation') this.runEstimation = value;
     else if (short === 'sloppy_tcp') this.sloppyTcp = value;
     return null;

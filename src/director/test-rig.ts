@@ -67,6 +67,7 @@ export interface SendOptions {
   readonly gsoType?: number;
   readonly partial?: boolean;
   readonly pktType?: number;
+  readonly mark?: number;
 }
 
 export class Bench {
@@ -122,6 +123,7 @@ export class Bench {
     p.proto = proto(p.view, p.l3);
     p.isLaterFragment = isLaterFragment(p.view, p.l3) ? 1 : 0;
     p.pktType = options.pktType ?? 0;
+    p.mark = options.mark ?? 0;
     p.gsoSize = options.gsoSize ?? 0;
     p.gsoType = options.gsoType ?? (p.gsoSize === 0 ? 0 : 1);
     p.csumPartial = options.partial ? 1 : 0;
@@ -157,8 +159,8 @@ export class Bench {
    * @param hold leave it open; else the client closes and the server follows
    * @returns the server's address and port, or 'refused'
    */
-  probe(from: string, to: string, hold = false): string {
-    const opened = this.send(tcpPacket(from, to, 'S'));
+  probe(from: string, to: string, hold = false, mark = 0): string {
+    const opened = this.send(tcpPacket(from, to, 'S'), { mark });
     if (opened.verdict !== 'reroute') return 'refused';
     const view = new DataView(opened.bytes.buffer);
     const server = `${formatIp4(dst(view, 0))}:${view.getUint16(22)}`;
@@ -217,6 +219,8 @@ export function parseCommand(line: string): IpvsCommand {
   const words = line.split(' ');
   const option = (name: string) => (words.includes(name) ? words[words.indexOf(name) + 1]! : undefined);
   const key = (): ServiceKey => {
+    const mark = option('-f');
+    if (mark !== undefined) return { kind: 'fwmark', fwmark: Number(mark), family: 4 };
     const udp = option('-u');
     const [address, port] = split(udp ?? option('-t')!);
     return { kind: 'address', protocol: udp === undefined ? 'tcp' : 'udp', address, port };
@@ -238,6 +242,8 @@ export function parseCommand(line: string): IpvsCommand {
     schedulerFlags: 0,
     ops: words.includes('-o'),
     persistenceTimeout: words.includes('-p') ? Number(option('-p')) : undefined,
+    netmask: option('-M'),
+    pe: option('--pe'),
   });
   switch (words[0]) {
     case '-A':
