@@ -11,15 +11,20 @@ export interface Address {
   readonly scope: number;
 }
 
+function keyOf(device: number, ip: number, length: number): string {
+  return `${device} ${ip} ${length}`;
+}
+
 /** True when both lie in the network of `length` bits. */
-function isSameNetwork(a: number, b: number, length: number): boolean {
+export function isSameNetwork(a: number, b: number, length: number): boolean {
   return ((a ^ b) & netmask(length)) === 0;
 }
 
 export class AddressTable implements ArpAddresses {
   readonly #routes: RouteTable;
   /** In order of configuration: the first of a network is its primary address. */
-  #rows: readonly Address[] = [];
+  readonly #rows: Address[] = [];
+  readonly #byKey = new Map<string, Address>();
 
   constructor(routes: RouteTable) {
     this.#routes = routes;
@@ -30,15 +35,17 @@ export class AddressTable implements ArpAddresses {
   }
 
   add(address: Address): void {
-    this.#rows = [...this.#rows, address];
+    this.#rows.push(address);
+    this.#byKey.set(keyOf(address.device, address.ip, address.length), address);
   }
 
   remove(address: Address): void {
-    this.#rows = this.#rows.filter((a) => a !== address);
+    this.#rows.splice(this.#rows.indexOf(address), 1);
+    this.#byKey.delete(keyOf(address.device, address.ip, address.length));
   }
 
   find(device: number, ip: number, length: number): Address | undefined {
-    return this.#rows.find((a) => a.device === device && a.ip === ip && a.length === length);
+    return this.#byKey.get(keyOf(device, ip, length));
   }
 
   /**

@@ -34,7 +34,7 @@ import {
   parsePrefix,
 } from '../wire/addr.ts';
 import { ArpOp } from '../wire/arp.ts';
-import type { Address } from './addresses.ts';
+import { type Address, isSameNetwork } from './addresses.ts';
 import { reportUnreachable } from './receive.ts';
 import { Route, RouteKind, RouteProtocol, RouteScope } from './routes.ts';
 import type { IpStack } from './stack.ts';
@@ -59,6 +59,26 @@ const STATE_NAME: Readonly<Record<number, NeighbourState>> = {
   [Nud.Incomplete]: 'INCOMPLETE',
   [Nud.Failed]: 'FAILED',
 };
+
+/** What an address brings (fib_add_ifaddr): itself, its network, and its broadcast address. */
+function addressRoutes({ device, ip, length, scope }: Address): Route[] {
+  const { Kernel } = RouteProtocol;
+  const network = ip & netmask(length);
+  const routes = [new Route(ip, 32, RouteKind.Local, 0, device, ip, 0, Kernel, RouteScope.Host)];
+  if (length === 32 || isZeroNet(network)) return routes;
+  if (device === LOOPBACK_ID) {
+    if (scope === RouteScope.Host) {
+      routes.push(new Route(network, length, RouteKind.Local, 0, device, ip, 0, Kernel, RouteScope.Host));
+    }
+    return routes;
+  }
+  routes.push(new Route(network, length, RouteKind.Unicast, 0, device, ip, 0, Kernel, RouteScope.Link));
+  if (length < 31) {
+    const last = network | ~netmask(length);
+    routes.push(new Route(last, 32, RouteKind.Broadcast, 0, device, ip, 0, Kernel, RouteScope.Link));
+  }
+  return routes;
+}
 
 type RouteSpec = Partial<RouteRow> & { readonly to: string };
 
@@ -111,7 +131,7 @@ export class IpControl {
     if (id === LOOPBACK_ID || ifc === null || ifc === undefined) return;
     flushLink(stack.link);
     this.#flushNeighbours(id, true);
-    for (const address of stack.addresses.rows) if (address.device === id) stack.addresses.remove(address);
+    for (const address of [...stack.addresses.rows]) if (address.device === id) stack.addresses.remove(address);
     for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
     this.sysctls.removeInterface(ifc);
     stack.link.interfaces[id] = null;
@@ -184,13 +204,16 @@ export class IpControl {
     const address = stack.addresses.find(ifc.id, ip, length);
     if (address === undefined) return 'EADDRNOTAVAIL';
     stack.addresses.remove(address);
-    const routes = stack.routes.all().filter((r) => r.protocol === RouteProtocol.Kernel && r.device === ifc.id);
-    for (const route of routes) if (route.source === ip) stack.routes.remove(route);
-    // A route that an address stands for once more: that of a sibling in the same network, or the same address with another length.
-    for (const other of stack.addresses.rows) if (other.device === ifc.id) this.#addAddressRoutes(other);
-    for (const route of stack.routes.all()) {
-      if (route.source === ip && !stack.addresses.isLocal(ip)) stack.routes.remove(route);
+    for (const route of addressRoutes(address)) {
+      const same = this.#findLike(route);
+      if (same !== null && same.source === ip) stack.routes.remove(same);
     }
+    // What went may be another's as well: a sibling's in the same network, or that of the same address with another length.
+    for (const other of stack.addresses.rows) {
+      const isKin = other.ip === ip || isSameNetwork(other.ip, ip, Math.min(other.length, length));
+      if (other.device === ifc.id && isKin) this.#addAddressRoutes(other);
+    }
+    if (!stack.addresses.isLocal(ip)) for (const route of stack.routes.withSource(ip)) stack.routes.remove(route);
     return null;
   }
 
@@ -212,30 +235,16 @@ export class IpControl {
     if (ifc.hasNeighbours && ifc.isUp) sendArp(this.stack.link, ifc, ArpOp.Request, 0xffff, -1, ip, 0, 0, ip);
   }
 
-  /** fib_add_ifaddr: the address itself, its network, and its broadcast address; each unless it is there already. */
-  #addAddressRoutes({ device, ip, length, scope }: Address): void {
-    const { Kernel } = RouteProtocol;
-    const network = ip & netmask(length);
-    this.#addOnce(new Route(ip, 32, RouteKind.Local, 0, device, ip, 0, Kernel, RouteScope.Host));
-    const isHost = device === LOOPBACK_ID;
-    if (length < 32 && !isZeroNet(network)) {
-      const kind = isHost ? RouteKind.Local : RouteKind.Unicast;
-      const routeScope = isHost ? RouteScope.Host : RouteScope.Link;
-      if (!isHost || scope === RouteScope.Host) {
-        this.#addOnce(new Route(network, length, kind, 0, device, ip, 0, Kernel, routeScope));
-      }
-      if (length < 31 && !isHost) {
-        const last = network | ~netmask(length);
-        this.#addOnce(new Route(last, 32, RouteKind.Broadcast, 0, device, ip, 0, Kernel, RouteScope.Link));
-      }
-    }
+  /** Each unless it is there already: the first address of a network keeps it. */
+  #addAddressRoutes(address: Address): void {
+    for (const route of addressRoutes(address)) if (this.#findLike(route) === null) this.stack.routes.insert(route);
   }
 
-  #addOnce(route: Route): void {
-    const { routes } = this.stack;
-    let other = routes.chain(route.prefix, route.length, route.isInLocalTable);
+  /** The route of the same kind to the same prefix by the same device. */
+  #findLike(route: Route): Route | null {
+    let other = this.stack.routes.chain(route.prefix, route.length, route.isInLocalTable);
     while (other !== null && !(other.kind === route.kind && other.device === route.device)) other = other.next;
-    if (other === null) routes.insert(route);
+    return other;
   }
 
   // routes

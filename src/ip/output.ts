@@ -33,22 +33,16 @@ export function localOut(stack: IpStack, p: Packet): void {
   const device = p.outDevice;
   const verdict = stack.hooks.localOut.run(p, 0);
   if (stack.link.tap !== null) tapHook(stack, p, LOCAL_OUT, verdict);
-  if (verdict !== ACCEPT) {
-    // A hook that did not choose a next hop of its own wants the way by destination.
-    if (verdict === REROUTE && p.nexthop === nexthop && p.outDevice === device) p.nexthop = 0;
-    return settle(stack, p, verdict);
-  }
-  if (ipv4.dst(p.view, p.l3) !== dst && p.nexthop === nexthop) {
-    // ip_route_me_harder: a hook changed the destination.
-    p.nexthop = 0;
-    if (!routeOut(stack, p)) return;
-  }
+  const isMoved = ipv4.dst(p.view, p.l3) !== dst;
+  // ip_route_me_harder: the way is by destination when a hook changed that, or asked for it, and chose no next hop of its own.
+  if ((isMoved || verdict === REROUTE) && p.nexthop === nexthop && p.outDevice === device) p.nexthop = 0;
+  if (verdict !== ACCEPT) return settle(stack, p, verdict);
+  if (isMoved && !routeOut(stack, p)) return;
   postRouting(stack, p);
 }
 
-/** After LOCAL_OUT for a packet that was queued there: its destination may have changed meanwhile. */
+/** After LOCAL_OUT for a packet that was held there; with `nexthop` 0 it is routed anew. */
 export function afterLocalOut(stack: IpStack, p: Packet): void {
-  p.nexthop = 0;
   if (routeOut(stack, p)) postRouting(stack, p);
 }
 

@@ -198,6 +198,32 @@ describe('verdicts', () => {
     }
   });
 
+  it('QUEUE at LOCAL_OUT keeps the next hop that a hook chose, and routes anew when a hook changed the destination', () => {
+    const rig = new Rig({ hostPort: true });
+    const held: Packet[] = [];
+    rig.hooks.queues.set(0, (p) => held.push(p) > 0);
+    on(rig, Hook.LocalOut, () => Verdict.Queue, 10);
+    on(rig, Hook.LocalIn, (p) => {
+      p.nexthop = ip4('10.0.2.2');
+      p.outDevice = rig.interfaceOf(rig.back).id;
+      return Verdict.Reroute;
+    });
+    rig.send(rig.front, toUs().udp({ srcPort: 1, dstPort: 2 }).build());
+    reinject(rig.stack, held[0]!, Verdict.Accept);
+    rig.flush();
+    expect(rig.out(rig.back)[0]).toContain(`${MAC.server} IP 10.0.1.2.1 > 10.0.1.1.2`);
+    on(rig, Hook.LocalOut, (p) => {
+      adjustChecksum(p.view, p.l3, diff32(dst(p.view, p.l3), ip4('10.0.1.2')));
+      setDst(p.view, p.l3, ip4('10.0.1.2'));
+      return Verdict.Accept;
+    });
+    rig.send(rig.host, fromHost('10.0.2.2').icmp({ type: 8 }).build());
+    reinject(rig.stack, held[1]!, Verdict.Accept);
+    rig.flush();
+    expect(rig.out(rig.front)[0]).toContain('IP 10.0.3.2 > 10.0.1.2');
+    expect(rig.unaccounted()).toBe(0);
+  });
+
   it('SNAT in POSTROUTING is what leaves', () => {
     const rig = new Rig();
     on(rig, Hook.PostRouting, (p) => {

@@ -19,10 +19,10 @@ import { afterPreRouting, gateIpv4, preRouting } from './input.ts';
 import { deliver } from './local.ts';
 import { afterLocalOut, finish, localOut } from './output.ts';
 import { settle } from './settle.ts';
-import type { IpStack } from './stack.ts';
+import { type IpStack, tapHook } from './stack.ts';
 
 const { Accept: ACCEPT, Repeat: REPEAT, Drop: DROP } = Verdict;
-const PRE_ROUTING = Hook.PreRouting;
+const { PreRouting: PRE_ROUTING, LocalOut: LOCAL_OUT } = Hook;
 
 /** A packet that `ifc` received: a frame, an IP packet of the host port, or an IP packet of another TUN. Takes the packet. */
 export function receive(stack: IpStack, ifc: Interface, p: Packet): void {
@@ -77,7 +77,7 @@ export function reportUnreachable(stack: IpStack, p: Packet): void {
 
 /**
  * Give a QUEUEd or STOLEN packet back: Accept goes on behind the function that took it, Repeat runs that one again, anything else is the verdict.
- * `p.hook` and `p.hookIndex` must be as the chain left them.
+ * `p.hook` and `p.hookIndex` must be as the chain left them. Who changes the destination meanwhile sets `p.nexthop` to 0, so that it is routed anew.
  */
 export function reinject(stack: IpStack, p: Packet, verdict: number): void {
   stack.stats.held--;
@@ -85,7 +85,11 @@ export function reinject(stack: IpStack, p: Packet, verdict: number): void {
   if (verdict === DROP && p.drop === Drop.None) p.drop = Drop.Policy;
   if (verdict === ACCEPT || verdict === REPEAT) {
     const from = verdict === ACCEPT ? p.hookIndex + 1 : p.hookIndex;
-    result = stack.hooks.chains[p.hook]!.run(p, from);
+    const hook = p.hook;
+    const dst = ipv4.dst(p.view, p.l3);
+    result = stack.hooks.chains[hook]!.run(p, from);
+    if (hook === LOCAL_OUT && ipv4.dst(p.view, p.l3) !== dst) p.nexthop = 0;
+    if (stack.link.tap !== null) tapHook(stack, p, hook, result);
   }
   if (result !== ACCEPT) settle(stack, p, result);
   else resume(stack, p);

@@ -135,6 +135,8 @@ export class RouteTable {
   /** Grows with every change; what was looked up before must be looked up again. */
   generation = 1;
   #levels: readonly Level[] = [];
+  /** Routes of operators that name a source address: they go with that address. */
+  readonly #sourced = new Set<Route>();
   readonly #cacheKey = new Int32Array(CACHE);
   readonly #cacheRoute: (Route | null)[] = new Array<Route | null>(CACHE).fill(null);
 
@@ -175,6 +177,7 @@ export class RouteTable {
       route.next = before.next;
       before.next = route;
     }
+    if (route.source !== 0 && route.protocol !== RouteProtocol.Kernel) this.#sourced.add(route);
     this.changed();
   }
 
@@ -191,8 +194,14 @@ export class RouteTable {
       while (before.next !== null && before.next !== route) before = before.next;
       if (before.next === route) before.next = route.next;
     }
+    this.#sourced.delete(route);
     if (level.count === 0) this.#levels = this.#levels.filter((l) => l !== level);
     this.changed();
+  }
+
+  /** Routes that an operator gave this preferred source. */
+  withSource(source: number): Route[] {
+    return [...this.#sourced].filter((route) => route.source === source);
   }
 
   /** All routes: local table first, long prefixes first, then by address and metric. */

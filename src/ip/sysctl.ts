@@ -15,6 +15,18 @@ type Conf = Record<ConfKey, number>;
 
 const CONF_MAX: Readonly<Conf> = { accept_local: 1, arp_announce: 2, arp_ignore: 8, forwarding: 1, rp_filter: 2 };
 
+/** Switches of things that this stack does not do: they read 0, and only 0 can be written. */
+const FIXED_KEYS = [
+  'accept_redirects',
+  'accept_source_route',
+  'arp_accept',
+  'arp_filter',
+  'log_martians',
+  'proxy_arp',
+  'route_localnet',
+  'send_redirects',
+] as const;
+
 interface Knob {
   readonly min: number;
   readonly max: number;
@@ -129,6 +141,7 @@ export class Sysctls {
   }
 
   #addConf(name: string, conf: Conf): void {
+    this.#addFixed(name);
     for (const key of CONF_KEYS) {
       this.#knobs.set(`net.ipv4.conf.${name}.${key}`, {
         min: 0,
@@ -140,6 +153,12 @@ export class Sysctls {
           this.#refresh();
         },
       });
+    }
+  }
+
+  #addFixed(name: string): void {
+    for (const key of FIXED_KEYS) {
+      this.#knobs.set(`net.ipv4.conf.${name}.${key}`, { min: 0, max: 0, get: () => 0, set: () => {} });
     }
   }
 
@@ -160,7 +179,7 @@ export class Sysctls {
 
   removeInterface(ifc: Interface): void {
     this.#byInterface.delete(ifc);
-    for (const key of CONF_KEYS) this.#knobs.delete(`net.ipv4.conf.${ifc.name}.${key}`);
+    for (const key of [...CONF_KEYS, ...FIXED_KEYS]) this.#knobs.delete(`net.ipv4.conf.${ifc.name}.${key}`);
   }
 
   /** Effective values into the interfaces. */
