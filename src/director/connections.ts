@@ -5,8 +5,8 @@
  *                   due | destination | flow in | flow out | next in | next out | deltas | packets
  *
  * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`, the row of the reply
- * tuple (RIP:rport → CIP:cport when translated, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one server behind
- * two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
+ * tuple (RIP:rport → CIP:cport when translated, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one
+ * server behind two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
  *
  * Memory is reserved at the start and touched as rows come into use: 64 bytes and 10 of timer a connection, 64 more for its two flow rows.
  *

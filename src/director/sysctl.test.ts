@@ -2,12 +2,42 @@
 import { describe, expect, it } from 'vitest';
 import { Sysctls } from './sysctl.ts';
 
-const DEFAULTS = `am_droprate 10|amemthresh 1024|backup_only 0|cache_bypass 0|conn_reuse_mode 1|conntrack 0|drop_entry 0|drop_packet 0|expire_nodest_conn 0|expire_quiescent_template 0|ignore_tunneled 0|lblc_expiration 86400|lblcr_expiration 86400|nat_icmp_send 0|pmtu_disc 1|run_estimation 1|schedule_icmp 0|secure_tcp 0|sloppy_sctp 0|sloppy_tcp 0|snat_reroute 1|sync_persist_mode 0|sync_ports 1|sync_qlen_max 16384|sync_refresh_period 0|sync_retries 0|sync_sock_size 0|sync_threshold 3\t50|sync_version 1`;
+const DEFAULTS = [
+  'am_droprate 10',
+  'amemthresh 1024',
+  'backup_only 0',
+  'cache_bypass 0',
+  'conn_reuse_mode 1',
+  'conntrack 0',
+  'drop_entry 0',
+  'drop_packet 0',
+  'expire_nodest_conn 0',
+  'expire_quiescent_template 0',
+  'ignore_tunneled 0',
+  'lblc_expiration 86400',
+  'lblcr_expiration 86400',
+  'nat_icmp_send 0',
+  'pmtu_disc 1',
+  'run_estimation 1',
+  'schedule_icmp 0',
+  'secure_tcp 0',
+  'sloppy_sctp 0',
+  'sloppy_tcp 0',
+  'snat_reroute 1',
+  'sync_persist_mode 0',
+  'sync_ports 1',
+  'sync_qlen_max 16384',
+  'sync_refresh_period 0',
+  'sync_retries 0',
+  'sync_sock_size 0',
+  'sync_threshold 3\t50',
+  'sync_version 1',
+];
 
 describe('net.ipv4.vs.*', () => {
   it('has the kernel’s names and defaults', () => {
     const s = new Sysctls();
-    expect(s.list().map(([k, v]) => `${k.replace('net.ipv4.vs.', '')} ${v}`)).toEqual(DEFAULTS.split('|'));
+    expect(s.list().map(([k, v]) => `${k.replace('net.ipv4.vs.', '')} ${v}`)).toEqual(DEFAULTS);
     expect(s.get('net.ipv4.vs.sync_threshold')).toBe('3\t50');
     expect(s.get('net.ipv4.vs.nosuch')).toBe(undefined);
   });

@@ -1,0 +1,124 @@
+/** ipvsadm's commands: the kernel's errors, pages of the listings, and how fast a large configuration loads. */
+import { describe, expect, it } from 'vitest';
+import { Bench, CLIENT, tcpPacket, VIP } from './test-rig.ts';
+
+const T = `-t ${VIP}:80`;
+const U = `-u ${VIP}:53`;
+const to = `${VIP}:80`;
+
+describe('commands', () => {
+  it('answer with the kernel’s errors', () => {
+    const b = new Bench();
+    const expected: readonly (readonly [string, string | null])[] = [
+      [`-A ${T} -s rr`, null],
+      [`-A ${T} -s rr`, 'EEXIST'],
+      [`-A ${T} -s nosuch`, 'EEXIST'],
+      ['-A -t 10.0.1.101:80 -s nosuch', 'ENOENT'],
+      [`-E -t 10.0.1.101:80 -s rr`, 'ESRCH'],
+      [`-E ${T} -s nosuch`, 'ENOENT'],
+      [`-E ${T} -s wrr`, null],
+      ['-D -u 10.0.1.100:80', 'ESRCH'],
+      [`-a ${T} -r 10.0.2.11:80 -m`, null],
+      [`-a ${T} -r 10.0.2.11:80 -m`, 'EEXIST'],
+      [`-a ${T} -r 10.0.2.11:8080 -m`, null],
+      [`-a ${T} -r 10.0.2.15:0 -m`, null],
+      [`-a ${T} -r 10.0.2.13:80 -m -w 65536`, null],
+      [`-a ${T} -r 10.0.2.12:80 -m -w 2147483648`, 'ERANGE'],
+      [`-a ${T} -r 10.0.2.12:80 -m -x 1 -y 2`, 'ERANGE'],
+      [`-a ${T} -r 10.0.2.12:80 -m -y 2`, 'ERANGE'],
+      ['-a -t 10.0.1.101:80 -r 10.0.2.11:80 -m', 'ESRCH'],
+      ['-e -t 10.0.1.101:80 -r 10.0.2.11:80 -m', 'ESRCH'],
+      ['-d -t 10.0.1.101:80 -r 10.0.2.11:80', 'ESRCH'],
+      [`-e ${T} -r 10.0.2.99:80 -m`, 'ENOENT'],
+      [`-d ${T} -r 10.0.2.99:80`, 'ENOENT'],
+      [`-a ${T} -r 224.0.0.1:80 -m`, 'EINVAL'],
+      [`-a ${T} -r 0.0.0.0:80 -m`, 'EINVAL'],
+      [`-a ${T} -r 255.255.255.255:80 -m`, 'EINVAL'],
+      [`-a ${T} -r 10.0.2.255:80 -m`, 'EINVAL'],
+      [`-a ${T} -r 10.0.2.300:80 -m`, 'EINVAL'],
+      ['-A -t 0.0.0.0:80 -s rr', null],
+      ['-Z -u 10.0.1.100:99', 'ESRCH'],
+      ['-Z', null],
+      ['--set 20 5 3', null],
+      ['--set 0 9 0', null],
+      ['--set 9000000 0 0', 'EINVAL'],
+      // What comes later is refused, not ignored.
+      [`-a ${T} -r 10.0.2.12:80 -i`, 'EINVAL'],
+      [`-A ${U} -s rr --pe sip -p 60`, 'ENOENT'],
+      ['-A -t 10.0.1.101:0 -s rr', 'EINVAL'],
+      ['-A -t 10.0.1.101:80 -s rr -o', 'EINVAL'],
+      ['-A -f 0 -s rr', 'EINVAL'],
+      ['-A -t 10.0.1.101:80 -s sh', 'ENOENT'],
+    ];
+    expect(expected.map(([line]) => [line, b.run(line)[0]])).toEqual(expected.map((e) => [...e]));
+    expect(b.director.info().timeouts).toEqual({ tcp: 20, tcpFin: 9, udp: 3 });
+    expect(b.servers()).toEqual([
+      '10.0.2.13:80 65536 0 0',
+      '10.0.2.15:0 1 0 0',
+      '10.0.2.11:8080 1 0 0',
+      '10.0.2.11:80 1 0 0',
+    ]);
+  });
+
+  it('pages through services and finds one by key', () => {
+    const b = new Bench();
+    for (let i = 1; i <= 25; i++) b.run(`-A -t 10.0.9.${i}:80 -s rr`);
+    b.run('-D -t 10.0.9.7:80');
+    const seen: string[] = [];
+    for (let cursor = 0; cursor >= 0; ) {
+      const page = b.director.listServices(cursor, 10);
+      expect(page.rows.length).toBeLessThanOrEqual(10);
+      for (const row of page.rows) seen.push(row.key.kind === 'address' ? row.key.address : '');
+      cursor = page.next;
+    }
+    expect(new Set(seen).size).toBe(24);
+    const key = { kind: 'address', protocol: 'tcp', address: '10.0.9.8', port: 80 } as const;
+    expect(b.director.listServices(0, 10, key).rows.map((r) => r.key)).toEqual([key]);
+    expect(b.director.listServices(0, 10, { ...key, protocol: 'udp' }).rows).toEqual([]);
+  });
+
+  it('pages through connections', () => {
+    const b = new Bench();
+    b.run(`-A ${T} -s rr`, `-a ${T} -r 10.0.2.11:80 -m`);
+    for (let i = 0; i < 30; i++) b.send(tcpPacket(`${CLIENT}:${7000 + i}`, to, 'S'));
+    const seen = new Set<number>();
+    for (let cursor = 0; cursor >= 0; ) {
+      const page = b.director.listConnections(cursor, 7);
+      for (const row of page.rows) seen.add(row.client.port);
+      cursor = page.next;
+    }
+    expect(seen.size).toBe(30);
+  });
+});
+
+describe('20,000 services of 10 servers', () => {
+  it('load', () => {
+    const b = new Bench({ services: 20000 });
+    const commands = [];
+    for (let s = 0; s < 20000; s++) {
+      const key = {
+        kind: 'address',
+        protocol: 'tcp',
+        address: `10.${s >> 14}.${(s >> 7) & 127}.${s & 127}`,
+        port: 80,
+      } as const;
+      commands.push({ op: 'add-service', service: { key, scheduler: 'wlc', schedulerFlags: 0, ops: false } } as const);
+      for (let i = 1; i <= 10; i++) {
+        const server = {
+          key: { address: `10.200.${s & 127}.${i}`, port: 80 },
+          method: 'masq',
+          weight: 1,
+          upperThreshold: 0,
+          lowerThreshold: 0,
+        } as const;
+        commands.push({ op: 'add-server', service: key, server } as const);
+      }
+    }
+    const start = performance.now();
+    const results = b.director.execute(commands);
+    const took = performance.now() - start;
+    expect(results.every((r) => r === null)).toBe(true);
+    expect([b.director.services.count, b.director.dests.count]).toEqual([20000, 200000]);
+    console.info(`220,000 commands in ${took.toFixed(0)} ms: ${Math.round(220000 / took)} a millisecond`);
+  });
+});
