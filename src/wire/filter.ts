@@ -6,8 +6,8 @@
  *   src host 10.0.1.2 and tcp dst port 80 or 443        tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn        not arp
  *
  * As libpcap: `and` and `or` have the same precedence and group to the left; a bare value after them takes the qualifiers of the value before;
- * an expression that looks beyond the end of a frame rejects the frame, under `not` too. What is not known here (names of hosts, IPv6 addresses,
- * VLANs, protochain …) is an error, never ignored. On a medium without link headers `ether …` and `arp` match nothing.
+ * an expression that looks beyond the end of a frame rejects the frame, under `not` too. What is not known here (names of hosts, addresses as
+ * one number, IPv6 addresses, VLANs, protochain …) is an error, never ignored. On a medium without link headers `ether …` and `arp` match nothing.
  */
 import { formatIp4, netmask, parseIp4, parseMac } from './addr.ts';
 import {
@@ -85,6 +85,9 @@ const STRENGTH: Readonly<Record<string, number>> = {
   '^': Number.POSITIVE_INFINITY,
 };
 
+/** A bound on nesting too: the parser calls itself for each parenthesis. */
+const MAX_WORDS = 1000;
+
 class Parser {
   readonly #words: readonly Word[];
   #at = 0;
@@ -96,6 +99,8 @@ class Parser {
   constructor(text: string) {
     const words = readWords(text);
     if (typeof words === 'string') throw new FilterError(`'${words}' is not understood`);
+    if (words.length > MAX_WORDS)
+      throw new FilterError(`more than ${MAX_WORDS} words, up to '${words[MAX_WORDS]!.text}'`);
     this.#words = words;
   }
 
@@ -138,6 +143,7 @@ class Parser {
     if (this.#take('(')) {
       const test = this.#expression();
       if (!this.#take(')')) throw this.#stuck("')' is missing");
+      this.#inherited = null;
       return test;
     }
     return this.#primitive();
@@ -342,8 +348,9 @@ class Parser {
       return macTest(q.direction, mac.hi, mac.lo);
     }
     if (mac !== undefined) throw this.#stuck("a MAC address needs 'ether'");
-    this.#needAddressProtocol(q);
     const ip = parseIp4(text);
+    if (ip === undefined && q.type === null && q.direction === null) throw this.#stuck();
+    this.#needAddressProtocol(q);
     if (ip === undefined) throw this.#stuck('not an IPv4 address (names are not resolved here)');
     this.#at++;
     if (this.#peek() === '/') throw this.#stuck("a prefix length needs 'net'");
