@@ -3,6 +3,7 @@
  * own documentation suggests for plain TCP (and UDP) balancing; nothing is slowed down on purpose.
  */
 import { existsSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { join } from 'node:path';
 import { type Daemon, run, startDaemon } from './run.ts';
 import type { Lane, LaneKind } from './topology.ts';
@@ -146,6 +147,16 @@ ${services}log: { level: warn }
 `;
 }
 
+/** True once the daemon's API answers `GET /v1/status` with 200. */
+function answersStatus(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    get({ socketPath, path: '/v1/status', timeout: 1000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    }).on('error', () => resolve(false));
+  });
+}
+
 async function startTapvs(lane: Lane, directory: string): Promise<Daemon> {
   const file = join(directory, `${lane.peer}.yaml`);
   const socket = join(directory, `${lane.peer}.sock`);
@@ -157,12 +168,7 @@ async function startTapvs(lane: Lane, directory: string): Promise<Daemon> {
     inLane(lane, join(ROOT, 'bin/tapvsd'), '--config', file, '--socket', socket),
     options === undefined ? {} : { NODE_OPTIONS: options },
   );
-  await daemon.ready(() =>
-    run([join(ROOT, 'bin/tapvs'), '--socket', socket, 'status']).then(
-      () => true,
-      () => false,
-    ),
-  );
+  await daemon.ready(() => answersStatus(socket));
   return daemon;
 }
 

@@ -52,7 +52,7 @@ export async function run(command: readonly string[], options: RunOptions = {}):
 export interface Daemon {
   readonly name: string;
   readonly pid: number;
-  /** The first `true` result of `isReady`, asked whenever the process writes, or every 50 ms. Throws CommandError. */
+  /** Waits for `isReady`, asked whenever the process writes, or every 50 ms. After 10 s it is killed. Throws CommandError. */
   ready(isReady: (output: string) => boolean | Promise<boolean>): Promise<void>;
   /** What it said so far, both streams. */
   output(): string;
@@ -83,14 +83,17 @@ export function startDaemon(name: string, command: readonly string[], env: Recor
       while (!(await isReady(output))) {
         if (hasExited() || Date.now() > deadline) {
           const why = hasExited() ? `exit ${child.exitCode ?? child.signalCode}` : 'not ready after 10 s';
+          child.kill('SIGKILL');
           throw new CommandError(`${name}: ${why}: ${output.trim().split('\n').slice(-3).join(' | ')}`);
         }
         await new Promise<void>((wake) => {
-          const timer = setTimeout(wake, 50);
-          child.stdout.once('data', () => {
+          const done = (): void => {
             clearTimeout(timer);
+            child.stdout.off('data', done);
             wake();
-          });
+          };
+          const timer = setTimeout(done, 50);
+          child.stdout.once('data', done);
         });
       }
     },
