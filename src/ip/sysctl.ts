@@ -109,7 +109,7 @@ export class Sysctls {
     const count = (
       name: string,
       max: number,
-      key: 'gcThresh1' | 'gcThresh3' | 'unicastProbes' | 'multicastProbes',
+      key: 'gcThresh1' | 'gcThresh2' | 'gcThresh3' | 'unicastProbes' | 'multicastProbes',
     ): void => {
       add(
         name,
@@ -126,6 +126,7 @@ export class Sysctls {
     time('gc_stale_time', 1, 'gcStale');
     time('retrans_time_ms', 1000, 'retransmit');
     count('gc_thresh1', NEIGHBOUR_CAPACITY, 'gcThresh1');
+    count('gc_thresh2', NEIGHBOUR_CAPACITY, 'gcThresh2');
     count('gc_thresh3', NEIGHBOUR_CAPACITY, 'gcThresh3');
     count('mcast_solicit', 255, 'multicastProbes');
     count('ucast_solicit', 255, 'unicastProbes');

@@ -40,6 +40,8 @@ const BUCKETS = 4096;
 const CACHE = 1024;
 /** How often the states are looked at, ticks. */
 const SCAN_INTERVAL = milliseconds(100);
+/** Above gc_thresh2 something idle is given up this often at most; it is also how long a row must be idle for that. */
+const SPARE_INTERVAL = seconds(5);
 
 export class NeighbourTable {
   readonly ip = new Int32Array(NEIGHBOUR_CAPACITY);
@@ -66,6 +68,7 @@ export class NeighbourTable {
 
   // net.ipv4.neigh.default.*, times in ticks
   gcThresh1 = 128;
+  gcThresh2 = 512;
   gcThresh3 = 1024;
   baseReachable = seconds(30);
   delayFirstProbe = seconds(5);
@@ -83,6 +86,7 @@ export class NeighbourTable {
   readonly #seed: number;
   readonly #rng: Rng;
   #free = NONE;
+  #lastSpared = 0;
 
   constructor(rng: Rng) {
     this.#rng = rng;
@@ -112,7 +116,12 @@ export class NeighbourTable {
 
   /** A new row in state Free, NONE when the table is full and nothing in it can be spared (gc_thresh3). The caller sets the state at once. */
   add(device: number, ip: number, now: number): number {
-    if (this.size >= this.gcThresh3 && !this.#spareOne(now)) return NONE;
+    if (this.size >= this.gcThresh3) {
+      if (!this.#spareOne(now)) return NONE;
+    } else if (this.size >= this.gcThresh2 && ((now - this.#lastSpared) | 0) > SPARE_INTERVAL) {
+      this.#lastSpared = now;
+      this.#spareOne(now);
+    }
     let row = this.#free;
     if (row !== NONE) this.#free = this.#next[row]!;
     else row = this.top++;
@@ -171,7 +180,7 @@ export class NeighbourTable {
         this.remove(row);
         return true;
       }
-      if (state !== Nud.Stale || now - this.used[row]! < seconds(5)) continue;
+      if (state !== Nud.Stale || ((now - this.used[row]!) | 0) < SPARE_INTERVAL) continue;
       if (oldest === NONE || ((this.used[row]! - this.used[oldest]!) | 0) < 0) oldest = row;
     }
     if (oldest === NONE) return false;

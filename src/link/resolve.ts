@@ -200,7 +200,7 @@ export function neighbourTick(link: LinkLayer): void {
   for (let row = 0; row < table.top; row++) {
     const state = table.state[row]!;
     if (state === STALE || state === FAILED) {
-      if (table.size > table.gcThresh1 && link.now - table.used[row]! > table.gcStale) table.remove(row);
+      if (table.size > table.gcThresh1 && ((link.now - table.used[row]!) | 0) > table.gcStale) table.remove(row);
     } else if (state >= REACHABLE && state <= INCOMPLETE && ((link.now - table.due[row]!) | 0) >= 0) {
       step(link, row, state);
     }
