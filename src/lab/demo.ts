@@ -31,7 +31,19 @@ interface Watch {
 
 async function watch(lab: Lab, netns: string, label: string): Promise<Watch> {
   const file = `${lab.plan.runDir}/${label}.pcap`;
-  const process = spawnIn(netns, ['tcpdump', '-i', 'eth0', '--immediate-mode', '-n', '-U', '-w', file, 'tcp', 'port', '80']);
+  const process = spawnIn(netns, [
+    'tcpdump',
+    '-i',
+    'eth0',
+    '--immediate-mode',
+    '-n',
+    '-U',
+    '-w',
+    file,
+    'tcp',
+    'port',
+    '80',
+  ]);
   await new Promise<void>((resolve, reject) => {
     process.stderr?.on('data', (chunk: Buffer) => {
       if (chunk.toString().includes('listening on')) resolve();
