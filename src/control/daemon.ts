@@ -129,7 +129,8 @@ export class Daemon {
     try {
       const before = this.#config;
       const config = readOrRefuse(reread);
-      // A device that could not be had last time is tried again.
+      // A device that could not be had last time, or that somebody deleted, is tried again.
+      await this.#devices.forgetGone();
       const open = new Set(this.#devices.list().map((device) => device.name));
       const from = { ...before, devices: before.devices.filter((device) => open.has(device.name)) };
       const actions = plan(from, config);

@@ -45,7 +45,7 @@ const NO_MAC = '00:00:00:00:00:00';
 export class Devices {
   readonly #engine: Engine;
   readonly #log: Log;
-  readonly #open = new Map<string, { config: DeviceConfig; spec: DeviceSpec }>();
+  readonly #open = new Map<string, { config: DeviceConfig; spec: DeviceSpec; ifindex: number }>();
 
   constructor(engine: Engine, log: Log) {
     this.#engine = engine;
@@ -70,7 +70,14 @@ export class Devices {
       }
       throw new DeviceError(config.name, error);
     }
-    this.#open.set(config.name, { config, spec });
+    this.#open.set(config.name, { config, spec, ifindex: await indexOf(config) });
+  }
+
+  /** Lets go of what somebody has deleted in the kernel (or deleted and made again), so that the next plan makes it anew. */
+  async forgetGone(): Promise<void> {
+    for (const [name, { config, ifindex }] of [...this.#open]) {
+      if ((await indexOf(config)) !== ifindex) await this.remove(name);
+    }
   }
 
   async remove(name: string): Promise<void> {
@@ -85,7 +92,7 @@ export class Devices {
   async edit(config: DeviceConfig): Promise<void> {
     const known = this.#open.get(config.name);
     if (known === undefined) return;
-    const { config: before, spec } = known;
+    const { config: before, spec, ifindex } = known;
     await asDeviceError(config.name, () =>
       inNetns(config.netns, async (where) => {
         const name = config.name;
@@ -99,7 +106,7 @@ export class Devices {
     });
     if (errno)
       throw new DeviceError(config.name, new Error(`the engine refuses mtu ${config.mtu}, mac ${ownMac}: ${errno}`));
-    this.#open.set(config.name, { config, spec: { ...spec, mtu: config.mtu, mac: ownMac ?? spec.mac } });
+    this.#open.set(config.name, { config, spec: { ...spec, mtu: config.mtu, mac: ownMac ?? spec.mac }, ifindex });
   }
 
   /** The MTU of a TUN or TAP follows `tapvs ip link set`. */
@@ -107,7 +114,7 @@ export class Devices {
     const known = this.#open.get(name);
     if (known === undefined || known.config.kind === 'packet') return;
     await inNetns(known.config.netns, async (where) => native.linkSetMtu(name, mtu, where.fd));
-    this.#open.set(name, { config: { ...known.config, mtu }, spec: { ...known.spec, mtu } });
+    this.#open.set(name, { ...known, config: { ...known.config, mtu }, spec: { ...known.spec, mtu } });
   }
 
   /** Brings the kernel's side of the host port to what the engine's addresses and routes are now. Does nothing without a host port. @throws DeviceError */
@@ -236,6 +243,17 @@ async function inNetns<T>(netns: string | null, use: (where: Where) => Promise<T
     }
   } finally {
     if (fd !== undefined) native.close(fd);
+  }
+}
+
+/** Index of the device, or of the interface that a packet device is on; -1 when it (or its namespace) is not there. */
+async function indexOf({ name, netns, interface: port = name }: DeviceConfig): Promise<number> {
+  try {
+    return await inNetns(netns, async ({ fd }) => native.linkGet(port, fd).ifindex);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : '';
+    if (code === 'ENODEV' || code === 'ENOENT') return -1;
+    throw error;
   }
 }
 

@@ -29,7 +29,7 @@ export function plan(from: Config | null, to: Config): readonly Action[] {
   const remade = new Set(devices.add.map((action) => action.device.name));
   const addresses = planAddresses(from, to, remade);
   // A route goes with the address or device that it led over: then each that should be there is said again.
-  const isShaken = devices.del.length > 0 || addresses.del.length > 0;
+  const isShaken = devices.del.length > 0 || devices.add.length > 0 || addresses.del.length > 0;
   const routes = planRoutes(from?.routes ?? [], to.routes, isShaken);
   return [
     ...routes.del,
