@@ -6,7 +6,15 @@
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Lab, labUp } from '../src/lab/lab.ts';
-import { LAB_CLIENT_IP, LAB_CLIENT_MAC, LAB_FRONT_IP, LAB_FRONT_MAC, LAB_VIP, labPlan } from '../src/lab/plan.ts';
+import {
+  LAB_CLIENT_IP,
+  LAB_CLIENT_MAC,
+  LAB_FRONT_IP,
+  LAB_FRONT_MAC,
+  LAB_VIP,
+  type LabKind,
+  labPlan,
+} from '../src/lab/plan.ts';
 import { runIn, runOkIn, waitForLine } from '../src/rtnl/netns.ts';
 import { describeFrame, describePacket, frame, verifyFrame } from '../src/wire/build.ts';
 import { faultsOf, watch } from './watch.ts';
@@ -52,8 +60,8 @@ async function add(lab: Lab, service: string, server: string): Promise<void> {
   expect(await lab.tapvs('ipvsadm', ...words)).toMatchObject({ status: 0, stderr: '' });
 }
 
-describe('errors and their quotations', () => {
-  const plan = labPlan({ prefix: `tic${process.pid}a-`, servers: 1, checksumOffload: false });
+describe.each<LabKind>(['tap', 'packet'])('errors and their quotations, on %s devices', (kind) => {
+  const plan = labPlan({ prefix: `tic${process.pid}${kind[0]}a-`, servers: 1, kind, checksumOffload: false });
   const rs = plan.servers[0]!.netns;
   let lab: Lab;
 
@@ -144,8 +152,8 @@ except OSError as e: print(type(e).__name__, s.getsockname()[1])`;
   });
 });
 
-describe('a narrow way to the server', () => {
-  const plan = labPlan({ prefix: `tic${process.pid}b-`, servers: 1, mtu: 4000 });
+describe.each<LabKind>(['tap', 'packet'])('a narrow way to the server, on %s devices', (kind) => {
+  const plan = labPlan({ prefix: `tic${process.pid}${kind[0]}b-`, servers: 1, kind, mtu: 4000 });
   const rs = plan.servers[0]!.netns;
   const MTU = 1300;
   let lab: Lab;
