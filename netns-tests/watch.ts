@@ -11,7 +11,19 @@ export interface Watch {
 
 /** Resolves when tcpdump listens; `filter` in its own words. Give the capture a file of its own. */
 export async function watch(netns: string, device: string, file: string, filter = ''): Promise<Watch> {
-  const words = ['tcpdump', '-i', device, '--immediate-mode', '-n', '-U', '-s', '0', '-w', file, ...filter.split(' ').filter(Boolean)];
+  const words = [
+    'tcpdump',
+    '-i',
+    device,
+    '--immediate-mode',
+    '-n',
+    '-U',
+    '-s',
+    '0',
+    '-w',
+    file,
+    ...filter.split(' ').filter(Boolean),
+  ];
   const child = spawnIn(netns, words);
   await listening(child);
   return {

@@ -30,6 +30,11 @@ export interface EngineOptions {
   readonly maxPackets: number;
 }
 
+/** A device that had nothing for this many breaths is asked only every sixteenth, while others are busy: an empty read is a system call. */
+const SILENT_AFTER = 32;
+const ASK_ALL_MASK = 15;
+const MAX_INTERFACES = 256;
+
 export class Engine {
   readonly pool: PacketPool;
   readonly flows: FlowTable;
@@ -45,6 +50,8 @@ export class Engine {
   breaths = 0;
   readonly #clock: Clock;
   readonly #burst = new Burst();
+  /** Breaths since each interface last had something, by interface id. */
+  readonly #silence = new Int32Array(MAX_INTERFACES);
 
   constructor(options: EngineOptions) {
     const { clock, rng, maxConnections, maxPackets } = options;
@@ -71,13 +78,24 @@ export class Engine {
       tick(stack);
     }
     const interfaces = stack.link.interfaces;
+    const silence = this.#silence;
+    const asksAll = (this.breaths & ASK_ALL_MASK) === 0;
     let received = 0;
     for (let i = 1; i < interfaces.length; i++) {
       const ifc = interfaces[i]!;
-      if (ifc !== null && ifc.device !== null) received += this.#drain(ifc, ifc.device);
+      if (ifc === null || ifc.device === null) continue;
+      if (silence[i]! > SILENT_AFTER && !asksAll) continue;
+      const n = this.#drain(ifc, ifc.device);
+      silence[i] = n > 0 ? 0 : silence[i]! + 1;
+      received += n;
     }
     flush(stack.link);
     return received;
+  }
+
+  /** After a sleep: any device may have something. */
+  wake(): void {
+    this.#silence.fill(0);
   }
 
   #drain(ifc: Interface, device: Device): number {
@@ -95,12 +113,14 @@ export class Engine {
 
   // cold: devices come and go
   /** @param peer the kernel's side of the host port, int32; 0 for none */
-  addDevice(
-    device: Device,
-    options: { readonly isHost?: boolean; readonly peer?: number } = {},
-  ): Interface {
+  addDevice(device: Device, options: { readonly isHost?: boolean; readonly peer?: number } = {}): Interface {
+    const ifc = this.ip.addInterface(device, options);
+    if (ifc.id >= MAX_INTERFACES) {
+      this.ip.removeInterface(ifc.id);
+      throw new Error(`${device.name}: more than ${MAX_INTERFACES - 1} devices`);
+    }
     this.generation++;
-    return this.ip.addInterface(device, options);
+    return ifc;
   }
 
   /** False when there is no such device. */

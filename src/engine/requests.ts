@@ -98,7 +98,10 @@ function addDevice({ engine, arena, post }: RequestContext, spec: DeviceSpec): n
       post({ type: 'log', level: 'warn', message, fields: { device: failed.name, errno } });
     },
   });
-  engine.addDevice(device, { isHost: spec.isHost, peer: spec.peer === undefined ? 0 : (parsePrefix(spec.peer)?.ip ?? 0) });
+  engine.addDevice(device, {
+    isHost: spec.isHost,
+    peer: spec.peer === undefined ? 0 : (parsePrefix(spec.peer)?.ip ?? 0),
+  });
   return null;
 }
 

@@ -74,8 +74,10 @@ function run(): void {
       generation = engine.generation;
       pollset = renew(pollset);
     }
-    native.poll(pollset, MAX_SLEEP_MS);
-    idle = 0;
+    const ready = native.poll(pollset, MAX_SLEEP_MS);
+    engine.wake();
+    // Woken by a device: look a few times before sleeping again. Not woken: nobody is there, so don't.
+    idle = ready > 0 ? 0 : data.spin;
   }
   engine.close();
 }
