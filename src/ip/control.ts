@@ -6,19 +6,8 @@
 import type { Device } from '../device/device.ts';
 import { type Interface, LOOPBACK_ID } from '../link/interface.ts';
 import { flush as flushLink } from '../link/link.ts';
-import { LAST_VALID, Nud } from '../link/neighbours.ts';
-import { forget, learn, sendArp } from '../link/resolve.ts';
-import type {
-  AddressRow,
-  IpCommand,
-  IpErrno,
-  LinkRow,
-  NeighbourRow,
-  NeighbourState,
-  RouteRow,
-  RouteType,
-} from '../model/ip.ts';
-import { Drop } from '../packet/drop.ts';
+import { sendArp } from '../link/resolve.ts';
+import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow, RouteType } from '../model/ip.ts';
 import { NONE } from '../packet/packet.ts';
 import {
   formatIp4,
@@ -35,6 +24,7 @@ import {
 } from '../wire/addr.ts';
 import { ArpOp } from '../wire/arp.ts';
 import { type Address, isSameNetwork } from './addresses.ts';
+import { addNeighbour, delNeighbour, flushNeighbours, forgetNeighbours, listNeighbours } from './neighbour-control.ts';
 import { reportUnreachable } from './receive.ts';
 import { Route, RouteKind, RouteProtocol, RouteScope } from './routes.ts';
 import type { IpStack } from './stack.ts';
@@ -50,15 +40,6 @@ const KIND_OF: Readonly<Record<RouteType, number>> = {
 };
 const SCOPE_NAME: Readonly<Record<number, RouteRow['scope']>> = { 0: 'global', 253: 'link', 254: 'host' };
 const PROTOCOL_OF = { kernel: RouteProtocol.Kernel, boot: RouteProtocol.Boot, static: RouteProtocol.Static } as const;
-const STATE_NAME: Readonly<Record<number, NeighbourState>> = {
-  [Nud.Permanent]: 'PERMANENT',
-  [Nud.Reachable]: 'REACHABLE',
-  [Nud.Stale]: 'STALE',
-  [Nud.Delay]: 'DELAY',
-  [Nud.Probe]: 'PROBE',
-  [Nud.Incomplete]: 'INCOMPLETE',
-  [Nud.Failed]: 'FAILED',
-};
 
 /** What an address brings (fib_add_ifaddr): itself, its network, and its broadcast address. */
 function addressRoutes({ device, ip, length, scope }: Address): Route[] {
@@ -130,7 +111,7 @@ export class IpControl {
     const ifc = stack.link.interfaces[id];
     if (id === LOOPBACK_ID || ifc === null || ifc === undefined) return;
     flushLink(stack.link);
-    this.#flushNeighbours(id, true);
+    forgetNeighbours(stack.link, id, true);
     for (const address of [...stack.addresses.rows]) if (address.device === id) stack.addresses.remove(address);
     for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
     this.sysctls.removeInterface(ifc);
@@ -171,7 +152,7 @@ export class IpControl {
       device.macHi = address.hi;
       device.macLo = address.lo;
     }
-    if (c.up === false) this.#flushNeighbours(ifc.id, true);
+    if (c.up === false) forgetNeighbours(this.stack.link, ifc.id, true);
     if (address !== undefined || c.up === true) this.announce(ifc);
     this.stack.routes.changed();
     return null;
@@ -355,71 +336,8 @@ export class IpControl {
 
   // neighbours
 
-  /** A neighbour by hand is permanent, as `ip neigh add … lladdr …` makes it. */
-  addNeighbour(deviceName: string, address: string, mac: string | undefined, canReplace: boolean): IpErrno | null {
-    const { link } = this.stack;
-    const table = link.neighbours;
-    const ifc = link.findInterface(deviceName);
-    if (ifc === undefined) return 'ENODEV';
-    const ip = parseIp4(address);
-    const parsed = mac === undefined ? undefined : parseMac(mac);
-    if (ip === undefined || parsed === undefined || !ifc.hasNeighbours) return 'EINVAL';
-    let row = table.find(ifc.id, ip);
-    if (row !== NONE && !canReplace) return 'EEXIST';
-    if (row === NONE) row = table.add(ifc.id, ip, link.now);
-    // The kernel answers ENOBUFS here, which iproute2 users see as rarely as we do.
-    if (row === NONE) return 'EINVAL';
-    table.state[row] =
-      table.state[row] === Nud.Permanent || table.state[row] === Nud.Free ? Nud.Failed : table.state[row]!;
-    learn(link, ifc, row, parsed.hi, parsed.lo, Nud.Reachable, true);
-    table.state[row] = Nud.Permanent;
-    return null;
-  }
-
-  delNeighbour(deviceName: string, address: string): IpErrno | null {
-    const { link } = this.stack;
-    const ifc = link.findInterface(deviceName);
-    if (ifc === undefined) return 'ENODEV';
-    const ip = parseIp4(address);
-    if (ip === undefined) return 'EINVAL';
-    const row = link.neighbours.find(ifc.id, ip);
-    if (row === NONE) return 'ENOENT';
-    forget(link, row, Drop.NeighbourFailed);
-    return null;
-  }
-
-  /** As `ip neigh flush`: permanent ones stay. */
-  flushNeighbours(deviceName: string | undefined): IpErrno | null {
-    const ifc = deviceName === undefined ? undefined : this.stack.link.findInterface(deviceName);
-    if (deviceName !== undefined && ifc === undefined) return 'ENODEV';
-    this.#flushNeighbours(ifc?.id, false);
-    return null;
-  }
-
-  #flushNeighbours(device: number | undefined, alsoPermanent: boolean): void {
-    const { link } = this.stack;
-    const table = link.neighbours;
-    for (let row = 0; row < table.top; row++) {
-      const state = table.state[row]!;
-      if (state === Nud.Free || (device !== undefined && table.device[row] !== device)) continue;
-      if (state !== Nud.Permanent || alsoPermanent) forget(link, row, Drop.DeviceGone);
-    }
-  }
-
   listNeighbours(): NeighbourRow[] {
-    const table = this.stack.link.neighbours;
-    const rows: NeighbourRow[] = [];
-    for (let row = 0; row < table.top; row++) {
-      const state = table.state[row]!;
-      if (state === Nud.Free) continue;
-      rows.push({
-        device: this.#nameOf(table.device[row]!),
-        address: formatIp4(table.ip[row]!),
-        mac: state <= LAST_VALID ? formatMac(table.macHi[row]!, table.macLo[row]!) : undefined,
-        state: STATE_NAME[state]!,
-      });
-    }
-    return rows;
+    return listNeighbours(this.stack.link);
   }
 
   #nameOf(device: number): string {
@@ -440,13 +358,13 @@ export class IpControl {
       case 'route-del':
         return this.delRoute(c.route);
       case 'neigh-add':
-        return this.addNeighbour(c.device, c.address, c.mac, false);
+        return addNeighbour(this.stack.link, c.device, c.address, c.mac, false);
       case 'neigh-replace':
-        return this.addNeighbour(c.device, c.address, c.mac, true);
+        return addNeighbour(this.stack.link, c.device, c.address, c.mac, true);
       case 'neigh-del':
-        return this.delNeighbour(c.device, c.address);
+        return delNeighbour(this.stack.link, c.device, c.address);
       case 'neigh-flush':
-        return this.flushNeighbours(c.device);
+        return flushNeighbours(this.stack.link, c.device);
       case 'link-set':
         return this.#setLink(c);
     }

@@ -1,3 +1,4 @@
+// Over 400 lines: the table of all that can become of one packet, in one place.
 import { describe, expect, it } from 'vitest';
 import { HOOK_NAMES, Hook, Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';

@@ -1,3 +1,4 @@
+/** Over 400 lines: builder, verifier and describer know the same layouts. */
 /**
  * Frames for tests and tools: built layer by layer with right lengths and checksums, verified, and described in one line.
  *
