@@ -83,6 +83,14 @@ async function answers(address: string, count: number): Promise<string> {
   return (await lab.curl('-H', 'Connection: close', ...urls)).trim().split('\n').sort().join(' ');
 }
 
+/** Four programs that download without end; resolves when answers come. */
+async function startLoad(): Promise<ChildProcess[]> {
+  const loop = `while :; do curl -s --max-time 1 ${url}/big?bytes=100000 >/dev/null; done`;
+  const load = Array.from({ length: 4 }, () => lab.spawn(client, ['sh', '-c', loop]));
+  expect(await answers(vip, 4)).toMatch(/rs1.*rs2/);
+  return load;
+}
+
 beforeAll(async () => {
   lab = await labUp(plan);
   await lab.startServers();
@@ -197,9 +205,7 @@ describe('running', () => {
   it('killed under load, starts again at once and leaves nothing double', async () => {
     const before = await kernelState();
     expect(before).toContain('lookup 7791'); // the host port's rules are among what is compared
-    const loop = `while :; do curl -s --max-time 1 ${url}/big?bytes=100000 >/dev/null; done`;
-    const load = Array.from({ length: 4 }, () => lab.spawn(client, ['sh', '-c', loop]));
-    expect(await answers(vip, 4)).toMatch(/rs1.*rs2/);
+    const load = await startLoad();
     const death = ended(daemon);
     daemon.kill('SIGKILL');
     expect(await death).toBe('SIGKILL');
@@ -216,11 +222,15 @@ describe('running', () => {
     await Promise.all(load.map((child) => lab.stop(child)));
   });
 
-  it('ends on SIGTERM with status 0 and takes everything along', async () => {
+  it('ends on SIGTERM under load with status 0, at once, and takes everything along', async () => {
+    const load = await startLoad();
     const from = endOf(logFile);
+    const start = performance.now();
     const death = ended(daemon);
     daemon.kill('SIGTERM');
     expect(await death).toBe(0);
+    expect(performance.now() - start).toBeLessThan(1000);
+    await Promise.all(load.map((child) => lab.stop(child)));
     expect(readFileSync(logFile).subarray(from).toString()).not.toMatch(/"level":(50|60)/);
     expect(existsSync(socket)).toBe(false);
     expect(await kernelState()).toBe(pristine);
