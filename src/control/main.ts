@@ -205,12 +205,15 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
 
 /** Logs why the start failed, a line for each reason, and chooses the exit status. */
 function reportStart(error: unknown, log: Log): number {
-  const faults = error instanceof StartError ? error.faults : [error];
+  const all = error instanceof StartError ? error.faults : [error];
+  // Without its device an address or a route cannot be had either: that need not be said.
+  const devices = all.filter((fault) => fault instanceof DeviceError);
+  const faults = devices.length > 0 ? devices : all;
   for (const fault of faults) log.error({}, `cannot start: ${messageOf(fault)}`);
   const codes = faults.map((fault) => (fault instanceof Error && 'code' in fault ? String(fault.code) : ''));
   if (codes.some((code) => code === 'EPERM' || code === 'EACCES')) return Exit.Permission;
   // What the engine refuses is wrong in the file; what the kernel refuses (no such bridge yet) may be right a second later.
-  const isRefusal = error instanceof StartError && faults.every((fault) => !(fault instanceof DeviceError));
+  const isRefusal = error instanceof StartError && devices.length === 0;
   return isRefusal ? Exit.Config : Exit.Internal;
 }
 
