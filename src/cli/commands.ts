@@ -5,7 +5,7 @@ import { type CliCommand, CliError, Exit } from './command.ts';
 interface Entry {
   readonly name: string;
   readonly summary: string;
-  /** A classic tool: `install-links` makes a link of this name. */
+  /** `install-links` makes a link of this name. Not for ip and sysctl: a director's host needs the kernel's own as well. */
   readonly isClassic: boolean;
   readonly load: () => Promise<CliCommand>;
 }
@@ -16,6 +16,48 @@ export const COMMANDS: readonly Entry[] = [
     summary: 'virtual services, real servers, connections',
     isClassic: true,
     load: () => import('./ipvsadm/run.ts').then((module) => module.ipvsadm),
+  },
+  {
+    name: 'ip',
+    summary: 'addresses, routes, neighbours and links of the host that tapvsd is',
+    isClassic: false,
+    load: () => import('./ip/run.ts').then((module) => module.ip),
+  },
+  {
+    name: 'sysctl',
+    summary: "tapvsd's settings: net.ipv4.vs.*, net.ipv4.*",
+    isClassic: false,
+    load: () => import('./sysctl.ts').then((module) => module.sysctl),
+  },
+  {
+    name: 'status',
+    summary: 'what runs, since when, with how much',
+    isClassic: false,
+    load: () => import('./status.ts').then((module) => module.status),
+  },
+  {
+    name: 'drops',
+    summary: 'why packets were dropped, and how many',
+    isClassic: false,
+    load: () => import('./drops.ts').then((module) => module.drops),
+  },
+  {
+    name: 'hooks',
+    summary: 'what sees a packet at which hook',
+    isClassic: false,
+    load: () => import('./hooks.ts').then((module) => module.hooks),
+  },
+  {
+    name: 'capture',
+    summary: 'packets as tapvsd sees them: to a file, a pipe, or in words',
+    isClassic: false,
+    load: () => import('./capture.ts').then((module) => module.capture),
+  },
+  {
+    name: 'reload',
+    summary: 'read the configuration file again',
+    isClassic: false,
+    load: () => import('./reload.ts').then((module) => module.reload),
   },
 ];
 

@@ -1,0 +1,32 @@
+/** Errors of POST /v1/ip as iproute2 prints the kernel's. */
+import type { CommandResults } from '../../control/api.ts';
+import type { IpCommand, IpErrno } from '../../model/ip.ts';
+import { type CliContext, CliError } from '../command.ts';
+import { noDevice } from './words.ts';
+
+const WORDS: Readonly<Record<IpErrno, string>> = {
+  EEXIST: 'File exists',
+  ESRCH: 'No such process',
+  ENOENT: 'No such file or directory',
+  ENODEV: 'No such device',
+  EINVAL: 'Invalid argument',
+  ENETUNREACH: 'Network is unreachable',
+  EADDRNOTAVAIL: 'Cannot assign requested address',
+  EOPNOTSUPP: 'Operation not supported',
+};
+
+/** Exit status of iproute2 when the kernel refuses. */
+const REFUSED = 2;
+
+export function kernelRefusal(errno: IpErrno): CliError {
+  return new CliError(`RTNETLINK answers: ${WORDS[errno] ?? errno}`, REFUSED);
+}
+
+/** @param device the one that the command named, if it did: iproute2 looks for it before it asks the kernel */
+export async function change(context: CliContext, commands: readonly IpCommand[], device?: string): Promise<number> {
+  const { results } = await context.client.post<CommandResults>('/v1/ip', { commands });
+  const errno = results.find((result) => result !== null);
+  if (errno === undefined) return 0;
+  if (errno === 'ENODEV' && device !== undefined) throw noDevice(device);
+  throw kernelRefusal(errno as IpErrno);
+}
