@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../src/base/clock.ts';
 import { SeededRng } from '../src/base/rng.ts';
+import { hugeMemory } from '../src/device/native.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { IpvsCommand } from '../src/model/ipvs.ts';
 import { Burst } from '../src/packet/burst.ts';
@@ -98,7 +99,13 @@ class Rig {
   constructor(subject: Subject) {
     this.subject = subject;
     const maxConnections = Math.max(65_536, subject.flows + 1000);
-    this.engine = new Engine({ clock: systemClock, rng: new SeededRng(7), maxConnections, maxPackets: 1024 });
+    this.engine = new Engine({
+      clock: systemClock,
+      rng: new SeededRng(7),
+      maxConnections,
+      maxPackets: 1024,
+      allocate: hugeMemory,
+    });
     const { pool } = this.engine;
     this.client = new ClientDevice(pool, mac(FRONT_MAC), octets(CLIENT_MAC), ip4(VIP), PORT);
     this.server = new ServerDevice(pool, mac(BACK_MAC), octets(SERVER_MAC), PORT, subject.flows);

@@ -44,6 +44,7 @@ interface Addon {
   eventfdDrain(fd: number): number;
   memfd(name: string, size: number): number;
   mapShared(fd: number, size: number): ArrayBuffer;
+  hugeMemory(size: number): ArrayBuffer;
   notify(path: string, text: string): void;
   clockMonotonicUs(): number;
   registerArena(bytes: Uint8Array): number;
@@ -293,6 +294,11 @@ export function memfd(name: string, size: number): number {
 /** The first `size` bytes of a memfd or file, shared with everyone who maps it; unmapped when collected. */
 export function mapShared(fd: number, size: number): ArrayBuffer {
   return control((addon) => addon.mapShared(fd, size));
+}
+
+/** Zeros for a big table, on 2 MiB pages where the kernel has some (base/memory.ts says what that is worth). Untouched pages cost nothing. */
+export function hugeMemory(size: number): ArrayBuffer {
+  return control((addon) => addon.hugeMemory(size));
 }
 
 /** One datagram to $NOTIFY_SOCKET, as sd_notify(3): notify(path, 'READY=1'). A path that begins with @ is abstract. */

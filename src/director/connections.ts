@@ -13,6 +13,7 @@
  * Timers: a packet only stores `expires`. The wheel fires at `due` or later and is started again for what is left; only when a state shortens the
  * timeout to before `due` is it touched by a packet.
  */
+import { type Allocate, plainMemory } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { diff16, diff32, fold } from '../wire/checksum.ts';
@@ -91,9 +92,9 @@ export class ConnTable {
   #fresh = 0;
   #count = 0;
 
-  constructor(capacity: number, flows: FlowTable, now: number) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
     this.capacity = capacity;
-    this.rows = new Int32Array(capacity << CONN_SHIFT);
+    this.rows = new Int32Array(allocate((capacity << CONN_SHIFT) * 4));
     this.control = new Int32Array(capacity);
     this.controlled = new Int32Array(capacity);
     this.#flows = flows;

@@ -8,6 +8,7 @@
  * One director belongs to one data worker; time and chance come from outside. Commands and listings (commands.ts, listing.ts) run between breaths.
  */
 import { seconds } from '../base/clock.ts';
+import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { HookOp } from '../hooks/hooks.ts';
@@ -49,6 +50,8 @@ export interface DirectorOptions {
   readonly maxConnections: number;
   readonly maxServices?: number;
   readonly maxDestinations?: number;
+  /** Memory of the connection table. */
+  readonly allocate?: Allocate;
 }
 
 export class Director {
@@ -77,7 +80,7 @@ export class Director {
     this.routing = options.routing;
     this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
     this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
-    this.conns = new ConnTable(options.maxConnections, options.flows, now);
+    this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate);
     this.total = new Counters(1);
     this.sysctls = new Sysctls();
     this.tcpTimeouts = tcpTimeouts();

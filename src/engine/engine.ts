@@ -5,6 +5,7 @@
  * registers the director's functions, and moves packets between devices and the host. It reads the clock once per breath and hands the value down.
  */
 import type { Clock } from '../base/clock.ts';
+import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Device } from '../device/device.ts';
 import { Director } from '../director/director.ts';
@@ -28,6 +29,8 @@ export interface EngineOptions {
   readonly maxConnections: number;
   /** Packets alive at once: bursts under way, packets armed for receive, waiting for ARP, or in a queue. */
   readonly maxPackets: number;
+  /** Memory of the pool and the tables; plain memory when absent. */
+  readonly allocate?: Allocate | undefined;
 }
 
 /** A device that had nothing for this many breaths is asked only every sixteenth, while others are busy: an empty read is a system call. */
@@ -54,16 +57,16 @@ export class Engine {
   readonly #silence = new Int32Array(MAX_INTERFACES);
 
   constructor(options: EngineOptions) {
-    const { clock, rng, maxConnections, maxPackets } = options;
+    const { clock, rng, maxConnections, maxPackets, allocate = plainMemory } = options;
     const now = clock.now();
     this.#clock = clock;
-    this.pool = new PacketPool(maxPackets);
-    this.flows = new FlowTable(2 * maxConnections, rng.next());
+    this.pool = new PacketPool(maxPackets, allocate);
+    this.flows = new FlowTable(2 * maxConnections, rng.next(), allocate);
     this.stack = new IpStack(this.pool, this.hooks, rng);
     this.stack.now = now;
     this.ip = new IpControl(this.stack);
     this.drops = this.stack.drops;
-    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, maxConnections });
+    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, maxConnections, allocate });
     this.hooks.register(this.director.hooks());
   }
 

@@ -1,7 +1,7 @@
 /**
  * What the worker does when the main thread asks: one function per request of messages.ts. Runs between two breaths, never per packet.
  */
-import { type ManualClock, seconds } from '../base/clock.ts';
+import { seconds, type TurnableClock } from '../base/clock.ts';
 import { KernelDevice } from '../device/kernel-device.ts';
 import type { Arena } from '../device/native.ts';
 import { HOOK_NAMES } from '../hooks/hooks.ts';
@@ -22,7 +22,7 @@ export interface RequestContext {
   readonly engine: Engine;
   readonly captures: Captures;
   /** The clock of test mode, else null. */
-  readonly manual: ManualClock | null;
+  readonly testClock: TurnableClock | null;
   readonly arena: Arena;
   readonly post: (message: WorkerMessage) => void;
   isStopping: boolean;
@@ -112,12 +112,12 @@ function hookRows({ engine }: RequestContext): HookRow[] {
 }
 
 /** Test mode: time passes in small steps with a breath after each, so that timers fire in their order. */
-function advanceClock({ engine, manual }: RequestContext, args: { readonly seconds: number }): null {
-  if (manual === null) throw new Error('the clock is turned by hand only in test mode');
+function advanceClock({ engine, testClock }: RequestContext, args: { readonly seconds: number }): null {
+  if (testClock === null) throw new Error('the clock is turned by hand only in test mode');
   const end = seconds(args.seconds);
   for (let done = 0; done < end; ) {
     const step = Math.min(25, end - done);
-    manual.advance(step);
+    testClock.advance(step);
     engine.breathe();
     done += step;
   }

@@ -10,7 +10,7 @@
  */
 import { randomInt } from 'node:crypto';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type Clock, ManualClock, systemClock } from '../base/clock.ts';
+import { systemClock, TurnableClock } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import * as native from '../device/native.ts';
 import { Captures } from './capture.ts';
@@ -30,18 +30,18 @@ function post(message: WorkerMessage): void {
 }
 
 function run(): void {
-  const manual = data.testClock ? new ManualClock(systemClock.now()) : null;
-  const clock: Clock = manual ?? systemClock;
+  const testClock = data.testClock ? new TurnableClock(systemClock) : null;
   const engine = new Engine({
-    clock,
+    clock: testClock ?? systemClock,
     rng: new SeededRng(randomInt(1, 2 ** 31)),
     maxConnections: data.maxConnections,
     maxPackets: data.maxPackets,
+    allocate: native.hugeMemory,
   });
   const context: RequestContext = {
     engine,
     captures: new Captures(engine, (records) => post({ type: 'captured', records })),
-    manual,
+    testClock,
     arena: native.registerArena(engine.pool.arena),
     post,
     isStopping: false,

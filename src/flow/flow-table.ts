@@ -11,6 +11,7 @@
  * (bench/micro: flow). All memory is reserved at the start and touched only as rows come into use, so the table never grows, moves or pauses.
  */
 import { hash4 } from '../base/hash.ts';
+import { type Allocate, plainMemory } from '../base/memory.ts';
 
 const STRIDE_SHIFT = 3;
 const SRC = 0;
@@ -41,11 +42,11 @@ export class FlowTable {
   #count = 0;
 
   /** @param capacity rows (two for a translated connection)  @param seed random per start, against chosen collisions */
-  constructor(capacity: number, seed: number) {
+  constructor(capacity: number, seed: number, allocate: Allocate = plainMemory) {
     const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
     this.capacity = capacity;
-    this.#rows = new Int32Array(capacity << STRIDE_SHIFT);
-    this.#buckets = new Int32Array(buckets);
+    this.#rows = new Int32Array(allocate((capacity << STRIDE_SHIFT) * 4));
+    this.#buckets = new Int32Array(allocate(buckets * 4));
     this.#mask = buckets - 1;
     this.#seed = seed | 0;
   }

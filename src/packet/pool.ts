@@ -5,6 +5,7 @@
  * enough for a 64 KiB super-packet; pages nobody touched cost nothing.
  */
 import { assert } from '../base/assert.ts';
+import { type Allocate, plainMemory } from '../base/memory.ts';
 import { NONE, Packet, resetPacket, SLOT_SIZE } from './packet.ts';
 
 export class PacketPool {
@@ -17,8 +18,8 @@ export class PacketPool {
   #available: number;
 
   /** @param slots how many packets can be alive at once; 64.3 KiB of address space each */
-  constructor(slots: number) {
-    this.arena = new ArrayBuffer(slots * SLOT_SIZE);
+  constructor(slots: number, allocate: Allocate = plainMemory) {
+    this.arena = allocate(slots * SLOT_SIZE);
     this.view = new DataView(this.arena);
     this.bytes = new Uint8Array(this.arena);
     this.words = new Uint16Array(this.arena);
