@@ -33,7 +33,7 @@ export const systemClock: Clock = {
   now: () => Math.floor((performance.now() * TICKS_PER_SECOND) / 1000) | 0,
 };
 
-/** A clock turned by hand: for tests, and for the daemon's test mode. */
+/** A clock turned by hand: for tests. */
 export class ManualClock implements Clock {
   #now: number;
   constructor(start = 0) {
@@ -44,5 +44,20 @@ export class ManualClock implements Clock {
   }
   advance(ticks: number): void {
     this.#now = (this.#now + ticks) | 0;
+  }
+}
+
+/** Another clock that can be turned forward besides, never back: the daemon's test mode, where answers take real time and timeouts none. */
+export class TurnableClock implements Clock {
+  readonly #base: Clock;
+  #ahead = 0;
+  constructor(base: Clock) {
+    this.#base = base;
+  }
+  now(): number {
+    return (this.#base.now() + this.#ahead) | 0;
+  }
+  advance(ticks: number): void {
+    this.#ahead = (this.#ahead + ticks) | 0;
   }
 }

@@ -24,7 +24,7 @@ const HELP = `Usage: tapvsd [--config FILE] [options]      serve until SIGTERM
   -s, --socket PATH    control socket ($TAPVS_SOCKET, or ${DEFAULT_SOCKET})
   -l, --log-level L    ${LEVELS.join(', ')} (else the file says)
       --dry-run        print the plan and change nothing
-      --test-clock     time stands still; POST /v1/clock turns it (for tests)
+      --test-clock     POST /v1/clock turns the clock forward (for tests)
   -h, --help           this text
   -V, --version        the version
 
