@@ -206,6 +206,10 @@ describe('running', () => {
     const before = await kernelState();
     expect(before).toContain('lookup 7791'); // the host port's rules are among what is compared
     const load = await startLoad();
+    // A yardstick under the same load: the program's own code read and the file checked, nothing opened.
+    const checking = performance.now();
+    expect((await lab.tapvsd('check', '--config', configFile)).status).toBe(0);
+    const limit = Math.max(2000, 4 * (performance.now() - checking));
     const death = ended(daemon);
     daemon.kill('SIGKILL');
     expect(await death).toBe('SIGKILL');
@@ -217,7 +221,7 @@ describe('running', () => {
     const took = performance.now() - start;
     daemon = await starting;
     expect(first).toMatch(/^rs[12]\n$/);
-    expect(took).toBeLessThan(2000);
+    expect(took).toBeLessThan(limit); // 2 s, unless the machine is so busy that a mere check takes half of one
     expect(await kernelState()).toBe(before);
     await Promise.all(load.map((child) => lab.stop(child)));
   });
