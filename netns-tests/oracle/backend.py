@@ -1,0 +1,170 @@
+"""tapvs as a director of the oracle (../shared/oracle/oracle.py): what stands where the kernel's IPVS stood in the recordings.
+
+          kernel's director                             here
+  sw ── front 10.0.1.1, VIPs           sw ── front-nic ── br-front ── TAP front ┐
+        br0   10.0.2.1 ── rs1…                                                  tapvsd
+                                       rs1… ────────────── br-back ── TAP br0   ┘
+
+The TAPs carry the names that the recordings know, so messages and captures name the same things. The kernel of the director's
+namespace keeps no address and forwards nothing.
+"""
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+import oracle
+
+START_SECONDS = 20
+# A frame that leaves the director comes in on the kernel's end of a TAP, and the other way round.
+FLIPPED = {">": "<", "<": ">"}
+ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT"}
+MARKS = re.compile(r"iptables .*-j MARK")
+
+
+class Unsupported(Exception):
+    """A step that only a kernel director can do."""
+
+
+class TapvsBackend(oracle.Backend):
+    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words)."""
+
+    name = "tapvs"
+    daemon = None
+
+    def start(self, topo):
+        super().start(topo)
+        self.run_dir = tempfile.mkdtemp(prefix="tapvs-oracle-")
+        self.socket = os.path.join(self.run_dir, "tapvs.sock")
+        self.env = dict(os.environ, TAPVS_SOCKET=self.socket, STATE_DIRECTORY=self.run_dir, LC_ALL="C")
+        self.take_over()
+        config = os.path.join(self.run_dir, "tapvs.yaml")
+        with open(config, "w") as f:
+            f.write(self.config())
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
+                "--config", config, "--socket", self.socket, "--log-level", "info"]
+        with open(self.opts.log, "wb") as log:
+            self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.await_ready()
+
+    def take_over(self):
+        """The director's addresses and the names of its devices become tapvs's."""
+        topo, mtu = self.topo, "mtu %d " % self.topo.mtu if self.topo.mtu else ""
+        topo.write_sysctl("lb", "net.ipv4.ip_forward", 0)
+        topo._batch(
+            ["addr flush dev front", "addr flush dev br0", "link set front down", "link set br0 down",
+             "link set front name front-nic", "link set br0 name br-back", "link add br-front type bridge forward_delay 0",
+             "link set front-nic master br-front up", "link set br-front up", "link set br-back %sup" % mtu],
+            topo.ns("lb"))
+
+    def config(self):
+        return json.dumps({  # JSON is YAML
+            "devices": [
+                {"name": "front", "kind": "tap", "mac": "02:00:00:00:01:01", "bridge": "br-front", "addresses": ["10.0.1.1/24"]},
+                {"name": "br0", "kind": "tap", "mac": "02:00:00:00:02:01", "bridge": "br-back", "mtu": self.topo.mtu or 1500,
+                 "addresses": ["10.0.2.1/24"]},
+            ],
+            "addresses": [vip + "/32" for vip in self.topo.VIPS],
+            "sysctl": {"net.ipv4.ip_forward": 1},
+            "limits": {"connections": 65536, "packets": 4096},
+        })
+
+    def await_ready(self):
+        end = time.monotonic() + START_SECONDS
+        while True:
+            if self.daemon.poll() is not None:
+                raise RuntimeError("tapvsd ended with status %d: %s" % (self.daemon.returncode, self.last_words()))
+            try:
+                return self.api("GET", "/v1/status")
+            except OSError:
+                if time.monotonic() > end:
+                    raise RuntimeError("tapvsd does not answer: " + self.last_words()) from None
+                time.sleep(0.01)
+
+    def last_words(self):
+        with open(self.opts.log, errors="replace") as f:
+            return " / ".join(f.read().splitlines()[-3:])
+
+    def api(self, method, path, body=None):
+        connection = http.client.HTTPConnection("tapvs", timeout=60)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.settimeout(60)
+            connection.sock.connect(self.socket)
+            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            if answer.status >= 300:
+                raise RuntimeError("%s %s: %s" % (method, path, text))
+            return json.loads(text)
+        finally:
+            connection.close()
+
+    def tapvs(self, *words, stdin=None):
+        p = self.topo.popen("lb", [os.path.join(self.opts.bin, "tapvs"), *words], text=True, env=self.env,
+                            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = p.communicate(stdin, 60)
+        return p.returncode, out, err
+
+    def ipvsadm(self, args, stdin=None):
+        return self.tapvs("ipvsadm", *args, stdin=stdin)
+
+    def sysctl(self, key, value=None):
+        rc, out, err = self.tapvs("sysctl", "-n", key if value is None else "%s=%s" % (key, value))
+        if rc == 0:
+            return 0, out.rstrip("\n"), ""
+        return 255, "", ERRNO.get(err.strip().rsplit(": ", 1)[-1], err.strip())
+
+    def wait(self, seconds):
+        """Nobody but the director needs the time, except a server that answers late."""
+        late = max([when - time.monotonic() for when, _ in oracle.TIMERS], default=0)
+        real = min(seconds, max(late + 0.05, 0.02))
+        oracle.pump(real)
+        self.api("POST", "/v1/clock", {"seconds": max(0.0, seconds - real)})
+        oracle.settle()
+
+    def director_sh(self, cmd):
+        """A step that configures or asks the director's kernel, in tapvs's own words."""
+        if cmd == "ls /proc/sys/net/ipv4/vs":
+            rc, out, err = self.tapvs("sysctl", "-aN", "-r", r"^net\.ipv4\.vs\.")
+            return rc, "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in out.splitlines())), err
+        if MARKS.search(cmd):
+            raise Unsupported("marks come with iptables")
+        raise Unsupported("sh in the director's namespace: " + cmd)
+
+    def stop(self):
+        if self.daemon is not None:
+            self.daemon.terminate()
+            try:
+                self.daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                self.daemon.send_signal(signal.SIGKILL)
+                self.daemon.wait()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+
+class Capture(oracle.Capture):
+    def read(self, stop=True):
+        lines = []
+        for line in super().read(stop):
+            place, sign, rest = re.split(r" +", line, maxsplit=2)
+            lines.append("%-6s %s %s" % (place, FLIPPED[sign] if place.startswith("lb") else sign, rest))
+        return lines
+
+
+oracle.Capture = Capture
+
+
+class Runner(oracle.Runner):
+    def do_sh(self, a, st):
+        if a["ns"] != "lb":
+            return super().do_sh(a, st)
+        rc, out, err = self.be.director_sh(a["cmd"])
+        return "sh (lb) " + a["cmd"], self.result(rc, out, err) if not a.get("quiet") else ["rc %d" % rc]

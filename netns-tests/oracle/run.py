@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Runs the oracle's scenarios against tapvs and compares with what the kernel's IPVS did.
+
+  scripts/oracle [--scenarios DIR] [--recorded DIR] [--out DIR] [--jobs N] [--bin DIR] [NAME...]
+
+  NAME             scenarios to run, with * and ? (default: all)
+  --scenarios DIR  where NAME.json are (default: ../shared/oracle/scenarios)
+  --recorded DIR   transcripts of the real thing, NAME.txt (default: ../shared/oracle/recorded)
+  --out DIR        keep our transcripts and the daemons' logs there
+  --all            run what netns-tests/oracle/skipped.txt excepts, too
+  --jobs N         scenarios at the same time (default: one per processor)
+  --bin DIR        where tapvs and tapvsd are (default: bin)
+
+Prints a unified diff for each scenario that differs and ends with `N passed, N failed, N skipped`; exit status 1 if any failed.
+Every worker has mounts of its own: its namespaces are seen by nobody else and go with it.
+"""
+import argparse
+import ctypes
+import difflib
+import fnmatch
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from types import SimpleNamespace
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+ORACLE = os.path.join(os.path.dirname(ROOT), "shared", "oracle")
+SCENARIO_SECONDS = 120
+
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x00020000, 4096, 16384, 1 << 18
+# What a recording's machine answered to questions about names (vm-run.sh).
+FILES = {
+    "/etc/hosts": "127.0.0.1 localhost\n10.0.1.100 vip.test\n10.0.1.101 vip2.test\n10.0.1.2 client.test\n"
+                  + "".join("10.0.2.1%d rs%d.test\n" % (i, i) for i in range(1, 10)),
+    "/etc/nsswitch.conf": "".join(db + ": files\n" for db in ("hosts", "services", "protocols", "passwd", "group", "networks")),
+    "/etc/resolv.conf": "",
+}
+
+
+def mount(source, target, kind, flags, data=None):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(source.encode(), target.encode(), kind and kind.encode(), flags, data and data.encode()) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, "mount %s: %s" % (target, os.strerror(errno)))
+
+
+def set_up_worker():
+    """Mounts of our own: no namespace's name, and no file of names, is shared with the rest of the machine."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if libc.unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    os.makedirs("/run/netns", exist_ok=True)
+    mount("tmpfs", "/run/netns", "tmpfs", 0, "size=1m,mode=755")
+    for path, text in FILES.items():
+        if not os.path.exists(path):
+            continue
+        with tempfile.NamedTemporaryFile("w", dir="/run/netns", delete=False) as f:
+            f.write(text)
+        os.chmod(f.name, 0o644)
+        mount(f.name, os.path.realpath(path), None, MS_BIND)
+        os.unlink(f.name)
+
+
+def run_scenario(task):
+    """One scenario in this process -> (name, transcript, seconds). The oracle has one event loop per process."""
+    sys.path[:0] = [os.path.dirname(task["oracle"]), HERE]
+    import oracle
+    import backend
+
+    with open(task["scenario"]) as f:
+        scenario = json.load(f)
+    scenario.setdefault("name", task["name"])
+    began = time.monotonic()
+    runner = backend.Runner(scenario, backend.TapvsBackend(SimpleNamespace(bin=task["bin"], log=task["log"])), "tvo%d-" % os.getpid())
+
+    def alarm(*_):
+        raise TimeoutError("not over after %d s" % SCENARIO_SECONDS)
+
+    signal.signal(signal.SIGALRM, alarm)
+    signal.alarm(SCENARIO_SECONDS)
+    fault = ""
+    try:
+        runner.run()
+    except Exception:
+        fault = "ERROR\n" + traceback.format_exc()
+    signal.alarm(0)
+    oracle.TIMERS.clear()
+    for key in list(oracle.SEL.get_map().values()):
+        oracle.unwatch(key.fileobj)
+    return task["name"], oracle.render(scenario, runner.log) + fault, time.monotonic() - began
+
+
+def read_skipped():
+    """[(pattern, reason)] of skipped.txt."""
+    with open(os.path.join(HERE, "skipped.txt")) as f:
+        lines = [line.split("#", 1)[0].strip() for line in f]
+    return [tuple(line.split(None, 1)) for line in lines if line]
+
+
+def read_arguments():
+    p = argparse.ArgumentParser(prog="scripts/oracle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                usage=argparse.SUPPRESS, add_help=False)
+    p.add_argument("--scenarios", default=os.path.join(ORACLE, "scenarios"))
+    p.add_argument("--recorded", default=os.path.join(ORACLE, "recorded"))
+    p.add_argument("--out")
+    p.add_argument("--all", action="store_true")
+    p.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    p.add_argument("--bin", default=os.path.join(ROOT, "bin"))
+    p.add_argument("-h", "--help", action="store_true")
+    p.add_argument("names", nargs="*")
+    return p.parse_args()
+
+
+def choose(options):
+    """Names of the scenarios to run, sorted."""
+    there = sorted(f[:-5] for f in os.listdir(options.scenarios) if f.endswith(".json"))
+    if not options.names:
+        return there
+    chosen = set()
+    for pattern in options.names:
+        pattern = os.path.basename(pattern).removesuffix(".json")
+        found = fnmatch.filter(there, pattern)
+        if not found:
+            sys.exit("error: no scenario is named %s in %s" % (pattern, options.scenarios))
+        chosen.update(found)
+    return sorted(chosen)
+
+
+def compare(name, transcript, recorded):
+    """Lines of a unified diff; none when they are the same."""
+    path = os.path.join(recorded, name + ".txt")
+    with open(path) as f:
+        want = f.read().splitlines()
+    return list(difflib.unified_diff(want, transcript.splitlines(), "recorded/%s" % name, "tapvs/%s" % name, lineterm="", n=3))
+
+
+def main():
+    options = read_arguments()
+    if options.help:
+        print(__doc__.strip())
+        return 0
+    oracle = next((path for path in (os.path.join(os.path.dirname(os.path.abspath(options.scenarios)), "oracle.py"),
+                                     os.path.join(ORACLE, "oracle.py")) if os.path.exists(path)), None)
+    for folder in (options.scenarios, options.recorded):
+        if oracle is None or not os.path.isdir(folder):
+            print("oracle: %s is not there: nothing to compare with" % (folder if oracle else os.path.join(ORACLE, "oracle.py")))
+            print("0 passed, 0 failed, 0 skipped")
+            return 0
+    out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
+    os.makedirs(out, exist_ok=True)
+    tasks, skipped = [], []
+    exceptions = [] if options.all else read_skipped()
+    for name in choose(options):
+        reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
+        if reason is None and not os.path.exists(os.path.join(options.recorded, name + ".txt")):
+            reason = "no recording"
+        if reason is not None:
+            skipped.append(name)
+            print("skipped %-32s %s" % (name, reason), flush=True)
+            continue
+        tasks.append({"name": name, "scenario": os.path.abspath(os.path.join(options.scenarios, name + ".json")), "oracle": oracle,
+                      "bin": os.path.abspath(options.bin), "log": os.path.join(out, name + ".log")})
+    passed, failed = 0, []
+    context = multiprocessing.get_context("spawn")  # an event loop (epoll) is not for two processes
+    with context.Pool(max(1, min(options.jobs, len(tasks))), set_up_worker) as pool:
+        for name, transcript, seconds in pool.imap_unordered(run_scenario, tasks):
+            with open(os.path.join(out, name + ".txt"), "w") as f:
+                f.write(transcript)
+            diff = compare(name, transcript, options.recorded)
+            print("%-7s %-32s %.1f s" % ("FAILED" if diff else "passed", name, seconds))
+            for line in diff:
+                print("    " + line)
+            sys.stdout.flush()
+            if diff:
+                failed.append(name)
+            else:
+                passed += 1
+    if not options.out:
+        shutil.rmtree(out, ignore_errors=True)
+    if failed:
+        print("failed: " + " ".join(sorted(failed)))
+    print("%d passed, %d failed, %d skipped" % (passed, len(failed), len(skipped)))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
