@@ -48,8 +48,8 @@ async function show(words: Words, options: IpOptions, context: CliContext): Prom
   }
   for (const row of rows) {
     if (options.brief) {
-      const mac = hardware(row)?.padEnd(17) ?? '';
-      context.out(`${row.name.padEnd(16)} ${state(row).padEnd(14)} ${mac} <${flags(row).join(',')}> \n`);
+      const mac = row.kind === 'loopback' || row.mac !== undefined ? `${hardware(row)} ` : '';
+      context.out(`${row.name.padEnd(16)} ${state(row).padEnd(14)} ${mac}<${flags(row).join(',')}> \n`);
       continue;
     }
     context.out(linkText(row, true, options));

@@ -3,7 +3,6 @@
  * /etc/hosts first), one at a time and remembered. Parsing and formatting stay synchronous: a host that is not known yet is thrown as LookupNeeded,
  * the caller looks it up and parses again; for lists the caller looks up what a batch holds before it formats it.
  */
-import { lookup, lookupService } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 
 /** What the parser asks. */
@@ -34,12 +33,15 @@ export class Names implements NameSource {
   }
 
   async lookUpAddress(host: string): Promise<void> {
+    const { lookup } = await resolver();
     this.#addresses.set(host, await lookup(host, { family: 4 }).then((found) => found.address, nothing));
   }
 
   /** Finds the names of all these addresses that are not known yet. */
   async lookUpHosts(addresses: Iterable<string>): Promise<void> {
     const unknown = [...new Set(addresses)].filter((address) => !this.#hosts.has(address));
+    if (unknown.length === 0) return;
+    const { lookupService } = await resolver();
     await Promise.all(
       unknown.map(async (address) => {
         this.#hosts.set(address, await lookupService(address, 0).then((found) => found.hostname, nothing));
@@ -95,6 +97,11 @@ function readServices(): string {
   } catch {
     return '';
   }
+}
+
+/** Loaded when it is needed: most commands hold numbers only, and should start fast. */
+function resolver(): Promise<typeof import('node:dns/promises')> {
+  return import('node:dns/promises');
 }
 
 function nothing(): undefined {
