@@ -3,12 +3,13 @@
 //   client 10.0.1.2 (keeps a connection, opens new ones, and plays the router behind which 198.51.100.66 pretends to be)
 //     ─ [front] tapvsd [back] ─ rs1 rs2
 //
-// The answers to the flood go to the client's MAC and end there, as its kernel does not forward. The daemon's clock stands
-// still until the test turns it, so that the timeouts of the flood's connections need no waiting.
+// The answers to the flood go to the client's MAC and end there, as its kernel does not forward. The test turns the
+// daemon's clock forward, so that the timeouts of the flood's connections need no waiting. The servers send each SYN+ACK
+// once: one that they send again begins a half-open connection's minute anew (as in the kernel).
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Lab, labUp } from '../src/lab/lab.ts';
 import { LAB_CLIENT_IP, LAB_CLIENT_MAC, LAB_FRONT_MAC, labConfig, labPlan } from '../src/lab/plan.ts';
-import { runOkIn, spawnIn, waitForLine } from '../src/rtnl/netns.ts';
+import { runOkIn, setSysctls, spawnIn, waitForLine } from '../src/rtnl/netns.ts';
 import { frame } from '../src/wire/build.ts';
 
 const plan = labPlan({ prefix: `tsf${process.pid}-`, servers: 2 });
@@ -68,6 +69,7 @@ describe('a flood of SYNs', () => {
 
   beforeAll(async () => {
     lab = await labUp(plan);
+    for (const { netns } of plan.servers) await setSysctls(netns, { 'net.ipv4.tcp_synack_retries': 0 });
     await lab.startServers();
     const routes = `routes:\n  - { to: default, via: ${LAB_CLIENT_IP} }\n`;
     await lab.startDaemon(labConfig(plan, { extra: routes }), { args: ['--test-clock'] });
