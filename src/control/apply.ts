@@ -6,7 +6,7 @@ import type { Engine } from './engine-client.ts';
 import type { Action } from './plan.ts';
 
 /** Commands given to the worker at a time: what it can do between two breaths. */
-const BATCH = 512;
+const BATCH = 64;
 
 /** An action that the engine refused: the file is well-formed, but cannot be had. */
 export class ApplyError extends Error {

@@ -22,7 +22,9 @@ export function openLog(level: LogLevel, format: LogFormat): Log {
     const stream = prettyStream();
     if (stream !== null) return pino(options, stream);
   }
-  return pino(options, pino.destination({ dest: 1, sync: true }));
+  const stdout = pino.destination({ dest: 1, sync: true });
+  stdout.on('error', () => {}); // a reader of the log that went away (EPIPE) is no reason to stop serving
+  return pino(options, stdout);
 }
 
 /** Null where pino-pretty is not installed: JSON will do. Loaded only when wanted. */

@@ -17,7 +17,7 @@ import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from '.
 /** Rows asked of the worker at a time: what it can list between two breaths. */
 const PAGE = 256;
 /** Commands given to the worker at a time, for the same reason. */
-const BATCH = 512;
+const BATCH = 64;
 const MAX_SNAP = 262_144;
 
 export interface ApiContext {
