@@ -1,12 +1,21 @@
 /** ipvsadm's commands, with the kernel's checks in the kernel's order (net/netfilter/ipvs/ip_vs_ctl.c). Not per packet. */
 import { seconds } from '../base/clock.ts';
-import type { IpvsCommand, IpvsErrno, ServerKey, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import {
+  type IpvsCommand,
+  type IpvsErrno,
+  SchedulerFlag,
+  type ServerKey,
+  type ServerSpec,
+  type ServiceKey,
+  type ServiceSpec,
+} from '../model/ipvs.ts';
 import { isLoopback, isMulticast, isZeroNet, parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Method } from './connections.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import { findScheduler } from './sched/index.ts';
+import type { SchedulerDefinition } from './sched/scheduler.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
 import { TcpState } from './tcp-states.ts';
 import { UdpState } from './udp-states.ts';
@@ -15,6 +24,7 @@ import { UdpState } from './udp-states.ts';
 const LONGEST_TIMEOUT = Math.floor(0x7fffffff / seconds(1));
 const MAX_WEIGHT = 0x7fffffff;
 const MAX_THRESHOLD = 0xffffffff;
+const ALL_SCHEDULER_FLAGS = SchedulerFlag.Flag1 | SchedulerFlag.Flag2 | SchedulerFlag.Flag3;
 
 export function executeCommand(director: Director, command: IpvsCommand): IpvsErrno | null {
   switch (command.op) {
@@ -69,9 +79,22 @@ function addService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   const s = services.add(k.protocol, k.vip, k.port);
   if (s === NO_SERVICE) return 'ENOSPC';
   applyService(director, s, settings);
-  services.schedulers[s] = scheduler.create(services, director.dests, s);
-  services.schedulerNames[s] = scheduler.name;
+  bindScheduler(director, s, scheduler);
   return null;
+}
+
+function bindScheduler(director: Director, s: number, definition: SchedulerDefinition): void {
+  const { services, collectors } = director;
+  const scheduler = definition.create(director, s);
+  services.schedulers[s] = scheduler;
+  services.schedulerNames[s] = definition.name;
+  if (scheduler.collect !== undefined) collectors.add(scheduler);
+}
+
+function unbindScheduler(director: Director, s: number): void {
+  const scheduler = director.services.schedulers[s]!;
+  director.collectors.delete(scheduler);
+  scheduler.close?.();
 }
 
 function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
@@ -82,10 +105,12 @@ function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
   const settings = parseService(spec, services.protocol[s]!, services.port[s]!);
   if (settings === undefined) return 'EINVAL';
+  const isNew = services.schedulerNames[s] !== scheduler.name;
+  if (isNew && services.destinations[s]! > (scheduler.maxDestinations ?? MAX_WEIGHT)) return 'EINVAL';
   applyService(director, s, settings);
-  if (services.schedulerNames[s] !== scheduler.name) {
-    services.schedulers[s] = scheduler.create(services, director.dests, s);
-    services.schedulerNames[s] = scheduler.name;
+  if (isNew) {
+    unbindScheduler(director, s);
+    bindScheduler(director, s, scheduler);
   }
   return null;
 }
@@ -106,6 +131,7 @@ function parseService(spec: ServiceSpec, protocol: number, port: number): Servic
   // One packet at a time only where there is no connection to keep; an address without a port only where one client keeps its server.
   if (spec.ops && protocol === IpProto.Tcp) return undefined;
   if (timeout === undefined && port === 0 && protocol !== 0) return undefined;
+  if (!isInteger(spec.schedulerFlags, ALL_SCHEDULER_FLAGS)) return undefined;
   const persistent = timeout === undefined ? 0 : ServiceFlag.Persistent;
   return {
     flags: ServiceFlag.Used | persistent | (spec.ops ? ServiceFlag.OnePacket : 0),
@@ -132,6 +158,7 @@ function deleteService(director: Director, key: ServiceKey): IpvsErrno | null {
 
 function dropService(director: Director, s: number): void {
   const { services, dests } = director;
+  unbindScheduler(director, s);
   for (let d = services.first[s]!; d !== NO_DEST; d = services.first[s]!) dests.remove(d, director.now);
   services.remove(s);
 }

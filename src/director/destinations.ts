@@ -42,6 +42,8 @@ export class DestTable {
   readonly flags: Uint8Array;
   /** 0 … 2^31-1; 0 = quiesced. */
   readonly weight: Int32Array;
+  /** The last weight above 0; 0 when it never had one since it was added. */
+  readonly lastWeight: Int32Array;
   /** Method of new connections. */
   readonly method: Uint8Array;
   /** Connections, 0 = no limit; uint32 as ipvsadm's. */
@@ -51,6 +53,8 @@ export class DestTable {
   readonly active: Int32Array;
   readonly inactive: Int32Array;
   readonly persistent: Int32Array;
+  /** How often its service's scheduler remembers it; that refers to the row as connections do. */
+  readonly held: Int32Array;
   /** Neighbours on the list of its service, NO_DEST at the ends. `previous` stays as it was after a removal, until the row is added again. */
   readonly next: Int32Array;
   readonly previous: Int32Array;
@@ -89,12 +93,14 @@ export class DestTable {
     this.service = new Int32Array(capacity);
     this.flags = new Uint8Array(capacity);
     this.weight = new Int32Array(capacity);
+    this.lastWeight = new Int32Array(capacity);
     this.method = new Uint8Array(capacity);
     this.upper = new Uint32Array(capacity);
     this.lower = new Uint32Array(capacity);
     this.active = new Int32Array(capacity);
     this.inactive = new Int32Array(capacity);
     this.persistent = new Int32Array(capacity);
+    this.held = new Int32Array(capacity);
     this.next = new Int32Array(capacity);
     this.previous = new Int32Array(capacity);
     this.route = new Int32Array(capacity << ROUTE_SHIFT);
@@ -137,20 +143,27 @@ export class DestTable {
     if (isTemplate) this.persistent[d]!++;
     else if (isInactive) this.inactive[d]!++;
     else this.active[d]!++;
-    const upper = this.upper[d]!;
-    if (upper !== 0 && this.active[d]! + this.inactive[d]! >= upper) this.flags[d]! |= OVERLOAD;
+    this.#checkOverload(d);
   }
 
-  /** A connection goes (ip_vs_unbind_dest): the overload ends below the lower threshold, or below three quarters of the upper one. */
+  /** A connection goes (ip_vs_unbind_dest). */
   unbind(d: number, isTemplate: boolean, isInactive: boolean): void {
     if (isTemplate) this.persistent[d]!--;
     else if (isInactive) this.inactive[d]!--;
     else this.active[d]!--;
-    if ((this.flags[d]! & OVERLOAD) === 0) return;
+    if ((this.flags[d]! & OVERLOAD) !== 0) this.#checkOverload(d);
+  }
+
+  /**
+   * The overload begins at the upper threshold and ends below the lower one, or below three quarters of the upper one
+   * (ip_vs_dest_update_overload in kernels since 2026, the recorded one among them).
+   */
+  #checkOverload(d: number): void {
     const total = this.active[d]! + this.inactive[d]!;
     const upper = this.upper[d]!;
     const lower = this.lower[d]!;
-    if (lower !== 0 ? total < lower : upper === 0 || total * 4 < upper * 3) this.flags[d]! &= ~OVERLOAD;
+    if (upper !== 0 && total >= upper) this.flags[d]! |= OVERLOAD;
+    else if (upper === 0 || total < (lower !== 0 ? lower : upper - (upper >>> 2))) this.flags[d]! &= ~OVERLOAD;
   }
 
   // cold: commands
@@ -212,6 +225,7 @@ export class DestTable {
       this.service[d] = service;
     }
     this.#serial[d] = t.serial[service]!;
+    this.lastWeight[d] = 0;
     this.flags[d]! |= AVAILABLE;
     const head = t.first[service]!;
     this.next[d] = head;
@@ -223,13 +237,15 @@ export class DestTable {
     return d;
   }
 
-  /** New settings; a raised or dropped upper threshold ends an overload. */
+  /** New settings; other thresholds may begin or end an overload. */
   update(d: number, method: number, weight: number, upper: number, lower: number): void {
-    if (upper === 0 || upper > this.upper[d]!) this.flags[d]! &= ~OVERLOAD;
+    const isOther = upper !== this.upper[d] || lower !== this.lower[d];
     this.method[d] = method;
     this.weight[d] = weight;
+    if (weight > 0) this.lastWeight[d] = weight;
     this.upper[d] = upper;
     this.lower[d] = lower;
+    if (isOther) this.#checkOverload(d);
   }
 
   /** Off the list and into the trash. */
@@ -272,7 +288,7 @@ export class DestTable {
       for (let link = this.#trash; link !== 0; ) {
         const d = link - 1;
         link = this.#trashNext[d]!;
-        if (this.references(d) > 0) {
+        if (this.references(d) > 0 || this.held[d]! > 0) {
           this.#isIdle[d] = 0;
         } else if (this.#isIdle[d] === 0) {
           this.#isIdle[d] = 1;
@@ -304,6 +320,7 @@ export class DestTable {
     this.active[d] = 0;
     this.inactive[d] = 0;
     this.persistent[d] = 0;
+    this.held[d] = 0;
     this.route.fill(-1, d << ROUTE_SHIFT, (d + 1) << ROUTE_SHIFT);
     this.counters.clear(d);
     return d;

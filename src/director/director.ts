@@ -29,6 +29,7 @@ import { DestFlag, DestTable } from './destinations.ts';
 import { Estimator } from './estimator.ts';
 import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
+import type { Scheduler } from './sched/scheduler.ts';
 import { ServiceTable } from './services.ts';
 import { Sysctls } from './sysctl.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
@@ -38,6 +39,7 @@ const { Dest, Flags } = Conn;
 const { Inactive: INACTIVE, Template: TEMPLATE } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
+const COLLECT_EVERY = seconds(1);
 /** Rows that a breath looks at while connections of removed servers are flushed. */
 const FLUSH_STEP = 16384;
 
@@ -63,6 +65,9 @@ export class Director {
   /** Row 0: everything that crossed the director. */
   readonly total: Counters;
   readonly sysctls: Sysctls;
+  readonly rng: Rng;
+  /** Schedulers with something to collect. */
+  readonly collectors = new Set<Scheduler>();
   /** Ticks per state; `--set` changes them. */
   readonly tcpTimeouts: Int32Array;
   readonly udpTimeouts: Int32Array;
@@ -73,6 +78,7 @@ export class Director {
   readonly #fire: (conn: number) => void;
   /** Where the flush of connections to removed servers stands; -1 when there is none to do. */
   #flushAt = -1;
+  #collectAt: number;
 
   constructor(options: DirectorOptions) {
     const { rng, now } = options;
@@ -83,10 +89,12 @@ export class Director {
     this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate);
     this.total = new Counters(1);
     this.sysctls = new Sysctls();
+    this.rng = rng;
     this.tcpTimeouts = tcpTimeouts();
     this.udpTimeouts = udpTimeouts();
     this.tcpTable = normalTable;
     this.now = now;
+    this.#collectAt = now;
     this.#estimators = [
       new Estimator(this.dests.counters, now),
       new Estimator(this.services.counters, now),
@@ -136,6 +144,7 @@ export class Director {
     this.conns.advance(now, this.#fire);
     if (this.#flushAt >= 0) this.#flush();
     this.dests.advance(now);
+    if (this.collectors.size !== 0 && ((now - this.#collectAt) | 0) >= 0) this.#collect();
     const [dests, services, total] = this.#estimators;
     if (this.sysctls.runEstimation !== 0) {
       dests.advance(now, this.dests.highWater);
@@ -146,6 +155,11 @@ export class Director {
       services.skip(now);
       total.skip(now);
     }
+  }
+
+  #collect(): void {
+    this.#collectAt = (this.now + COLLECT_EVERY) | 0;
+    for (const scheduler of this.collectors) scheduler.collect!(this.now);
   }
 
   /** End, over the next breaths, all connections to servers that were removed (ip_vs_expire_nodest_conn_flush). */

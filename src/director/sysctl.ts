@@ -4,6 +4,7 @@
  * A key whose behaviour tapvs does not have yet can be read, and written with the value it has; any other value is refused with EINVAL, never
  * accepted and ignored.
  */
+import { TICKS_PER_SECOND } from '../base/clock.ts';
 
 interface Key {
   readonly name: string;
@@ -16,6 +17,8 @@ interface Key {
 
 const INT_MIN = -2147483648;
 const INT_MAX = 2147483647;
+/** Seconds that fit the kernel's tick counter (proc_dointvec_jiffies). */
+const LONGEST = Math.floor(INT_MAX / TICKS_PER_SECOND);
 
 function key(name: string, initial: number, isBuilt = false, min = INT_MIN, max = INT_MAX): Key {
   return { name, initial, min, max, isBuilt };
@@ -33,8 +36,8 @@ const KEYS: readonly Key[] = [
   key('expire_nodest_conn', 0, true),
   key('expire_quiescent_template', 0, true),
   key('ignore_tunneled', 0),
-  key('lblc_expiration', 86400),
-  key('lblcr_expiration', 86400),
+  key('lblc_expiration', 86400, true, -LONGEST, LONGEST),
+  key('lblcr_expiration', 86400, true, -LONGEST, LONGEST),
   key('nat_icmp_send', 0),
   key('pmtu_disc', 1),
   key('run_estimation', 1, true),
@@ -62,6 +65,9 @@ export class Sysctls {
   connReuseMode = 1;
   expireNodestConn = 0;
   expireQuiescentTemplate = 0;
+  /** Seconds. */
+  lblcExpiration = 86400;
+  lblcrExpiration = 86400;
   runEstimation = 1;
   sloppyTcp = 0;
 
@@ -91,6 +97,8 @@ export class Sysctls {
     if (short === 'conn_reuse_mode') this.connReuseMode = value;
     else if (short === 'expire_nodest_conn') this.expireNodestConn = value;
     else if (short === 'expire_quiescent_template') this.expireQuiescentTemplate = value;
+    else if (short === 'lblc_expiration') this.lblcExpiration = value;
+    else if (short === 'lblcr_expiration') this.lblcrExpiration = value;
     else if (short === 'run_estimation') this.runEstimation = value;
     else if (short === 'sloppy_tcp') this.sloppyTcp = value;
     return null;

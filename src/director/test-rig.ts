@@ -239,7 +239,9 @@ export function parseCommand(line: string): IpvsCommand {
   const service = () => ({
     key: key(),
     scheduler: option('-s') ?? 'wlc',
-    schedulerFlags: 0,
+    schedulerFlags: (option('-b') ?? '')
+      .split(',')
+      .reduce((flags, name) => flags | (name === '' ? 0 : name.endsWith('-port') ? 2 : 1), 0),
     ops: words.includes('-o'),
     persistenceTimeout: words.includes('-p') ? Number(option('-p')) : undefined,
     netmask: option('-M'),

@@ -9,7 +9,7 @@ export function overhead(dests: DestTable, d: number): number {
 
 export const lc: SchedulerDefinition = {
   name: 'lc',
-  create(services, dests, service) {
+  create({ services, dests }, service) {
     return {
       pick() {
         let least = NO_DEST;

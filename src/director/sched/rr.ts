@@ -9,7 +9,7 @@ import type { SchedulerDefinition } from './scheduler.ts';
 
 export const rr: SchedulerDefinition = {
   name: 'rr',
-  create(services, dests, service) {
+  create({ services, dests }, service) {
     /** NO_DEST: before the head of the list. */
     let last = NO_DEST;
     function choose(d: number): number {

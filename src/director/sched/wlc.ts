@@ -5,25 +5,26 @@
  */
 import { NO_DEST } from '../destinations.ts';
 import { overhead } from './lc.ts';
-import type { SchedulerDefinition } from './scheduler.ts';
+import type { Scheduler, SchedulerContext, SchedulerDefinition } from './scheduler.ts';
+
+/** The candidate of the service with the fewest connections per weight, or NO_DEST. */
+export function leastLoaded({ services, dests }: SchedulerContext, service: number): number {
+  let least = NO_DEST;
+  let leastOverhead = 0;
+  for (let d = services.first[service]!; d !== NO_DEST; d = dests.next[d]!) {
+    if (!dests.isCandidate(d)) continue;
+    const its = overhead(dests, d);
+    if (least === NO_DEST || leastOverhead * dests.weight[d]! > its * dests.weight[least]!) {
+      least = d;
+      leastOverhead = its;
+    }
+  }
+  return least;
+}
 
 export const wlc: SchedulerDefinition = {
   name: 'wlc',
-  create(services, dests, service) {
-    return {
-      pick() {
-        let least = NO_DEST;
-        let leastOverhead = 0;
-        for (let d = services.first[service]!; d !== NO_DEST; d = dests.next[d]!) {
-          if (!dests.isCandidate(d)) continue;
-          const its = overhead(dests, d);
-          if (least === NO_DEST || leastOverhead * dests.weight[d]! > its * dests.weight[least]!) {
-            least = d;
-            leastOverhead = its;
-          }
-        }
-        return least;
-      },
-    };
+  create(context, service): Scheduler {
+    return { pick: () => leastLoaded(context, service) };
   },
 };

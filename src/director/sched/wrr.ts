@@ -9,14 +9,18 @@
 import { NO_DEST } from '../destinations.ts';
 import type { SchedulerDefinition } from './scheduler.ts';
 
-function gcd(a: number, b: number): number {
-  while (b !== 0) [a, b] = [b, a % b];
+export function gcd(a: number, b: number): number {
+  while (b !== 0) {
+    const rest = a % b;
+    a = b;
+    b = rest;
+  }
   return a;
 }
 
 export const wrr: SchedulerDefinition = {
   name: 'wrr',
-  create(services, dests, service) {
+  create({ services, dests }, service) {
     /** Where the round stands; NO_DEST: before the head. */
     let current = NO_DEST;
     let divisor = 1;
