@@ -40,13 +40,23 @@ const dir = mkdtempSync(join(tmpdir(), 'tapvs-systemd-'));
 const cgroupRoot = join(dir, 'cgroup');
 const cgroup = join(cgroupRoot, `tapvs-systemd-${process.pid}`);
 
+/** Preloaded into the daemon: lets its data worker hang at the next request once /run/hang names the process. */
+const HANG = `const { isMainThread } = require('node:worker_threads');
+const { readFileSync } = require('node:fs');
+const store = Atomics.store;
+const isMeant = () => { try { return Number(readFileSync('/run/hang', 'utf8')) === process.pid; } catch { return false; } };
+if (!isMainThread) Atomics.store = (...args) => {
+  if (isMeant()) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  return store(...args);
+};
+`;
+
 /** What runs as PID 1 until systemd takes its place. */
 const INNER = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
-cp ${dir}/tapvs.yaml /dev/shm/tapvs.yaml.$$
 mount -t tmpfs tmpfs /run
-mv /dev/shm/tapvs.yaml.$$ /run/tapvs.yaml
+cp ${dir}/tapvs.yaml ${dir}/hang.cjs /run
 umount -R /sys/fs/cgroup 2>/dev/null || umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /dev/net
@@ -60,7 +70,7 @@ rm -rf /etc/systemd/system/*
 ${ROOT}scripts/install
 cp /run/tapvs.yaml /etc/tapvs/tapvs.yaml
 mkdir -p /etc/systemd/system/tapvsd.service.d
-printf '%s\\n' '[Unit]' DefaultDependencies=no After= Wants= '[Service]' WatchdogSec=2s StandardOutput=file:/run/tapvsd.log StandardError=file:/run/tapvsd.log >/etc/systemd/system/tapvsd.service.d/test.conf
+printf '%s\\n' '[Unit]' DefaultDependencies=no After= Wants= '[Service]' WatchdogSec=2s StandardOutput=file:/run/tapvsd.log StandardError=file:/run/tapvsd.log Environment=NODE_OPTIONS=--require=/run/hang.cjs >/etc/systemd/system/tapvsd.service.d/test.conf
 printf '%s\\n' '[Unit]' DefaultDependencies=no >/etc/systemd/system/test.target
 exec env -i container=x ${SYSTEMD} --system --unit=test.target
 `;
@@ -105,6 +115,7 @@ describe.skipIf(reason !== null)(`the unit under systemd${reason === null ? '' :
     mkdirSync(cgroup);
     writeFileSync(join(dir, 'inner.sh'), INNER);
     writeFileSync(join(dir, 'tapvs.yaml'), CONFIG);
+    writeFileSync(join(dir, 'hang.cjs'), HANG);
     const unshare = `exec unshare -m -p -f -n -u -i -C --kill-child=KILL sh ${dir}/inner.sh >${dir}/outer.log 2>&1`;
     outer = spawn('sh', ['-c', `echo 0 >${cgroup}/cgroup.procs; ${unshare}`], { stdio: 'ignore' });
     await until('PID 1', async () => {
@@ -175,6 +186,36 @@ describe.skipIf(reason !== null)(`the unit under systemd${reason === null ? '' :
     );
     expect(await show('MainPID')).not.toBe(before);
     expect((await inside('tapvs', 'ipvsadm', '-Ln')).stdout).toContain('TCP  10.0.1.100:80 wrr');
+  });
+
+  it('is restarted by the watchdog when only its data worker hangs', async () => {
+    const before = await show('MainPID');
+    await inside('sh', '-c', `echo ${before} >/run/hang`);
+    await until(
+      'the restart',
+      async () => (await show('NRestarts')) === '2' && (await show('ActiveState')) === 'active',
+    );
+    expect(await show('MainPID')).not.toBe(before);
+  });
+
+  it.each([
+    ['packet', '- { name: wire, kind: packet, interface: wire0, addresses: [10.0.7.1/24] }'],
+    ['netns', '- { name: wire, kind: tap, netns: away, addresses: [10.0.7.1/24] }'],
+  ])('opens a device of that sort with the drop-in %s.conf', async (name, device) => {
+    const service = '/etc/systemd/system/tapvsd.service.d';
+    await inside('sh', '-c', 'ip link add wire0 type veth peer wire1; mkdir -p /run/netns; ip netns add away');
+    await inside('cp', '/etc/tapvs/tapvs.yaml', '/run/before.yaml');
+    await inside('sed', '-i', `s|^devices:|&\\n  ${device}|`, '/etc/tapvs/tapvs.yaml');
+    expect((await inside('systemctl', 'restart', 'tapvsd')).status).toBe(1);
+    expect(await show('ExecMainStatus')).toBe('77');
+    await inside('cp', `/usr/lib/tapvs/systemd/${name}.conf`, service);
+    await inside('systemctl', 'daemon-reload');
+    const { status } = await inside('systemctl', 'restart', 'tapvsd');
+    expect({ status, log: status === 0 ? '' : await log() }).toEqual({ status: 0, log: '' });
+    await inside('rm', `${service}/${name}.conf`);
+    await inside('cp', '/run/before.yaml', '/etc/tapvs/tapvs.yaml');
+    await inside('systemctl', 'daemon-reload');
+    expect((await inside('systemctl', 'restart', 'tapvsd')).status).toBe(0);
   });
 
   it('is not restarted with a bad configuration', async () => {
