@@ -199,13 +199,19 @@ export class Daemon {
     await this.#engine.shutdown();
   }
 
+  /** The engine has done the commands by now: what the kernel refuses after that is logged, and the next change tries again. */
   async #ipChanged(commands: readonly IpCommand[]): Promise<void> {
-    for (const command of commands) {
-      if (command.op === 'link-set' && command.mtu !== undefined)
+    const { log } = this.#options;
+    try {
+      for (const command of commands) {
+        if (command.op !== 'link-set' || command.mtu === undefined) continue;
         await this.#devices.setMtu(command.device, command.mtu);
-    }
-    if (commands.some(({ op }) => op.startsWith('addr-') || op.startsWith('route-') || op === 'link-set')) {
-      await this.#devices.syncHostPort();
+      }
+      if (commands.some(({ op }) => op.startsWith('addr-') || op.startsWith('route-') || op === 'link-set')) {
+        await this.#devices.syncHostPort();
+      }
+    } catch (error) {
+      log.error({}, `the kernel does not follow: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
