@@ -25,6 +25,8 @@ START_SECONDS = 20
 # A frame that leaves the director comes in on the kernel's end of a TAP, and the other way round.
 FLIPPED = {">": "<", "<": ">"}
 ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT"}
+# Timers of a socket: 1 retransmission, 4 zero window probe.
+RETRANSMIT = ("01", "04")
 MARKS = re.compile(r"iptables .*-j MARK")
 
 
@@ -107,6 +109,14 @@ class TapvsBackend(oracle.Backend):
             connection.close()
 
     def tapvs(self, *words, stdin=None):
+        """A command. The director's clock is held meanwhile: a recording's commands took a few milliseconds."""
+        self.api("POST", "/v1/clock", {"runs": False})
+        try:
+            return self.command(words, stdin)
+        finally:
+            self.api("POST", "/v1/clock", {"runs": True})
+
+    def command(self, words, stdin):
         p = self.topo.popen("lb", [os.path.join(self.opts.bin, "tapvs"), *words], text=True, env=self.env,
                             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -123,12 +133,27 @@ class TapvsBackend(oracle.Backend):
         return 255, "", ERRNO.get(err.strip().rsplit(": ", 1)[-1], err.strip())
 
     def wait(self, seconds):
-        """Nobody but the director needs the time, except a server that answers late."""
-        late = max([when - time.monotonic() for when, _ in oracle.TIMERS], default=0)
-        real = min(seconds, max(late + 0.05, 0.02))
-        oracle.pump(real)
-        self.api("POST", "/v1/clock", {"seconds": max(0.0, seconds - real)})
-        oracle.settle()
+        """Real time while a server's late answer or a peer's retransmission is due; the rest is jumped over."""
+        end = time.monotonic() + seconds
+        oracle.pump(min(seconds, 0.02))
+        while time.monotonic() < end and (oracle.TIMERS or self.peers_retransmit()):
+            oracle.pump(min(0.25, max(0.0, end - time.monotonic())))
+        left = end - time.monotonic()
+        if left > 0:
+            self.api("POST", "/v1/clock", {"seconds": left})
+            oracle.settle()
+
+    def peers_retransmit(self):
+        """Whether a TCP socket of the client or a server waits for an acknowledgement: proc(5), /proc/net/tcp, column tr."""
+        for name in self.topo.names:
+            if name in ("lb", "sw"):
+                continue
+            with self.topo.enter(name):
+                # A file of /proc/net shows the namespace of the thread that opens it.
+                with open("/proc/thread-self/net/tcp") as f:
+                    if any(line.split()[5][:2] in RETRANSMIT for line in f.readlines()[1:]):
+                        return True
+        return False
 
     def director_sh(self, cmd):
         """A step that configures or asks the director's kernel, in tapvs's own words."""

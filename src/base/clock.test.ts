@@ -10,3 +10,19 @@ it('goes on by itself, and jumps ahead when told to, across the end of the range
   base.advance(5);
   expect(clock.now()).toBe(-0x7ffffff0 + 5);
 });
+
+it('stands still while it is held, and goes on from there', () => {
+  const base = new ManualClock(100);
+  const clock = new TurnableClock(base);
+  clock.release();
+  clock.hold();
+  base.advance(7);
+  clock.hold();
+  expect(clock.now()).toBe(100);
+  clock.advance(1);
+  expect(clock.now()).toBe(101);
+  clock.release();
+  expect(clock.now()).toBe(101);
+  base.advance(2);
+  expect(clock.now()).toBe(103);
+});

@@ -47,17 +47,30 @@ export class ManualClock implements Clock {
   }
 }
 
-/** Another clock that can be turned forward besides, never back: the daemon's test mode, where answers take real time and timeouts none. */
+/**
+ * Another clock that can be turned forward besides, and held, but never goes back: the daemon's test mode. ARP and answers take their real time,
+ * timeouts take none, and what a test does between two packets is not counted.
+ */
 export class TurnableClock implements Clock {
   readonly #base: Clock;
   #ahead = 0;
+  /** Time of the base at which this clock was held; null while it runs. */
+  #heldAt: number | null = null;
   constructor(base: Clock) {
     this.#base = base;
   }
   now(): number {
-    return (this.#base.now() + this.#ahead) | 0;
+    return ((this.#heldAt ?? this.#base.now()) + this.#ahead) | 0;
   }
   advance(ticks: number): void {
     this.#ahead = (this.#ahead + ticks) | 0;
+  }
+  hold(): void {
+    this.#heldAt ??= this.#base.now();
+  }
+  release(): void {
+    if (this.#heldAt === null) return;
+    this.#ahead = (this.#ahead + this.#heldAt - this.#base.now()) | 0;
+    this.#heldAt = null;
   }
 }

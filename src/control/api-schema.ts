@@ -119,8 +119,11 @@ export function readSysctlValue(body: Record<string, unknown>): string {
   return String(check('value', body.value, z.union([z.string(), z.number()], 'must be a text or a number')));
 }
 
-export function readSeconds(body: Record<string, unknown>): number {
-  return check('seconds', body.seconds, z.number().min(0).max(2_678_400));
+export function readClock(body: Record<string, unknown>): { seconds: number; runs: boolean | undefined } {
+  return {
+    seconds: check('seconds', body.seconds ?? 0, z.number().min(0).max(2_678_400)),
+    runs: check('runs', body.runs, z.boolean().optional()),
+  };
 }
 
 /** A query's number, or what holds without it. */

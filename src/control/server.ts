@@ -3,10 +3,10 @@ import { createServer, type Server } from 'node:http';
 import type { IpCommand } from '../model/ip.ts';
 import type { CommandResults, ReloadResult, Status } from './api.ts';
 import {
+  readClock,
   readIpCommands,
   readIpvsCommands,
   readNumber,
-  readSeconds,
   readServiceKey,
   readSysctlValue,
 } from './api-schema.ts';
@@ -79,7 +79,7 @@ function apiRoutes(context: ApiContext): Route[] {
     post('clock', async ({ request }) => {
       if (!context.testClock)
         throw new ApiFailure('not-in-test-mode', 'the clock turns by itself: start tapvsd with --test-clock');
-      await engine.call('advance-clock', { seconds: readSeconds(await readJson(request)) });
+      await engine.call('turn-clock', readClock(await readJson(request)));
       return {};
     }),
   ];

@@ -21,7 +21,7 @@ export interface WorkerData {
   readonly maxPackets: number;
   /** Empty breaths before the worker sleeps. */
   readonly spin: number;
-  /** Test mode: the clock moves only by `advance-clock`. */
+  /** Test mode: `turn-clock` turns the clock forward, and holds it. */
   readonly testClock: boolean;
 }
 
@@ -108,8 +108,8 @@ export interface EngineRequests {
   };
   'start-capture': { args: CaptureSpec & { readonly captureId: number }; result: string | null };
   'stop-capture': { args: { readonly captureId: number }; result: null };
-  /** Test mode only: turn the clock. */
-  'advance-clock': { args: { readonly seconds: number }; result: null };
+  /** Test mode only: turn the clock forward; hold it, or let it run. */
+  'turn-clock': { args: { readonly seconds: number; readonly runs?: boolean | undefined }; result: null };
   shutdown: { args: Record<string, never>; result: null };
 }
 

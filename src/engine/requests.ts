@@ -66,7 +66,7 @@ const handlers: Handlers = {
     captures.stop(captureId);
     return null;
   },
-  'advance-clock': advanceClock,
+  'turn-clock': turnClock,
   shutdown: (context) => {
     context.isStopping = true;
     return null;
@@ -112,8 +112,10 @@ function hookRows({ engine }: RequestContext): HookRow[] {
 }
 
 /** Test mode: time passes in small steps with a breath after each, so that timers fire in their order. */
-function advanceClock({ engine, testClock }: RequestContext, args: { readonly seconds: number }): null {
+function turnClock({ engine, testClock }: RequestContext, args: EngineRequests['turn-clock']['args']): null {
   if (testClock === null) throw new Error('the clock is turned by hand only in test mode');
+  if (args.runs === false) testClock.hold();
+  if (args.runs === true) testClock.release();
   const end = seconds(args.seconds);
   for (let done = 0; done < end; ) {
     const step = Math.min(25, end - done);
