@@ -67,7 +67,7 @@ export function parseHostPort(text: string, protocol: string, names: NameSource)
 
 /** The address as inet_ntop(3) writes it. */
 function parseIp6(text: string): string | undefined {
-  if (!isIPv6(text) || text.includes('%')) return undefined;
+  if (!text.includes(':') || !isIPv6(text) || text.includes('%')) return undefined;
   const canonical = new URL(`http://[${text}]`).hostname.slice(1, -1);
   const mapped = /^::(ffff:)?([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(canonical);
   if (mapped === null) return canonical;

@@ -3,22 +3,21 @@
  * The checks come in the tool's order, because that decides which complaint is printed: each option's value as it is read, then left-over
  * arguments, scheduler flags, illegal combinations, and last what a command demands of its values.
  */
-import {
-  type ForwardMethod,
-  type IpvsCommand,
-  type IpvsProtocol,
-  SchedulerFlag,
-  type ServerKey,
-  type ServiceKey,
-  type ServiceSpec,
-  type TunnelType,
+import type {
+  ForwardMethod,
+  IpvsCommand,
+  IpvsProtocol,
+  ServerKey,
+  ServiceKey,
+  ServiceSpec,
+  TunnelType,
 } from '../../model/ipvs.ts';
 import { PoptReader } from '../popt.ts';
 import { parseHostPort, parseIp4, parseNumber } from './address.ts';
+import { checkCombination } from './combination.ts';
 import type { NameSource } from './names.ts';
 import {
   COMBINATIONS,
-  type Combination,
   type CommandName,
   OPTION_NAMES,
   OPTIONS,
@@ -28,6 +27,7 @@ import {
   TUNNEL_OPTIONS,
 } from './options.ts';
 import { Refused, tryHelp } from './refused.ts';
+import { checkGroup, checkRole, parseFlags, parseTimeout, prefixLength, refuse } from './values.ts';
 
 /** How a list is printed. Of stats, rate, thresholds, persistentConn and tunInfo the first that is set decides. */
 export interface ListForm {
@@ -51,8 +51,6 @@ export type Parsed =
   | { readonly kind: 'save'; readonly numeric: boolean }
   | { readonly kind: 'restore' | 'help' | 'version' };
 
-/** 31 days. */
-const MAX_TIMEOUT = 86_400 * 31;
 const DEFAULT_PERSISTENCE = 360;
 const INT_MAX = 2_147_483_647;
 
@@ -289,85 +287,6 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
 function give(e: Entry, option: OptionName): void {
   if (e.given.has(option)) throw new Refused(`multiple '${option}' options specified`);
   e.given.add(option);
-}
-
-function refuse(message: string): never {
-  throw new Refused(message);
-}
-
-function checkRole(name: 'start-daemon' | 'stop-daemon', role: string): void {
-  if (role === 'master' || role === 'backup') return;
-  throw new Refused(
-    name === 'start-daemon' ? 'illegal start-daemon parameter specified' : 'illegal start_daemon specified',
-  );
-}
-
-function parseTimeout(text: string, min: number): number {
-  return parseNumber(text, min, MAX_TIMEOUT) ?? refuse(`invalid timeout value \`${text}' specified`);
-}
-
-/** atoi(3) of a prefix length. */
-function prefixLength(text: string): string {
-  const length = Number.parseInt(text, 10);
-  return length >= 1 && length <= 128 ? String(length) : refuse('illegal ipv6 netmask specified');
-}
-
-function checkGroup(text: string): void {
-  const isIp6 = text.includes(':');
-  const isMulticast = isIp6 ? /^ff[0-9a-f]{2}:[0-9a-f:.]*$/i.test(text) : isDottedMulticast(text);
-  if (!isMulticast) throw new Refused(`invalid IPv${isIp6 ? 6 : 4} mcast-group \`${text}'`);
-}
-
-function isDottedMulticast(text: string): boolean {
-  const first = Number(text.split('.')[0]);
-  return parseIp4(text) === text && first >= 224 && first <= 239;
-}
-
-const FLAGS: Readonly<Record<string, { readonly bit: number; readonly scheduler?: string }>> = {
-  'flag-1': { bit: SchedulerFlag.Flag1 },
-  'flag-2': { bit: SchedulerFlag.Flag2 },
-  'flag-3': { bit: SchedulerFlag.Flag3 },
-  'sh-fallback': { bit: SchedulerFlag.Flag1, scheduler: 'sh' },
-  'sh-port': { bit: SchedulerFlag.Flag2, scheduler: 'sh' },
-  'mh-fallback': { bit: SchedulerFlag.Flag1, scheduler: 'mh' },
-  'mh-port': { bit: SchedulerFlag.Flag2, scheduler: 'mh' },
-};
-
-function parseFlags(text: string, scheduler: string): number {
-  let bits = 0;
-  for (const name of text.split(',')) {
-    if (name === '') continue;
-    const flag = Object.hasOwn(FLAGS, name) ? FLAGS[name] : undefined;
-    if (flag === undefined) throw new Refused(`invalid scheduler flag \`${name}'`);
-    if (flag.scheduler !== undefined && flag.scheduler !== scheduler) {
-      throw new Refused(`incompatible scheduler flag \`${name}'`);
-    }
-    bits |= flag.bit;
-  }
-  return bits;
-}
-
-function checkCombination(
-  rule: Combination,
-  options: readonly OptionName[],
-  given: ReadonlySet<OptionName>,
-  what: string,
-): void {
-  let chosen: OptionName | undefined;
-  for (const option of options) {
-    if (!given.has(option)) {
-      if (rule.needs.includes(option)) {
-        throw new Refused(`You need to supply the '${option}' option for the ${what}`);
-      }
-    } else if (rule.oneOf.includes(option)) {
-      if (chosen !== undefined) {
-        throw new Refused(`The option '${option}' conflicts with the '${chosen}' option in the ${what}`);
-      }
-      chosen = option;
-    } else if (!rule.needs.includes(option) && !rule.may.includes(option)) {
-      throw new Refused(`Illegal '${option}' option with the ${what}`);
-    }
-  }
 }
 
 function serviceKey(e: Entry): ServiceKey {
