@@ -38,6 +38,10 @@ const EBADFD = 77;
 const ENETDOWN = 100;
 const ENOBUFS = 105;
 
+/** When frames of a burst are longer than this on average (bytes), the next burst is short: 16 super-packets of 64 KiB fit the second-level cache, 64 do not. */
+const SUPER_FRAME = 16_384;
+const SUPER_BURST = 16;
+
 export interface KernelDeviceOptions {
   readonly name: string;
   readonly kind: 'tap' | 'tun' | 'packet';
@@ -97,6 +101,10 @@ export class KernelDevice implements Device {
   readonly #tx = new Int32Array(2 * BURST);
   readonly #armed: (Packet | null)[] = new Array<Packet | null>(BURST).fill(null);
   #armedCount = 0;
+  /** Entries from the front whose slots the last receive gave away; filled again by the next, with the slots that were freed last and are still in the cache. */
+  #holes = 0;
+  /** Frames that the next receive asks for. */
+  #mostWanted = BURST;
   /** Packets of the transmit call under way, in the order of `#tx`. */
   readonly #sending: (Packet | null)[] = new Array<Packet | null>(BURST).fill(null);
   #isClosed = false;
@@ -135,9 +143,13 @@ export class KernelDevice implements Device {
   /** As `receive`, but asks up to `spins` times more while nothing has come: saves the sleep when traffic is dense. */
   receiveSpinning(burst: Burst, spins: number): number {
     if (this.isGone || this.#isClosed) return burst.count;
+    if (this.#holes > 0) {
+      this.#rearm(this.#holes);
+      this.#holes = 0;
+    }
     if (this.#armedCount < BURST) this.#arm();
     const room = burst.packets.length - burst.count;
-    const want = Math.min(room, this.#armedCount);
+    const want = Math.min(room, this.#armedCount, this.#mostWanted);
     if (want === 0) return burst.count;
     const n = spins === 0 ? native.rx(this.#queue, want) : native.rxSpin(this.#queue, want, spins);
     if (n <= 0) {
@@ -145,13 +157,17 @@ export class KernelDevice implements Device {
       return burst.count;
     }
     this.fault = 0;
+    let bytes = 0;
     for (let i = 0; i < n; i++) {
       const p = this.#armed[i]!;
-      if (!this.#take(p, this.#rx[2 * i + 1]!)) continue; // its slot stays armed
+      const length = this.#rx[2 * i + 1]!;
+      if (!this.#take(p, length)) continue; // its slot stays armed
+      bytes += length;
       burst.push(p);
       this.#armed[i] = null;
     }
-    this.#rearm(n);
+    this.#holes = n;
+    this.#mostWanted = bytes > n * SUPER_FRAME ? SUPER_BURST : BURST;
     return burst.count;
   }
 
@@ -170,9 +186,11 @@ export class KernelDevice implements Device {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (let i = 0; i < this.#armedCount; i++) {
-      this.#pool.free(this.#armed[i]!);
+      const p = this.#armed[i]!;
+      if (p !== null) this.#pool.free(p);
       this.#armed[i] = null;
     }
+    this.#holes = 0;
     this.#armedCount = 0;
     native.destroyQueue(this.#queue);
     this.fd = -1;
