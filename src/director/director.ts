@@ -157,10 +157,12 @@ export class Director {
     }
   }
 
+  // cold: once a second
   #collect(): void {
     this.#collectAt = (this.now + COLLECT_EVERY) | 0;
     for (const scheduler of this.collectors) scheduler.collect!(this.now);
   }
+  // hot again
 
   /** End, over the next breaths, all connections to servers that were removed (ip_vs_expire_nodest_conn_flush). */
   flushGone(): void {

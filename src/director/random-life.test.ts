@@ -1,6 +1,7 @@
 /** Commands, packets and time in random order: the books stay right and nothing leaks. */
 import { describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
+import { SCHEDULERS } from './sched/index.ts';
 import { Bench, tcpPacket, udpPacket, VIP } from './test-rig.ts';
 
 describe('a long random life', () => {
@@ -20,7 +21,7 @@ describe('a long random life', () => {
       const dice = random(100);
       if (dice < 2)
         b.run(
-          `${random(2) === 0 ? '-A' : '-E'} ${services[s]} -s ${['rr', 'wrr', 'lc', 'wlc'][random(4)]}${['', ' -p 30', ' -p 100'][random(3)]}${s === 2 && random(3) === 0 ? ' -o' : ''}`,
+          `${random(2) === 0 ? '-A' : '-E'} ${services[s]} -s ${SCHEDULERS[random(SCHEDULERS.length)]!.name}${['', ' -p 30', ' -p 100'][random(3)]}${s === 2 && random(3) === 0 ? ' -o' : ''}`,
         );
       else if (dice < 3) b.run(random(20) === 0 ? '-C' : `-D ${services[s]}`);
       else if (dice < 9)

@@ -56,5 +56,12 @@ describe('net.ipv4.vs.*', () => {
     expect(s.set('net.ipv4.vs.sync_threshold', '3 50')).toBe(null);
     expect(s.set('net.ipv4.vs.sync_threshold', '3 51')).toBe('EINVAL');
     expect(s.get('snat_reroute')).toBe('1');
+    for (const name of ['lblc_expiration', 'lblcr_expiration']) {
+      expect(s.set(`net.ipv4.vs.${name}`, '600')).toBe(null);
+      expect(s.get(name)).toBe('600');
+      // More seconds than fit a tick counter of 250 a second.
+      expect(s.set(name, '8589935')).toBe('EINVAL');
+    }
+    expect([s.lblcExpiration, s.lblcrExpiration]).toEqual([600, 600]);
   });
 });
