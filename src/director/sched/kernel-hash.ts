@@ -11,12 +11,13 @@ export function hash32(value: number, bits: number): number {
 }
 
 /**
- * SipHash-1-3 of one 32-bit word, the low half of the result as uint32: what hsiphash of four bytes is on a 64-bit machine (lib/siphash.c; Aumasson
- * and Bernstein, SipHash: a fast short-input PRF). Both halves of the key are the same number, below 2^32, as mh's keys are.
+ * SipHash-1-3 of one 32-bit word, the low half of the result as uint32, modulo `size`, so that it stays a small integer: what hsiphash of four bytes is
+ * on a 64-bit machine (lib/siphash.c; Aumasson and Bernstein, SipHash: a fast short-input PRF). Both halves of the key are the same number, below 2^32,
+ * as mh's keys are.
  *
  * The four 64-bit words of the state are kept as halves, `a1` the upper and `a0` the lower one.
  */
-export function hsiphash(value: number, key: number): number {
+export function hsiphash(value: number, key: number, size: number): number {
   let a1 = 0x736f6d65;
   let a0 = 0x70736575 ^ key;
   let b1 = 0x646f7261;
@@ -66,5 +67,5 @@ export function hsiphash(value: number, key: number): number {
     c0 = c1;
     c1 = upper;
   }
-  return (a0 ^ b0 ^ c0 ^ d0) >>> 0;
+  return ((a0 ^ b0 ^ c0 ^ d0) >>> 0) % size;
 }

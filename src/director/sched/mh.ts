@@ -42,8 +42,8 @@ function build({ services, dests }: SchedulerContext, service: number, table: In
   for (let d = head; d !== NO_DEST; d = dests.next[d]!, i++) {
     const key = (dests.ip[d]! + dests.port[d]!) | 0;
     const weight = dests.lastWeight[d]!;
-    at[i] = hsiphash(key, KEY) % SIZE;
-    skip[i] = (hsiphash(key, SKIP_KEY) % (SIZE - 1)) + 1;
+    at[i] = hsiphash(key, KEY, SIZE);
+    skip[i] = hsiphash(key, SKIP_KEY, SIZE - 1) + 1;
     turns[i] = weight === 0 ? 0 : Math.max(1, Math.trunc(weight / divisor) >> shift);
   }
   for (let taken = 0; taken < SIZE; ) {
@@ -83,13 +83,13 @@ export const mh: SchedulerDefinition = {
         if (isStale) refresh();
         const flags = services.schedulerFlags[service]!;
         const key = (flags & PORT) === 0 ? source : (source + (ports >>> 16)) | 0;
-        const hash = hsiphash(key, KEY) % SIZE;
+        const hash = hsiphash(key, KEY, SIZE);
         let d = table[hash]!;
         if (d === NO_DEST || dests.isCandidate(d)) return d;
         if ((flags & FALLBACK) === 0) return NO_DEST;
         // Not along the table but by further hashes, so that the clients of one server spread over all others.
         for (let i = 0; i < SIZE; i++) {
-          d = table[hsiphash((key + ((i + hash) % SIZE)) | 0, KEY) % SIZE]!;
+          d = table[hsiphash((key + ((i + hash) % SIZE)) | 0, KEY, SIZE)]!;
           if (d !== NO_DEST && dests.isCandidate(d)) return d;
         }
         return NO_DEST;
