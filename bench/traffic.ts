@@ -4,7 +4,7 @@
  * Flow i is client 11.0.(i / 50,000).1, port 1024 + i mod 50,000. A frame is a template of 60 bytes into which addresses, ports and the header checksum are
  * written, so that a million flows need no million frames. Nothing is allocated per packet.
  */
-import { type Device, type DeviceStats, Medium } from '../src/device/device.ts';
+import { type Device, Medium, noStats } from '../src/device/device.ts';
 import type { Burst } from '../src/packet/burst.ts';
 import type { PacketPool } from '../src/packet/pool.ts';
 
@@ -31,15 +31,7 @@ abstract class TrafficDevice implements Device {
   mtu = 1500;
   readonly canOffload = true;
   readonly fd = -1;
-  readonly stats: DeviceStats = {
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-    txPackets: 0,
-    txBytes: 0,
-    txErrors: 0,
-    txDropped: 0,
-  };
+  readonly stats = noStats();
   readonly name: string;
   macHi: number;
   macLo: number;

@@ -21,6 +21,11 @@ export interface DeviceStats {
   txDropped: number;
 }
 
+/** Fresh counters. */
+export function noStats(): DeviceStats {
+  return { rxPackets: 0, rxBytes: 0, rxDropped: 0, txPackets: 0, txBytes: 0, txErrors: 0, txDropped: 0 };
+}
+
 export interface Device {
   readonly name: string;
   readonly kind: 'tap' | 'tun' | 'packet' | 'memory' | 'pcap';

@@ -16,7 +16,7 @@ import { FRAME_ROOM, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import { VNET_HEADER } from '../wire/virtio-net.ts';
-import { type Device, type DeviceStats, Medium } from './device.ts';
+import { type Device, Medium, noStats } from './device.ts';
 import * as native from './native.ts';
 import { completeChecksum, readVnet, writeVnet } from './vnet.ts';
 
@@ -71,15 +71,7 @@ export class KernelDevice implements Device {
   macHi: number;
   macLo: number;
   readonly canOffload: boolean;
-  readonly stats: DeviceStats = {
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-    txPackets: 0,
-    txBytes: 0,
-    txErrors: 0,
-    txDropped: 0,
-  };
+  readonly stats = noStats();
   /** -1 once the device is gone or closed: nothing to poll any more. */
   fd: number;
   /** True when the kernel has removed the device: nothing comes any more, what is transmitted is dropped as DeviceGone. */

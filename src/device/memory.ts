@@ -10,7 +10,7 @@ import type { Burst } from '../packet/burst.ts';
 import { Drop } from '../packet/drop.ts';
 import { FRAME_ROOM, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
-import { type Device, type DeviceStats, Medium } from './device.ts';
+import { type Device, Medium, noStats } from './device.ts';
 
 const { FrameTruncated: FRAME_TRUNCATED, DeviceTxFull: DEVICE_TX_FULL } = Drop;
 const ETHERNET = Medium.Ethernet;
@@ -71,15 +71,7 @@ export class MemoryDevice implements Device {
   macLo: number;
   readonly canOffload: boolean;
   readonly fd = -1;
-  readonly stats: DeviceStats = {
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-    txPackets: 0,
-    txBytes: 0,
-    txErrors: 0,
-    txDropped: 0,
-  };
+  readonly stats = noStats();
   readonly drops: Float64Array;
   /** What was transmitted, oldest first, while `keepsSent`. */
   readonly sent: SentFrame[] = [];

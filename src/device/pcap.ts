@@ -9,7 +9,7 @@ import { Drop } from '../packet/drop.ts';
 import { FRAME_ROOM, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
 import { type Capture, LinkType, type PcapFault, type PcapFrame, pcapHeader, pcapRecord } from '../wire/pcap.ts';
-import { type Device, type DeviceStats, Medium } from './device.ts';
+import { type Device, Medium, noStats } from './device.ts';
 import { completeChecksum } from './vnet.ts';
 
 /** Where a recording goes. */
@@ -71,15 +71,7 @@ export class PcapDevice implements Device {
   macLo: number;
   readonly canOffload: boolean;
   readonly fd = -1;
-  readonly stats: DeviceStats = {
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-    txPackets: 0,
-    txBytes: 0,
-    txErrors: 0,
-    txDropped: 0,
-  };
+  readonly stats = noStats();
   /** Why the replayed file ended before its end; null when all of it made sense. */
   readonly fault: PcapFault | null;
   readonly drops: Float64Array;

@@ -7,7 +7,7 @@
  */
 import { ManualClock } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
-import { type Device, type DeviceStats, Medium } from '../device/device.ts';
+import { type Device, Medium, noStats } from '../device/device.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import type { Interface } from '../link/interface.ts';
 import { flush } from '../link/link.ts';
@@ -31,15 +31,7 @@ class CableDevice implements Device {
   macLo: number;
   canOffload = true;
   readonly fd = -1;
-  readonly stats: DeviceStats = {
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-    txPackets: 0,
-    txBytes: 0,
-    txErrors: 0,
-    txDropped: 0,
-  };
+  readonly stats = noStats();
   readonly sent: { bytes: Uint8Array; gsoType: number; gsoSize: number; csumPartial: number }[] = [];
   readonly #pool: PacketPool;
 
