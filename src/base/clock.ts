@@ -2,7 +2,7 @@
  * Time as the data path sees it: *ticks*, 250 a second, an int32 that wraps as the kernel's jiffies do (HZ=250).
  *
  * An int32 is a Smi, so a tick lives in a typed array or a packet field without a heap number. Two ticks are ordered by
- * their difference, never by `<`: `isAfter(a, b)`. Half the range is 99 days, three times the longest timeout that
+ * their difference, never by `<`: a lies before b when `((a - b) | 0) < 0`. Half the range is 99 days, three times the longest timeout that
  * `ipvsadm --set` accepts (31 days).
  */
 export const TICKS_PER_SECOND = 250;
@@ -21,11 +21,6 @@ export function seconds(n: number): number {
 /** Milliseconds to whole ticks, rounded up: a timeout may be late, never early. */
 export function milliseconds(n: number): number {
   return Math.ceil((n * TICKS_PER_SECOND) / 1000);
-}
-
-/** True when tick `a` lies after tick `b`. */
-export function isAfter(a: number, b: number): boolean {
-  return ((b - a) | 0) < 0;
 }
 
 /** The machine's monotonic clock. */

@@ -10,7 +10,6 @@
  *
  * One class, one shape: every field is an int, set in the constructor, never undefined.
  */
-import { assert } from '../base/assert.ts';
 
 export const HEADROOM = 130;
 /** Ethernet + VLAN tag + the longest IPv4 packet fits behind the headroom; an odd multiple of 64 so that slots do not share cache sets. */
@@ -141,23 +140,4 @@ export function resetPacket(p: Packet, length: number): void {
   p.rejectCode = 0;
   p.rejectMtu = 0;
   p.capture = NONE;
-}
-
-/** Grow an IP packet to the left by `bytes` (an outer header) and return the new l3; headroom makes this a subtraction. */
-export function prepend(p: Packet, bytes: number): number {
-  assert(p.l3 - bytes - 14 >= p.slotStart + 16, 'headroom exhausted');
-  p.l4 = p.l3;
-  p.l3 -= bytes;
-  p.l2 = p.l3 - 14;
-  return p.l3;
-}
-
-/**
- * How many segments the packet will be on the wire: 1, or for a super-packet its payload over gsoSize, rounded up.
- * Counters count these; lengths on the wire are `wireBytes`.
- */
-export function segments(p: Packet, l4HeaderLength: number): number {
-  if (p.gsoType === 0) return 1;
-  const payload = p.end - p.l4 - l4HeaderLength;
-  return payload <= p.gsoSize ? 1 : Math.trunc((payload + p.gsoSize - 1) / p.gsoSize);
 }

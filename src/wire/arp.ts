@@ -41,12 +41,6 @@ export function senderMacLo(m: DataView, at: number): number {
 export function senderIp(m: DataView, at: number): number {
   return m.getInt32(at + SENDER_IP);
 }
-export function targetMacHi(m: DataView, at: number): number {
-  return m.getUint16(at + TARGET_MAC);
-}
-export function targetMacLo(m: DataView, at: number): number {
-  return m.getInt32(at + TARGET_MAC + 2);
-}
 export function targetIp(m: DataView, at: number): number {
   return m.getInt32(at + TARGET_IP);
 }

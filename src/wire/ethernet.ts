@@ -21,12 +21,6 @@ export function dstHi(m: DataView, l2: number): number {
 export function dstLo(m: DataView, l2: number): number {
   return m.getInt32(l2 + DST + 2);
 }
-export function srcHi(m: DataView, l2: number): number {
-  return m.getUint16(l2 + SRC);
-}
-export function srcLo(m: DataView, l2: number): number {
-  return m.getInt32(l2 + SRC + 2);
-}
 export function etherType(m: DataView, l2: number): number {
   return m.getUint16(l2 + TYPE);
 }

@@ -15,7 +15,6 @@ const TYPE = 0;
 const CODE = 1;
 const CHECKSUM = 2;
 const ID = 4;
-const SEQUENCE = 6;
 
 export const ICMP_HEADER = 8;
 export const ICMP_CHECKSUM = CHECKSUM;
@@ -57,19 +56,6 @@ export function type(m: DataView, l4: number): number {
 }
 export function code(m: DataView, l4: number): number {
   return m.getUint8(l4 + CODE);
-}
-export function id(m: DataView, l4: number): number {
-  return m.getUint16(l4 + ID);
-}
-export function sequence(m: DataView, l4: number): number {
-  return m.getUint16(l4 + SEQUENCE);
-}
-/** Next-hop MTU of a fragmentation-needed message, bytes; 0 from routers older than RFC 1191. */
-export function mtu(m: DataView, l4: number): number {
-  return m.getUint16(l4 + SEQUENCE);
-}
-export function checksum(m: DataView, l4: number): number {
-  return m.getUint16(l4 + CHECKSUM);
 }
 export function setType(m: DataView, l4: number, type: number): void {
   m.setUint8(l4 + TYPE, type);

@@ -104,18 +104,11 @@ export function isFragment(m: DataView, l3: number): boolean {
 export function isLaterFragment(m: DataView, l3: number): boolean {
   return (m.getUint16(l3 + FRAGMENT) & OFFSET) !== 0;
 }
-/** Bytes. */
-export function fragmentOffset(m: DataView, l3: number): number {
-  return (m.getUint16(l3 + FRAGMENT) & OFFSET) << 3;
-}
 export function ttl(m: DataView, l3: number): number {
   return m.getUint8(l3 + TTL);
 }
 export function proto(m: DataView, l3: number): number {
   return m.getUint8(l3 + PROTO);
-}
-export function checksum(m: DataView, l3: number): number {
-  return m.getUint16(l3 + CHECKSUM);
 }
 export function src(m: DataView, l3: number): number {
   return m.getInt32(l3 + SRC);
@@ -134,14 +127,8 @@ export function setId(m: DataView, l3: number, id: number): void {
 export function setFragmentWord(m: DataView, l3: number, word: number): void {
   m.setUint16(l3 + FRAGMENT, word);
 }
-export function setTos(m: DataView, l3: number, tos: number): void {
-  m.setUint8(l3 + TOS, tos);
-}
 export function setTtl(m: DataView, l3: number, ttl: number): void {
   m.setUint8(l3 + TTL, ttl);
-}
-export function setProto(m: DataView, l3: number, proto: number): void {
-  m.setUint8(l3 + PROTO, proto);
 }
 export function setSrc(m: DataView, l3: number, ip: number): void {
   m.setInt32(l3 + SRC, ip);

@@ -57,12 +57,6 @@ export function headerLength(m: DataView, l4: number): number {
 export function flags(m: DataView, l4: number): number {
   return m.getUint8(l4 + FLAGS);
 }
-export function window(m: DataView, l4: number): number {
-  return m.getUint16(l4 + WINDOW);
-}
-export function checksum(m: DataView, l4: number): number {
-  return m.getUint16(l4 + CHECKSUM);
-}
 export function setChecksum(m: DataView, l4: number, sum: number): void {
   m.setUint16(l4 + CHECKSUM, sum);
 }
