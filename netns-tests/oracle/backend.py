@@ -22,6 +22,11 @@ import time
 import oracle
 
 START_SECONDS = 20
+# Timers are late by their place in the wheel; every scenario begins at the same place. Ticks of 4 ms; the period is that of timers of some minutes.
+WHEEL_TICKS, WHEEL_PHASE, TICKS_PER_SECOND = 4096, int(os.environ.get("TAPVS_ORACLE_PHASE", "0")), 250
+# Commands that are started before their turn.
+AHEAD = 2
+HOLD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hold.cjs")
 # A frame that leaves the director comes in on the kernel's end of a TAP, and the other way round.
 FLIPPED = {">": "<", "<": ">"}
 ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT"}
@@ -35,10 +40,15 @@ class Unsupported(Exception):
 
 
 class TapvsBackend(oracle.Backend):
-    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words)."""
+    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words), commands (ipvsadm's arguments, in the order of the steps)."""
 
     name = "tapvs"
     daemon = None
+
+    def __init__(self, opts):
+        super().__init__(opts)
+        self.coming = list(opts.commands)
+        self.started = []  # [(args, process, pipe that gives it its turn)]
 
     def start(self, topo):
         super().start(topo)
@@ -54,6 +64,10 @@ class TapvsBackend(oracle.Backend):
         with open(self.opts.log, "wb") as log:
             self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.await_ready()
+        ticks = self.clock(runs=False)
+        self.clock(seconds=(WHEEL_PHASE - ticks) % WHEEL_TICKS / TICKS_PER_SECOND)
+        self.start_ahead()
+        self.clock(runs=True)
 
     def take_over(self):
         """The director's addresses and the names of its devices become tapvs's."""
@@ -108,23 +122,49 @@ class TapvsBackend(oracle.Backend):
         finally:
             connection.close()
 
-    def tapvs(self, *words, stdin=None):
-        """A command. The director's clock is held meanwhile: a recording's commands took a few milliseconds."""
-        self.api("POST", "/v1/clock", {"runs": False})
-        try:
-            return self.command(words, stdin)
-        finally:
-            self.api("POST", "/v1/clock", {"runs": True})
+    def clock(self, **turn):
+        """Turns the director's clock; answers its ticks."""
+        return self.api("POST", "/v1/clock", turn)["ticks"]
 
-    def command(self, words, stdin):
-        p = self.topo.popen("lb", [os.path.join(self.opts.bin, "tapvs"), *words], text=True, env=self.env,
-                            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, err = p.communicate(stdin, 60)
-        return p.returncode, out, err
+    def tapvs(self, *words, stdin=None):
+        """Runs a command."""
+        turn = self.spawn(words, stdin is not None)
+        return self.finish(turn, stdin)
+
+    def spawn(self, words, has_stdin=False):
+        """Starts a command that waits for its turn."""
+        mine, its = os.pipe()[::-1]
+        env = dict(self.env, TAPVS_ORACLE_TURN=str(its), NODE_OPTIONS="--require " + HOLD)
+        p = self.topo.popen("lb", [os.path.join(self.opts.bin, "tapvs"), *words], text=True, env=env, pass_fds=(its,),
+                            stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.close(its)
+        return p, mine
+
+    def finish(self, turn, stdin=None):
+        """Lets it run. The director's clock is held meanwhile: a recording's commands took a few milliseconds."""
+        p, pipe = turn
+        counts = self.peers_retransmit()
+        began = time.monotonic()
+        self.clock(runs=False)
+        try:
+            os.close(pipe)
+            out, err = p.communicate(stdin, 60)
+            return p.returncode, out, err
+        finally:
+            self.clock(runs=True)
+            if counts:
+                oracle.pump.debt += time.monotonic() - began
+
+    def start_ahead(self):
+        while self.coming and len(self.started) < AHEAD:
+            args, has_stdin = self.coming.pop(0)
+            self.started.append((args, self.spawn(["ipvsadm", *args], has_stdin)))
 
     def ipvsadm(self, args, stdin=None):
-        return self.tapvs("ipvsadm", *args, stdin=stdin)
+        expected, turn = self.started.pop(0)
+        assert expected == args, (expected, args)
+        self.start_ahead()
+        return self.finish(turn, stdin)
 
     def sysctl(self, key, value=None):
         rc, out, err = self.tapvs("sysctl", "-n", key if value is None else "%s=%s" % (key, value))
@@ -134,13 +174,17 @@ class TapvsBackend(oracle.Backend):
 
     def wait(self, seconds):
         """Real time while a server's late answer or a peer's retransmission is due; the rest is jumped over."""
-        end = time.monotonic() + seconds
-        oracle.pump(min(seconds, 0.02))
+        pump = oracle.pump
+        began = time.monotonic()
+        spare = min(pump.debt, seconds / 2)
+        pump.debt -= spare
+        end = began + seconds - spare
+        pump.pump(min(seconds, 0.02))
         while time.monotonic() < end and (oracle.TIMERS or self.peers_retransmit()):
-            oracle.pump(min(0.25, max(0.0, end - time.monotonic())))
-        left = end - time.monotonic()
+            pump.pump(min(0.25, max(0.0, end - time.monotonic())))
+        left = began + seconds - time.monotonic()
         if left > 0:
-            self.api("POST", "/v1/clock", {"seconds": left})
+            self.clock(seconds=left)
             oracle.settle()
 
     def peers_retransmit(self):
@@ -165,6 +209,10 @@ class TapvsBackend(oracle.Backend):
         raise Unsupported("sh in the director's namespace: " + cmd)
 
     def stop(self):
+        for _, (p, pipe) in self.started:
+            p.kill()
+            os.close(pipe)
+            p.communicate()
         if self.daemon is not None:
             self.daemon.terminate()
             try:
@@ -187,7 +235,64 @@ class Capture(oracle.Capture):
 oracle.Capture = Capture
 
 
+class Server(oracle.Server):
+    """Closes 5 ms after its answer. The kernel's director forwards within the sender's system call, so there the client's acknowledgement came first."""
+
+    answers = False
+
+    def on_conn(self, c, peer, st):
+        try:
+            self.answers = c.recv(1, socket.MSG_PEEK) != b""
+        except OSError:
+            pass
+        try:
+            super().on_conn(c, peer, st)
+        finally:
+            self.answers = False
+
+    def kill(self, c, peer, rst=False):
+        close = super().kill
+        if not self.answers:
+            return close(c, peer, rst)
+        oracle.unwatch(c)
+        oracle.TIMERS.append((time.monotonic() + 0.005, lambda: close(c, peer, rst)))
+
+
+oracle.Server = Server
+
+
+class Pump:
+    """oracle.pump, which makes up for the time that commands took: what waits in vain waits for less, and the director's clock is turned by
+    that. So the peers' own timers (retransmissions) stand where they stood in the recordings."""
+
+    SHORTEST = 0.2
+
+    def __init__(self, pump):
+        self.pump, self.debt, self.turn = pump, 0.0, None
+
+    def __call__(self, timeout, until=None):
+        if timeout < self.SHORTEST or self.turn is None:
+            return self.pump(timeout, until)
+        spare = min(self.debt, timeout / 2)
+        if self.pump(timeout - spare, until):
+            return True
+        self.debt -= spare
+        self.turn(seconds=spare)
+        oracle.settle(0.002)
+        return bool(until and until())
+
+
+oracle.pump = Pump(oracle.pump)
+
+
 class Runner(oracle.Runner):
+    def run(self):
+        oracle.pump.debt, oracle.pump.turn = 0.0, self.be.clock
+        try:
+            return super().run()
+        finally:
+            oracle.pump.turn = None
+
     def do_sh(self, a, st):
         if a["ns"] != "lb":
             return super().do_sh(a, st)

@@ -79,8 +79,7 @@ function apiRoutes(context: ApiContext): Route[] {
     post('clock', async ({ request }) => {
       if (!context.testClock)
         throw new ApiFailure('not-in-test-mode', 'the clock turns by itself: start tapvsd with --test-clock');
-      await engine.call('turn-clock', readClock(await readJson(request)));
-      return {};
+      return engine.call('turn-clock', readClock(await readJson(request)));
     }),
   ];
 }

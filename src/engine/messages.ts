@@ -109,7 +109,10 @@ export interface EngineRequests {
   'start-capture': { args: CaptureSpec & { readonly captureId: number }; result: string | null };
   'stop-capture': { args: { readonly captureId: number }; result: null };
   /** Test mode only: turn the clock forward; hold it, or let it run. */
-  'turn-clock': { args: { readonly seconds: number; readonly runs?: boolean | undefined }; result: null };
+  'turn-clock': {
+    args: { readonly seconds: number; readonly runs?: boolean | undefined };
+    result: { readonly ticks: number };
+  };
   shutdown: { args: Record<string, never>; result: null };
 }
 

@@ -112,7 +112,10 @@ function hookRows({ engine }: RequestContext): HookRow[] {
 }
 
 /** Test mode: time passes in small steps with a breath after each, so that timers fire in their order. */
-function turnClock({ engine, testClock }: RequestContext, args: EngineRequests['turn-clock']['args']): null {
+function turnClock(
+  { engine, testClock }: RequestContext,
+  args: EngineRequests['turn-clock']['args'],
+): { ticks: number } {
   if (testClock === null) throw new Error('the clock is turned by hand only in test mode');
   if (args.runs === false) testClock.hold();
   if (args.runs === true) testClock.release();
@@ -123,5 +126,5 @@ function turnClock({ engine, testClock }: RequestContext, args: EngineRequests['
     engine.breathe();
     done += step;
   }
-  return null;
+  return { ticks: testClock.now() };
 }
