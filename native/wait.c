@@ -3,6 +3,7 @@
 #include "addon.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,13 @@ static napi_value js_clock(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/* yield(): lets another thread of this CPU run, if one waits (sched_yield(2)) */
+static napi_value js_yield(napi_env env, napi_callback_info info) {
+  (void)info;
+  sched_yield();
+  return js_undefined(env);
+}
+
 /* notify(path, text): one datagram, as sd_notify(3) sends it; a path that begins with @ is an abstract one */
 static napi_value js_notify(napi_env env, napi_callback_info info) {
   napi_value argv[2];
@@ -160,5 +168,6 @@ void init_wait(napi_env env, napi_value exports) {
   export_function(env, exports, "eventfdSignal", js_eventfd_signal);
   export_function(env, exports, "eventfdDrain", js_eventfd_drain);
   export_function(env, exports, "clockMonotonicUs", js_clock);
+  export_function(env, exports, "yield", js_yield);
   export_function(env, exports, "notify", js_notify);
 }

@@ -2,7 +2,7 @@
  * The native addon (native/), typed: loads it on first use and turns its errors into NativeError.
  *
  * Control calls may allocate and throw: NativeError for a failed system call, TypeError for misuse.
- * Data calls (rx, rxSpin, tx, poll, eventfdSignal, eventfdDrain, clockMonotonicUs) take and return integers, allocate nothing, and
+ * Data calls (rx, rxSpin, tx, poll, eventfdSignal, eventfdDrain, clockMonotonicUs, yieldCpu) take and return integers, allocate nothing, and
  * answer -errno; only a handle that is not one of this thread's makes them throw (TypeError).
  *
  * Handles (arena, queue, pollset) belong to the thread that made them. File descriptors are the process's: any thread may use or
@@ -47,6 +47,7 @@ interface Addon {
   hugeMemory(size: number): ArrayBuffer;
   notify(path: string, text: string): void;
   clockMonotonicUs(): number;
+  yield(): void;
   registerArena(bytes: Uint8Array): number;
   releaseArena(arena: number): void;
   createQueue(options: object): number;
@@ -399,4 +400,9 @@ export function eventfdDrain(fd: number): number {
 /** CLOCK_MONOTONIC in microseconds, with fractions. */
 export function clockMonotonicUs(): number {
   return (loaded ?? load()).clockMonotonicUs();
+}
+
+/** Let another thread of this CPU run, if one waits (sched_yield(2)). */
+export function yieldCpu(): void {
+  (loaded ?? load()).yield();
 }

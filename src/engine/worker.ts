@@ -3,7 +3,7 @@
  *
  *   messages? ─► breath ─► packets moved?  yes ─► again
  *       ▲                       │ no, `spin` times in a row
- *       └────── poll(devices, eventfd, 100 ms) ◄┘
+ *       └────── poll(devices, eventfd, 100 ms) ◄┘  no, not yet: yield the CPU, and again
  *
  * It never returns to its event loop while it runs: messages are taken synchronously between two breaths (receiveMessageOnPort), when the main thread has
  * raised `signal`, and the eventfd ends a sleep. A breath that throws is our bug: it is reported with its stack and ends the daemon, which systemd restarts.
@@ -68,7 +68,11 @@ function run(): void {
       idle = 0;
       continue;
     }
-    if (++idle < data.spin) continue;
+    if (++idle < data.spin) {
+      // Whoever would send us something may be waiting for this CPU: on few cores asking again at once only keeps them from it.
+      native.yieldCpu();
+      continue;
+    }
     if (generation !== engine.generation) {
       // A device died under us: its descriptor must leave the set, or poll would never sleep again.
       generation = engine.generation;
