@@ -67,7 +67,7 @@ class TapvsBackend(oracle.Backend):
         ticks = self.clock(runs=False)
         self.clock(seconds=(WHEEL_PHASE - ticks) % WHEEL_TICKS / TICKS_PER_SECOND)
         self.start_ahead()
-        self.clock(runs=True)
+        oracle.pump.begin(self.clock)
 
     def take_over(self):
         """The director's addresses and the names of its devices become tapvs's."""
@@ -141,19 +141,16 @@ class TapvsBackend(oracle.Backend):
         return p, mine
 
     def finish(self, turn, stdin=None):
-        """Lets it run. The director's clock is held meanwhile: a recording's commands took a few milliseconds."""
+        """Lets it run; the director's clock is held meanwhile."""
         p, pipe = turn
+        oracle.pump.pay()
         counts = self.peers_retransmit()
         began = time.monotonic()
-        self.clock(runs=False)
-        try:
-            os.close(pipe)
-            out, err = p.communicate(stdin, 60)
-            return p.returncode, out, err
-        finally:
-            self.clock(runs=True)
-            if counts:
-                oracle.pump.debt += time.monotonic() - began
+        os.close(pipe)
+        out, err = p.communicate(stdin, 60)
+        if counts:
+            oracle.pump.debt += time.monotonic() - began
+        return p.returncode, out, err
 
     def start_ahead(self):
         while self.coming and len(self.started) < AHEAD:
@@ -179,13 +176,13 @@ class TapvsBackend(oracle.Backend):
         spare = min(pump.debt, seconds / 2)
         pump.debt -= spare
         end = began + seconds - spare
+        self.clock(runs=True)
         pump.pump(min(seconds, 0.02))
         while time.monotonic() < end and (oracle.TIMERS or self.peers_retransmit()):
             pump.pump(min(0.25, max(0.0, end - time.monotonic())))
-        left = began + seconds - time.monotonic()
-        if left > 0:
-            self.clock(seconds=left)
-            oracle.settle()
+        self.clock(runs=False)
+        self.clock(seconds=max(0.0, began + seconds - time.monotonic()))
+        oracle.settle()
 
     def peers_retransmit(self):
         """Whether a TCP socket of the client or a server waits for an acknowledgement: proc(5), /proc/net/tcp, column tr."""
@@ -209,6 +206,7 @@ class TapvsBackend(oracle.Backend):
         raise Unsupported("sh in the director's namespace: " + cmd)
 
     def stop(self):
+        oracle.pump.begin(None)
         for _, (p, pipe) in self.started:
             p.kill()
             os.close(pipe)
@@ -262,23 +260,47 @@ oracle.Server = Server
 
 
 class Pump:
-    """oracle.pump, which makes up for the time that commands took: what waits in vain waits for less, and the director's clock is turned by
-    that. So the peers' own timers (retransmissions) stand where they stood in the recordings."""
+    """oracle.pump, which keeps the director's time: its clock is held, and turned by what a step waits by its own words; how long this machine
+    takes for it is not counted. Only when an answer is not there at once does the clock run (ARP gives up, say).
 
-    SHORTEST = 0.2
+    What the commands took of the peers' time, while they wait for an acknowledgement, is made up for: what waits in vain waits for less, so that
+    their retransmissions stand where they stood in the recordings."""
+
+    PATIENCE = 0.1
 
     def __init__(self, pump):
-        self.pump, self.debt, self.turn = pump, 0.0, None
+        self.pump, self.debt, self.owed, self.turn = pump, 0.0, 0.0, None
+
+    def begin(self, turn):
+        self.debt, self.owed, self.turn = 0.0, 0.0, turn
+
+    def pay(self):
+        """Tells the director of the time that has passed."""
+        if self.owed > 0:
+            self.turn(seconds=self.owed)
+            self.owed = 0.0
 
     def __call__(self, timeout, until=None):
-        if timeout < self.SHORTEST or self.turn is None:
+        if self.turn is None:
             return self.pump(timeout, until)
-        spare = min(self.debt, timeout / 2)
-        if self.pump(timeout - spare, until):
+        held = min(timeout, self.PATIENCE)
+        if self.pump(held, until) and until is not None:
+            return True
+        self.owed += held
+        rest = timeout - held
+        if rest <= 0:
+            return False
+        spare = min(self.debt, rest / 2)
+        self.turn(seconds=self.owed, runs=True)
+        self.owed = 0.0
+        began = time.monotonic()
+        done = self.pump(rest - spare, until)
+        self.turn(runs=False)
+        if until is not None and done:
             return True
         self.debt -= spare
-        self.turn(seconds=spare)
-        oracle.settle(0.002)
+        self.turn(seconds=max(0.0, rest - (time.monotonic() - began)))
+        self.pump(0.002)
         return bool(until and until())
 
 
@@ -287,11 +309,10 @@ oracle.pump = Pump(oracle.pump)
 
 class Runner(oracle.Runner):
     def run(self):
-        oracle.pump.debt, oracle.pump.turn = 0.0, self.be.clock
         try:
             return super().run()
         finally:
-            oracle.pump.turn = None
+            oracle.pump.begin(None)
 
     def do_sh(self, a, st):
         if a["ns"] != "lb":

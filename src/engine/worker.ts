@@ -20,6 +20,8 @@ import { answer, type RequestContext } from './requests.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
 const MAX_SLEEP_MS = 100;
+/** The same in test mode, where a timer is compared with another host's. */
+const TEST_SLEEP_MS = 5;
 
 const data = workerData as WorkerData;
 const port = parentPort!;
@@ -46,6 +48,7 @@ function run(): void {
     post,
     isStopping: false,
   };
+  const sleepMs = testClock === null ? MAX_SLEEP_MS : TEST_SLEEP_MS;
   let pollset = native.createPollset([data.eventfd]);
   const renew = (old: native.Pollset): native.Pollset => {
     native.destroyPollset(old);
@@ -78,7 +81,7 @@ function run(): void {
       generation = engine.generation;
       pollset = renew(pollset);
     }
-    const ready = native.poll(pollset, MAX_SLEEP_MS);
+    const ready = native.poll(pollset, sleepMs);
     engine.wake();
     // Woken by a device: look a few times before sleeping again. Not woken: nobody is there, so don't.
     idle = ready > 0 ? 0 : data.spin;

@@ -122,6 +122,21 @@ describe('resolution', () => {
     expect(rig.unaccounted()).toBe(0);
   });
 
+  it('it is asked again, and given up, on the very tick', () => {
+    const rig = new Rig();
+    rig.passTicks(10); // amid two looks at the states
+    rig.send(rig.back, udpTo('10.0.1.9').build());
+    expect(rig.out(rig.front)).toHaveLength(1);
+    for (const expected of [1, 1, 0]) {
+      rig.passTicks(249);
+      expect(rig.out(rig.front)).toHaveLength(0);
+      expect(rig.out(rig.back)).toHaveLength(0);
+      rig.passTicks(1);
+      expect(rig.out(rig.front)).toHaveLength(expected);
+    }
+    expect(rig.out(rig.back)).toHaveLength(1);
+  });
+
   it('three questions a second apart, then host unreachable for each that waited; the next packet asks anew', () => {
     const rig = new Rig();
     rig.send(rig.back, udpTo('10.0.1.9').build());

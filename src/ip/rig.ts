@@ -159,6 +159,16 @@ export class Rig {
     }
   }
 
+  /** Let time pass tick by tick. */
+  passTicks(ticks: number): void {
+    for (let i = 0; i < ticks; i++) {
+      this.clock.advance(1);
+      this.stack.now = this.clock.now();
+      tick(this.stack);
+      this.flush();
+    }
+  }
+
   /** Lines of what the device has sent since the last call; every checksum is verified on the way. */
   out(device: CableDevice): string[] {
     return this.outBytes(device).map((bytes) =>

@@ -38,7 +38,7 @@ export const LAST_VALID = Nud.Probe;
 export const NEIGHBOUR_CAPACITY = 65536;
 const BUCKETS = 4096;
 const CACHE = 1024;
-/** How often the states are looked at, ticks. */
+/** How often the states are looked at, ticks; in between, when one of them is due. */
 const SCAN_INTERVAL = milliseconds(100);
 /** Above gc_thresh2 something idle is given up this often at most; it is also how long a row must be idle for that. */
 const SPARE_INTERVAL = seconds(5);

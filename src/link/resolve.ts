@@ -201,8 +201,9 @@ export function neighbourTick(link: LinkLayer): void {
     const state = table.state[row]!;
     if (state === STALE || state === FAILED) {
       if (table.size > table.gcThresh1 && ((link.now - table.used[row]!) | 0) > table.gcStale) table.remove(row);
-    } else if (state >= REACHABLE && state <= INCOMPLETE && ((link.now - table.due[row]!) | 0) >= 0) {
-      step(link, row, state);
+    } else if (state >= REACHABLE && state <= INCOMPLETE) {
+      if (((link.now - table.due[row]!) | 0) >= 0) step(link, row, state);
+      else if (((table.due[row]! - table.nextScan) | 0) < 0) table.nextScan = table.due[row]!; // on time, not at the next look
     }
   }
 }
