@@ -104,6 +104,17 @@ describe('announcements', () => {
     expect(rig.control.listNeighbours().map((n) => n.address)).not.toContain('10.0.1.8');
     expect(rig.drops()).toEqual({ ArpAnswered: 1, ArpLearned: 1, ArpIgnored: 1 });
   });
+
+  it('do not move a neighbour that was set by hand', () => {
+    const rig = new Rig();
+    rig.run({ op: 'neigh-add', device: 'front', address: '10.0.1.9', mac: MAC.client });
+    rig.send(rig.front, request('10.0.1.9', '10.0.1.9', NEW));
+    rig.send(rig.front, reply('10.0.1.9', NEW));
+    expect(rig.control.listNeighbours().find((n) => n.address === '10.0.1.9')).toMatchObject({
+      mac: MAC.client,
+      state: 'PERMANENT',
+    });
+  });
 });
 
 describe('resolution', () => {
