@@ -1,3 +1,4 @@
+/** Over 400 lines: mutator, twin engines and the books that must agree are read together. */
 /**
  * Mutated frames through the whole pipeline on memory devices.
  *

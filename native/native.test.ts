@@ -1,3 +1,4 @@
+/** Over 400 lines: one suite for the whole addon; its parts share the two namespaces and their cleaning up. */
 /**
  * The addon against the real kernel, in two namespaces that the tests make and remove:
  *

@@ -1,5 +1,5 @@
 // Holds every file that says @hot in its header comment to the rules that a reader can check by eye but should not have to
-// (docs/hot-path.md): no exceptions as control flow, no strings or collections per packet, no subarray, no Buffer.
+// (its list is RULES below): no exceptions as control flow, no strings or collections per packet, no subarray, no Buffer.
 // What allocates at run time in spite of it is caught by the GC check of bench/micro.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';

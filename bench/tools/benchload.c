@@ -1,3 +1,4 @@
+/* Over 400 lines: every kind of traffic shares the one epoll loop and its clock. */
 /*
  * benchload: the client of the bench. One thread, one epoll; prints one JSON line.
  *

@@ -1,3 +1,4 @@
+/** Over 400 lines: one typed door, a few lines for each call of the addon. */
 /**
  * The native addon (native/), typed: loads it on first use and turns its errors into NativeError.
  *

@@ -1,6 +1,5 @@
+/** Over 400 lines: one grammar, which is read as a whole. */
 /**
- * (Over 400 lines: one grammar, which is read as a whole.)
- *
  * Filter expressions in tcpdump's words (pcap-filter(7)), compiled to a predicate on frames.
  *
  *   src host 10.0.1.2 and tcp dst port 80 or 443        tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn        not arp
