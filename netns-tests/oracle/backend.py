@@ -23,7 +23,7 @@ import oracle
 
 START_SECONDS = 20
 # Timers are late by their place in the wheel; every scenario begins at the same place. Ticks of 4 ms; the period is that of timers of some minutes.
-WHEEL_TICKS, WHEEL_PHASE, TICKS_PER_SECOND = 4096, int(os.environ.get("TAPVS_ORACLE_PHASE", "0")), 250
+WHEEL_TICKS, WHEEL_PHASE, TICKS_PER_SECOND = 4096, 0, 250
 # Commands that are started before their turn.
 AHEAD = 2
 HOLD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hold.cjs")
@@ -65,6 +65,7 @@ class TapvsBackend(oracle.Backend):
             self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.await_ready()
         ticks = self.clock(runs=False)
+        # The clock began with 0, so the estimators, too, stand where they always do.
         self.clock(seconds=(WHEEL_PHASE - ticks) % WHEEL_TICKS / TICKS_PER_SECOND)
         self.start_ahead()
         oracle.pump.begin(self.clock)
@@ -284,12 +285,14 @@ class Pump:
         if self.turn is None:
             return self.pump(timeout, until)
         held = min(timeout, self.PATIENCE)
+        began = time.monotonic()
         if self.pump(held, until) and until is not None:
             return True
         self.owed += held
-        rest = timeout - held
-        if rest <= 0:
+        if held == timeout:
             return False
+        self.owed += max(0.0, time.monotonic() - began - held)
+        rest = timeout - held
         spare = min(self.debt, rest / 2)
         self.turn(seconds=self.owed, runs=True)
         self.owed = 0.0

@@ -148,6 +148,7 @@ def waits_long(task):
     return sum(float(step.get("wait", 0)) for step in steps) if any("raw" in step for step in steps) else 0
 
 
+REPEATED = re.compile(r"    \S+ +[<>] IP \S+ > \S+ ttl \d+ tos \d+ len \d+ (?:DF )?TCP ")
 # By scenario: what else hangs on its peers, as (pattern, what stands for it), and why.
 AROUND = {
     # The client's FIN is never acknowledged by rs1's peer, so rs1 repeats its own; when, is a matter of its kernel's round-trip time.
@@ -157,7 +158,7 @@ AROUND = {
 
 def around(name, lines):
     """Takes out what depends on what is around the director (UNSTABLE.txt of the oracle), not on it:
-    in a capture, which of two packets in opposite directions was seen first; in a raw step, what another connection's peer repeats meanwhile."""
+    in a capture, which of two packets in opposite directions was seen first, and how often a peer repeated a segment; in a raw step, what another connection's peer repeats meanwhile."""
     if name in AROUND:
         lines = [re.sub(*AROUND[name], line) for line in lines]
     steps, step = [], []
@@ -170,6 +171,7 @@ def around(name, lines):
     for step in steps + [step]:
         if re.match(r"\[\d+\] captured ", step[0] if step else ""):
             step = step[:1] + sorted(step[1:], key=lambda line: line.split()[:2])
+            step = [line for at, line in enumerate(step) if line != step[at - 1] or not REPEATED.match(line)]
         raw = re.match(r"\[\d+\] raw (?:tcp|udp) .*?:(\d+) -> ", step[0] if step else "")
         if raw:
             others = re.compile(r" (?:TCP|UDP) \d+ > (?!%s )" % raw.group(1))

@@ -43,16 +43,17 @@ export class ManualClock implements Clock {
 }
 
 /**
- * Another clock that can be turned forward besides, and held, but never goes back: the daemon's test mode. ARP and answers take their real time,
+ * Another clock, from 0, that can be turned forward besides, and held, but never goes back: the daemon's test mode. ARP and answers take their real time,
  * timeouts take none, and what a test does between two packets is not counted.
  */
 export class TurnableClock implements Clock {
   readonly #base: Clock;
-  #ahead = 0;
+  #ahead: number;
   /** Time of the base at which this clock was held; null while it runs. */
   #heldAt: number | null = null;
   constructor(base: Clock) {
     this.#base = base;
+    this.#ahead = -base.now() | 0;
   }
   now(): number {
     return ((this.#heldAt ?? this.#base.now()) + this.#ahead) | 0;
