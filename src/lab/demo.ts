@@ -8,7 +8,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { runOk, spawnIn, stop } from '../rtnl/netns.ts';
-import { type Lab, labDown, labUp } from './lab.ts';
+import { isEnding, type Lab, labDown, labUp } from './lab.ts';
 import { LAB_KERNEL_IP, labPlan } from './plan.ts';
 
 /** A kept lab has one name, so that `--down` finds it; a passing one has its own, so that demos can run side by side. */
@@ -148,7 +148,7 @@ function whatNext(lab: Lab): string {
 The lab is up. Try:
 
   ip netns exec ${plan.client} curl http://${plan.vip}/
-  ip netns exec ${plan.client} curl -o /dev/null http://${plan.vip}/big?bytes=1000000000
+  ip netns exec ${plan.client} curl -o /dev/null 'http://${plan.vip}/big?bytes=1000000000'
   export TAPVS_SOCKET=${plan.socket}
   bin/tapvs ipvsadm -Ln --stats
   bin/tapvs ipvsadm -Lnc
@@ -189,6 +189,8 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
+  process.exitCode = 1;
+  if (isEnding()) return; // Ctrl-C also reached the lab's programs: their ends are no news
   console.error(`\ndemo: ${error instanceof Error ? error.message : String(error)}`);
   process.exit(1);
 });

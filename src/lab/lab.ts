@@ -189,6 +189,11 @@ export async function labDown(prefix: string): Promise<void> {
   if (active.size === 0) for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, takeDownAll);
 }
 
+/** True once SIGINT or SIGTERM came: the labs are being taken down, and the signal will end this process; what fails meanwhile fails because of it. */
+export function isEnding(): boolean {
+  return isInterrupted;
+}
+
 function takeDownAll(signal: NodeJS.Signals): void {
   isInterrupted = true;
   void Promise.allSettled(building)
