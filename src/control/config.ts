@@ -95,18 +95,25 @@ export class ConfigError extends Error {
   }
 }
 
+/** An engine without devices of the kernel, on which a file is tried as it is read, so that what the engine would refuse has a line and a column. */
+export interface Rehearsal {
+  addDevice(name: string): void;
+  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | null;
+  run(command: IpvsCommand): IpvsErrno | null;
+}
+
 /** Reads and checks the file. @throws ConfigError */
-export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm): Config {
+export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm, rehearsal?: Rehearsal): Config {
   const path = resolve(file);
-  return parseConfig(readText(path, path), path, parseIpvsadm);
+  return parseConfig(readText(path, path), path, parseIpvsadm, rehearsal);
 }
 
 /** The same from a text; `file` names it in errors and is where relative paths start. @throws ConfigError */
-export function parseConfig(text: string, file: string, parseIpvsadm: ParseIpvsadm): Config {
+export function parseConfig(text: string, file: string, parseIpvsadm: ParseIpvsadm, rehearsal?: Rehearsal): Config {
   const source = new YamlSource(file, text);
   const syntax = source.syntaxErrors();
   if (syntax.length > 0) throw new ConfigError(syntax);
-  const reader = new ConfigReader(source, parseIpvsadm);
+  const reader = new ConfigReader(source, parseIpvsadm, rehearsal);
   const config = reader.read(file);
   if (reader.faults.length > 0) throw new ConfigError(reader.faults);
   return deepFreeze(config);
@@ -126,11 +133,13 @@ class ConfigReader {
   readonly faults: Diagnostic[] = [];
   readonly #source: YamlSource;
   readonly #parseIpvsadm: ParseIpvsadm;
+  readonly #rehearsal: Rehearsal | undefined;
   #root: Readonly<Record<string, unknown>> = {};
 
-  constructor(source: YamlSource, parseIpvsadm: ParseIpvsadm) {
+  constructor(source: YamlSource, parseIpvsadm: ParseIpvsadm, rehearsal: Rehearsal | undefined) {
     this.#source = source;
     this.#parseIpvsadm = parseIpvsadm;
+    this.#rehearsal = rehearsal;
   }
 
   read(file: string): Config {
@@ -146,6 +155,7 @@ class ConfigReader {
       if (config === undefined) continue;
       for (const fault of checkDevice(config)) this.#fault([...path, ...fault.path], fault.message);
       devices.push({ index: i, config });
+      this.#rehearsal?.addDevice(config.name);
     }
     const addresses = this.#key('addresses') ?? [];
     const routes: CheckedRoute[] = [];
@@ -167,7 +177,7 @@ class ConfigReader {
       devices: devices.map((device) => device.config),
       addresses,
       routes: routes.map((route) => route.config),
-      sysctl: new Map(Object.entries(this.#key('sysctl') ?? {}).map(([name, v]) => [dotted(name), sysctlText(v)])),
+      sysctl: this.#sysctl(),
       ipvs: this.#ipvs(),
       log: this.#key('log') ?? { level: 'info' },
       limits: this.#key('limits') ?? { connections: 1_000_000, packets: 2048 },
@@ -203,6 +213,22 @@ class ConfigReader {
       }
     }
     return undefined;
+  }
+
+  #sysctl(): Map<string, string> {
+    const values = new Map<string, string>();
+    for (const [name, v] of Object.entries(this.#key('sysctl') ?? {})) {
+      const key = dotted(name);
+      const value = sysctlText(v);
+      values.set(key, value);
+      const errno = this.#rehearsal?.setSysctl(key, value);
+      if (errno === 'ENOENT') {
+        this.faults.push(
+          this.#source.keyDiagnostic(['sysctl'], name, 'tapvs has no such key (tapvs sysctl -a lists them)'),
+        );
+      } else if (errno === 'EINVAL') this.#fault(['sysctl', name], `cannot be '${value}'`);
+    }
+    return values;
   }
 
   #ipvs(): IpvsTable {
@@ -250,12 +276,22 @@ class ConfigReader {
     for (const { line, command } of commands) {
       const errno = builder.apply(command);
       if (errno !== null) this.faults.push(source.at(source.lineStart(line), path, COMMAND_FAULTS[errno] ?? errno));
+      const refusal = errno === null ? (this.#rehearsal?.run(command) ?? null) : null;
+      if (refusal !== null) this.faults.push(source.at(source.lineStart(line), path, refusalText(command, refusal)));
     }
   }
 
   #fault(path: Path, message: string): void {
     this.faults.push(this.#source.diagnostic(path, message));
   }
+}
+
+/** What the director says to a command that is well-formed. */
+function refusalText(command: IpvsCommand, errno: IpvsErrno): string {
+  if (errno === 'ENOENT' && (command.op === 'add-service' || command.op === 'edit-service')) {
+    return `there is no scheduler '${command.service.scheduler}', or no such persistence engine`;
+  }
+  return `the director refuses it: ${errno}`;
 }
 
 type LineSource = Pick<YamlSource, 'file' | 'at' | 'lineStart'>;

@@ -7,6 +7,7 @@ import { Daemon, StartError } from './daemon.ts';
 import { DeviceError } from './devices.ts';
 import { type Log, openLog } from './log.ts';
 import { plan, planText } from './plan.ts';
+import { EngineRehearsal } from './rehearsal.ts';
 import { ServiceManager } from './service-manager.ts';
 import { readVersion } from './version.ts';
 
@@ -103,7 +104,7 @@ export async function main(words: readonly string[], parseIpvsadm: ParseIpvsadm)
   if (args.command === 'version') return say(`tapvsd ${readVersion()}\n`);
   let config: Config;
   try {
-    config = loadConfig(args.config, parseIpvsadm);
+    config = loadConfig(args.config, parseIpvsadm, new EngineRehearsal());
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     const { length } = error.diagnostics;
@@ -122,7 +123,7 @@ export async function main(words: readonly string[], parseIpvsadm: ParseIpvsadm)
         .map((line) => `${line}\n`)
         .join(''),
     );
-  return serve(args, config, () => loadConfig(args.config, parseIpvsadm));
+  return serve(args, config, () => loadConfig(args.config, parseIpvsadm, new EngineRehearsal()));
 }
 
 function say(text: string): number {
