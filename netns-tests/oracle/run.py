@@ -25,6 +25,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -110,6 +111,26 @@ def read_skipped():
     with open(os.path.join(HERE, "skipped.txt")) as f:
         lines = [line.split("#", 1)[0].strip() for line in f]
     return [tuple(line.split(None, 1)) for line in lines if line]
+
+
+def missing(scenario, has_ipip):
+    """What a scenario needs that is not there, whatever its name; None when nothing."""
+    topology = scenario.get("topology") or {}
+    servers = topology.get("rs", 3)
+    modes = [topology.get("mode")] + [server.get("mode") for server in (servers if isinstance(servers, list) else [])]
+    if topology.get("v6"):
+        return "IPv6 is not built"
+    if "tun" in modes and not has_ipip:
+        return "its servers need a kernel with IPIP"
+    for step in scenario["steps"]:
+        if step.get("sh", {}).get("ns") != "lb":
+            continue
+        command = step["sh"]["cmd"]
+        if re.search(r"iptables .*-j MARK", command):
+            return "needs iptables -j MARK in the director"
+        if command != "ls /proc/sys/net/ipv4/vs":
+            return "asks the director's kernel: " + command
+    return None
 
 
 def read_arguments():
@@ -204,8 +225,12 @@ def main():
     os.makedirs(out, exist_ok=True)
     tasks, skipped = [], []
     exceptions = [] if options.all else read_skipped()
+    has_ipip = subprocess.run(["unshare", "-n", "ip", "link", "show", "tunl0"], capture_output=True).returncode == 0
     for name in choose(options):
         reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
+        if reason is None and not options.all:
+            with open(os.path.join(options.scenarios, name + ".json")) as f:
+                reason = missing(json.load(f), has_ipip)
         if reason is None and not os.path.exists(os.path.join(options.recorded, name + ".txt")):
             reason = "no recording"
         if reason is not None:
