@@ -172,8 +172,10 @@ def waits_long(task):
 REPEATED = re.compile(r"    \S+ +[<>] IP \S+ > \S+ ttl \d+ tos \d+ len \d+ (?:DF )?TCP ")
 # By scenario: what else hangs on its peers, as (pattern, what stands for it), and why.
 AROUND = {
-    # The client's FIN is never acknowledged by rs1's peer, so rs1 repeats its own; when, is a matter of its kernel's round-trip time.
-    "tcp_states_raw": (r"\d\d:\d\d(?= +TIME_WAIT +10\.0\.1\.2:7000 )", "*"),
+    # rs1 repeats its FIN, which nobody acknowledges; when, is a matter of its kernel's round-trip time. (The row also changes its place.)
+    "tcp_states_raw": (r"    \| TCP \d\d:\d\d  TIME_WAIT   10\.0\.1\.2:7000 .*\n", ""),
+    # The server is back by then; whether the client repeats its question in this second (3.2 s after the first time) or just after it, is a matter of its backoff.
+    "expire_nodest_conn_0": (r"(?<=\[19\] talk b\n)(?:(?!\[).*\n)+", "    *\n"),
 }
 
 
@@ -181,7 +183,7 @@ def around(name, lines):
     """Takes out what depends on what is around the director (UNSTABLE.txt of the oracle), not on it:
     in a capture, which of two packets in opposite directions was seen first, and how often a peer repeated a segment; in a raw step, what another connection's peer repeats meanwhile."""
     if name in AROUND:
-        lines = [re.sub(*AROUND[name], line) for line in lines]
+        lines = re.sub(*AROUND[name], "\n".join(lines) + "\n").splitlines()
     steps, step = [], []
     for line in lines:
         if line.startswith("["):
