@@ -56,9 +56,13 @@ function run(): void {
   };
   let generation = engine.generation;
   let idle = 0;
+  /** What the last poll found: bit 0 is the eventfd. */
+  let ready = 0;
   post({ type: 'ready' });
   while (!context.isStopping) {
-    if (signal[0] !== 0) {
+    // The eventfd may be signalled after its message was taken (the flag is raised first): drain it then too, or poll would never sleep again.
+    if (signal[0] !== 0 || (ready & 1) !== 0) {
+      ready = 0;
       takeMessages(context);
       if (generation !== engine.generation) {
         generation = engine.generation;
@@ -81,7 +85,7 @@ function run(): void {
       generation = engine.generation;
       pollset = renew(pollset);
     }
-    const ready = native.poll(pollset, sleepMs);
+    ready = native.poll(pollset, sleepMs);
     engine.wake();
     // Woken by a device: look a few times before sleeping again. Not woken: nobody is there, so don't.
     idle = ready > 0 ? 0 : data.spin;
