@@ -2,6 +2,7 @@
 """Runs the oracle's scenarios against tapvs and compares with what the kernel's IPVS did.
 
   scripts/oracle [--scenarios DIR] [--recorded DIR] [--out DIR] [--jobs N] [--bin DIR] [NAME...]
+  scripts/oracle --record [--scenarios DIR] [--recorded DIR] [--out DIR] [NAME...]
 
   NAME             scenarios to run, with * and ? (default: all)
   --scenarios DIR  where NAME.json are (default: ../shared/oracle/scenarios)
@@ -10,6 +11,8 @@
   --all            run what netns-tests/oracle/skipped.txt excepts, too
   --jobs N         scenarios at the same time (default: one more than there are processors, for some only wait)
   --bin DIR        where tapvs and tapvsd are (default: bin)
+  --record         ask the real kernel again instead of tapvs: in a virtual machine, where there are qemu and a Debian kernel. The transcripts
+                   are compared with those of --recorded, and kept in --out DIR
 
 Prints a unified diff for each scenario that differs and ends with `N passed, N failed, N skipped`; exit status 1 if any failed.
 Every worker has mounts of its own: its namespaces are seen by nobody else and go with it.
@@ -31,6 +34,8 @@ import tempfile
 import time
 import traceback
 from types import SimpleNamespace
+
+import record
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -142,6 +147,7 @@ def read_arguments():
     p.add_argument("--all", action="store_true")
     p.add_argument("--jobs", type=int, default=1 + (os.cpu_count() or 1))
     p.add_argument("--bin", default=os.path.join(ROOT, "bin"))
+    p.add_argument("--record", action="store_true")
     p.add_argument("-h", "--help", action="store_true")
     p.add_argument("names", nargs="*")
     return p.parse_args()
@@ -208,7 +214,41 @@ def compare(name, transcript, recorded):
     path = os.path.join(recorded, name + ".txt")
     with open(path) as f:
         want, have = around(name, f.read().splitlines()), around(name, transcript.splitlines())
-    return list(difflib.unified_diff(want, have, "recorded/%s" % name, "tapvs/%s" % name, lineterm="", n=3))
+    return list(difflib.unified_diff(want, have, "recorded/%s" % name, "now/%s" % name, lineterm="", n=3))
+
+
+def record_afresh(options, oracle):
+    """The scenarios on a real kernel, compared with the recordings that there are."""
+    reason = record.missing()
+    names = choose(options)
+    if reason:
+        print("skipped: no recordings can be made here: %s" % reason)
+        print("0 passed, 0 failed, %d skipped" % len(names))
+        return 0
+    out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
+    os.makedirs(out, exist_ok=True)
+    print("recording %d scenarios with Linux %s" % (len(names), record.kernel()), flush=True)
+    absent = record.record(oracle, [os.path.abspath(os.path.join(options.scenarios, name + ".json")) for name in names], out)
+    passed, failed, skipped = 0, absent, 0
+    for name in names:
+        if name in absent:
+            print("FAILED  %-32s no transcript" % name)
+            continue
+        if not os.path.exists(os.path.join(options.recorded, name + ".txt")):
+            print("new     %s" % name)
+            skipped += 1
+            continue
+        with open(os.path.join(out, name + ".txt")) as f:
+            diff = compare(name, f.read(), options.recorded)
+        print("%-7s %s" % ("FAILED" if diff else "passed", name))
+        for line in diff:
+            print("    " + line)
+        failed += [name] if diff else []
+        passed += 0 if diff else 1
+    if not options.out:
+        shutil.rmtree(out, ignore_errors=True)
+    print("%d passed, %d failed, %d skipped" % (passed, len(failed), skipped))
+    return 1 if failed else 0
 
 
 def main():
@@ -223,6 +263,8 @@ def main():
             print("oracle: %s is not there: nothing to compare with" % (folder if oracle else os.path.join(ORACLE, "oracle.py")))
             print("0 passed, 0 failed, 0 skipped")
             return 0
+    if options.record:
+        return record_afresh(options, oracle)
     out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
     os.makedirs(out, exist_ok=True)
     tasks, skipped = [], []
