@@ -2,6 +2,8 @@
 export interface Rng {
   /** Uniform int32. */
   next(): number;
+  /** Another one that goes on as this one would. */
+  fork(): Rng;
 }
 
 /** xorshift32 (Marsaglia 2003, triple 13/17/5): not for secrets, repeatable from its seed. */
@@ -17,5 +19,8 @@ export class SeededRng implements Rng {
     x ^= x << 5;
     this.#state = x;
     return x;
+  }
+  fork(): SeededRng {
+    return new SeededRng(this.#state);
   }
 }

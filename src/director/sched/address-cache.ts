@@ -56,15 +56,36 @@ export class AddressCache {
     return this.#count;
   }
 
-  /** The entry of an address, which is thereby used; or NO_ENTRY. */
+  /** The entry of an address, or NO_ENTRY. */
+  find(address: number): number {
+    let e = this.#chains[hash32(address, BITS)]! - 1;
+    while (e >= 0 && this.#address[e] !== address) e = this.#next[e]! - 1;
+    return e;
+  }
+
+  /** The same, and it is thereby used. */
   use(address: number, now: number): number {
-    for (let e = this.#chains[hash32(address, BITS)]! - 1; e >= 0; e = this.#next[e]! - 1) {
-      if (this.#address[e] === address) {
-        this.#lastUse[e] = now;
-        return e;
-      }
-    }
-    return NO_ENTRY;
+    const e = this.find(address);
+    if (e !== NO_ENTRY) this.#lastUse[e] = now;
+    return e;
+  }
+
+  /** An equal one, with a `release` of its own. */
+  fork(release: (value: number) => void): AddressCache {
+    const copy = new AddressCache(0, release);
+    copy.value = this.value.slice();
+    copy.modified = this.modified.slice();
+    copy.#address = this.#address.slice();
+    copy.#lastUse = this.#lastUse.slice();
+    copy.#next = this.#next.slice();
+    copy.#chains.set(this.#chains);
+    copy.#free = this.#free;
+    copy.#fresh = this.#fresh;
+    copy.#count = this.#count;
+    copy.#collectAt = this.#collectAt;
+    copy.#intervals = this.#intervals;
+    copy.#rover = this.#rover;
+    return copy;
   }
 
   /** Remember an address that is not there. @returns NO_ENTRY when there is no room for it */

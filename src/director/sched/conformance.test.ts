@@ -4,8 +4,10 @@
  */
 import { describe, expect, it } from 'vitest';
 import { SeededRng } from '../../base/rng.ts';
+import { ip4 } from '../../wire/addr.ts';
 import { NO_DEST } from '../destinations.ts';
 import { Bench, VIP } from '../test-rig.ts';
+import { serverName } from './explain.ts';
 import { SCHEDULERS } from './index.ts';
 
 const T = `-t ${VIP}:80`;
@@ -104,6 +106,41 @@ describe.each(VARIANTS)('%s keeps the contract', (name) => {
       if (candidates === 0) expect(d).toBe(NO_DEST);
       else if (!FAILS_CLOSED.has(name)) expect(d).not.toBe(NO_DEST);
       if (d !== NO_DEST) expect(dests.isCandidate(d)).toBe(true);
+    }
+  });
+
+  it('explains what it is about to pick, with a reason for every server, and is not changed by that', () => {
+    const explained = bench();
+    const plain = bench();
+    const rng = new SeededRng(12);
+    const { dests, services } = explained.director;
+    for (let i = 0; i < 300; i++) {
+      const server = `10.0.2.${11 + ((rng.next() >>> 4) % 6)}:80`;
+      const weight = (rng.next() >>> 4) % 4;
+      const line = [
+        `-a ${T} -r ${server} -m -w ${weight}`,
+        `-e ${T} -r ${server} -m -w ${weight} -x ${(rng.next() >>> 4) % 5}`,
+        `-d ${T} -r ${server}`,
+        '--set 900 120 300',
+      ][(rng.next() >>> 4) % 4]!;
+      const isHeld = (rng.next() & 0x10) !== 0;
+      const [client, port] = [`10.0.1.${2 + (i % 200)}`, 1024 + i];
+      const source = ip4(client);
+      const choice = () => services.schedulers[0]!.explain(source, ip4(VIP), (port << 16) | 80);
+      for (const b of [explained, plain]) b.run(line);
+      const [first, second] = [choice(), choice()];
+      expect(second).toEqual(first);
+      const listed: number[] = [];
+      for (let d = services.first[0]!; d !== NO_DEST; d = dests.next[d]!) listed.push(d);
+      expect(first.candidates.map((c) => c.dest)).toEqual(listed);
+      expect(first.how).not.toBe('');
+      for (const c of first.candidates) {
+        expect(c.verdict === 'chosen').toBe(c.dest === first.dest);
+        if (first.dest !== NO_DEST) expect(c.why).not.toBe('');
+      }
+      const got = explained.probe(`${client}:${port}`, `${VIP}:80`, isHeld);
+      expect(plain.probe(`${client}:${port}`, `${VIP}:80`, isHeld)).toBe(got);
+      expect(got).toBe(first.dest === NO_DEST ? 'refused' : serverName(dests, first.dest));
     }
   });
 });

@@ -9,9 +9,11 @@
  * The table is built when it is first asked after a change: a batch of commands costs one build, not one per command (50–400 µs each).
  */
 import { SchedulerFlag } from '../../model/ipvs.ts';
+import { formatIp4 } from '../../wire/addr.ts';
 import { NO_DEST } from '../destinations.ts';
+import { explainChoice, serverName, tally } from './explain.ts';
 import { hsiphash } from './kernel-hash.ts';
-import type { SchedulerContext, SchedulerDefinition } from './scheduler.ts';
+import type { Scheduler, SchedulerContext, SchedulerDefinition } from './scheduler.ts';
 import { gcd } from './wrr.ts';
 
 /** A prime: the kernel's size for its default of 12 index bits. */
@@ -64,45 +66,90 @@ function build({ services, dests }: SchedulerContext, service: number, table: In
   }
 }
 
+interface Built {
+  readonly table: Int32Array;
+  readonly isStale: boolean;
+}
+
+/** @param from a table that was built already; null: none yet */
+function maglev(context: SchedulerContext, service: number, from: Built | null): Scheduler {
+  const { services, dests } = context;
+  const table = new Int32Array(SIZE);
+  let isStale = true;
+  if (from === null) {
+    table.fill(NO_DEST);
+  } else {
+    table.set(from.table);
+    isStale = from.isStale;
+  }
+  function onChange(): void {
+    isStale = true;
+  }
+  function canBuild(): boolean {
+    return services.destinations[service]! <= SIZE;
+  }
+  function refresh(): void {
+    isStale = false;
+    if (canBuild()) build(context, service, table);
+  }
+  function keyOf(source: number, ports: number): number {
+    return (services.schedulerFlags[service]! & PORT) === 0 ? source : (source + (ports >>> 16)) | 0;
+  }
+  function choose(places: Int32Array, key: number): number {
+    const hash = hsiphash(key, KEY, SIZE);
+    let d = places[hash]!;
+    if (d === NO_DEST || dests.isCandidate(d)) return d;
+    if ((services.schedulerFlags[service]! & FALLBACK) === 0) return NO_DEST;
+    // Not along the table but by further hashes, so that the clients of one server spread over all others.
+    for (let i = 0; i < SIZE; i++) {
+      d = places[hsiphash((key + ((i + hash) % SIZE)) | 0, KEY, SIZE)]!;
+      if (d !== NO_DEST && dests.isCandidate(d)) return d;
+    }
+    return NO_DEST;
+  }
+  return {
+    pick(source, _destination, ports) {
+      if (isStale) refresh();
+      return choose(table, keyOf(source, ports));
+    },
+    explain(source, _destination, ports) {
+      let places = table;
+      if (isStale && canBuild()) {
+        places = new Int32Array(SIZE);
+        build(context, service, places);
+      }
+      const key = keyOf(source, ports);
+      const place = hsiphash(key, KEY, SIZE);
+      const owner = places[place]!;
+      const chosen = choose(places, key);
+      const port = (services.schedulerFlags[service]! & PORT) === 0 ? '' : `:${ports >>> 16}`;
+      let how = `source ${formatIp4(source)}${port} hashes to place ${place} of ${SIZE}`;
+      if (owner !== NO_DEST && chosen !== owner) {
+        how += `, whose server ${serverName(dests, owner)} may not be picked; mh-fallback is ${chosen === NO_DEST ? 'off, or finds nobody' : 'on'}`;
+      }
+      const share = tally(places);
+      return explainChoice(context, service, chosen, how, (d) => [
+        `${share(d)} places`,
+        d === owner
+          ? `place ${place} is its own`
+          : d === chosen
+            ? 'found by the next hash'
+            : `place ${place} is another's`,
+      ]);
+    },
+    fork: (its) => maglev(its, service, { table, isStale }),
+    added: onChange,
+    removed(d) {
+      isStale = true;
+      // Beyond its limit of servers the table stays as it was, but for those that went.
+      if (!canBuild()) for (let i = 0; i < SIZE; i++) if (table[i] === d) table[i] = NO_DEST;
+    },
+    changed: onChange,
+  };
+}
+
 export const mh: SchedulerDefinition = {
   name: 'mh',
   maxDestinations: SIZE,
-  create(context, service) {
-    const { services, dests } = context;
-    const table = new Int32Array(SIZE).fill(NO_DEST);
-    let isStale = true;
-    function onChange(): void {
-      isStale = true;
-    }
-    function refresh(): void {
-      isStale = false;
-      if (services.destinations[service]! <= SIZE) build(context, service, table);
-    }
-    return {
-      pick(source, _destination, ports) {
-        if (isStale) refresh();
-        const flags = services.schedulerFlags[service]!;
-        const key = (flags & PORT) === 0 ? source : (source + (ports >>> 16)) | 0;
-        const hash = hsiphash(key, KEY, SIZE);
-        let d = table[hash]!;
-        if (d === NO_DEST || dests.isCandidate(d)) return d;
-        if ((flags & FALLBACK) === 0) return NO_DEST;
-        // Not along the table but by further hashes, so that the clients of one server spread over all others.
-        for (let i = 0; i < SIZE; i++) {
-          d = table[hsiphash((key + ((i + hash) % SIZE)) | 0, KEY, SIZE)]!;
-          if (d !== NO_DEST && dests.isCandidate(d)) return d;
-        }
-        return NO_DEST;
-      },
-      added: onChange,
-      removed(d) {
-        isStale = true;
-        // Beyond its limit of servers the table stays as it was, but for those that went.
-        if (services.destinations[service]! > SIZE) {
-          for (let i = 0; i < SIZE; i++) if (table[i] === d) table[i] = NO_DEST;
-        }
-      },
-      changed: onChange,
-    };
-  },
+  create: (context, service) => maglev(context, service, null),
 };

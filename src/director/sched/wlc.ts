@@ -4,8 +4,9 @@
  * active connections on one server).
  */
 import { NO_DEST } from '../destinations.ts';
-import { overhead } from './lc.ts';
-import type { Scheduler, SchedulerContext, SchedulerDefinition } from './scheduler.ts';
+import { decimal, explainChoice, leastWhy } from './explain.ts';
+import { overhead, overheadText } from './lc.ts';
+import type { Choice, Scheduler, SchedulerContext, SchedulerDefinition } from './scheduler.ts';
 
 /** The candidate of the service with the fewest connections per weight, or NO_DEST. */
 export function leastLoaded({ services, dests }: SchedulerContext, service: number): number {
@@ -22,9 +23,26 @@ export function leastLoaded({ services, dests }: SchedulerContext, service: numb
   return least;
 }
 
+/** Why `leastLoaded` answers what it does. */
+export function explainLeastLoaded(context: SchedulerContext, service: number, how: string): Choice {
+  const { dests } = context;
+  const chosen = leastLoaded(context, service);
+  return explainChoice(context, service, chosen, how, (d) => {
+    const weight = dests.weight[d]!;
+    const its = weight === 0 ? '' : ` / ${weight} = ${decimal(overhead(dests, d) / weight)}`;
+    const sum = overheadText(dests, d);
+    return [its === '' ? sum : `(${sum})${its}`, leastWhy(d, chosen, (x) => overhead(dests, x) / dests.weight[x]!)];
+  });
+}
+
 export const wlc: SchedulerDefinition = {
   name: 'wlc',
   create(context, service): Scheduler {
-    return { pick: () => leastLoaded(context, service) };
+    return {
+      pick: () => leastLoaded(context, service),
+      explain: () =>
+        explainLeastLoaded(context, service, 'the fewest connections per weight, active ones counting 256'),
+      fork: (its) => wlc.create(its, service),
+    };
   },
 };
