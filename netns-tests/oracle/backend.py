@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import time
 
+import director_sh
 import oracle
 
 START_SECONDS = 20
@@ -32,11 +33,6 @@ FLIPPED = {">": "<", "<": ">"}
 ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT"}
 # Timers of a socket: 1 retransmission, 4 zero window probe.
 RETRANSMIT = ("01", "04")
-MARKS = re.compile(r"iptables .*-j MARK")
-
-
-class Unsupported(Exception):
-    """A step that only a kernel director can do."""
 
 
 class TapvsBackend(oracle.Backend):
@@ -49,6 +45,7 @@ class TapvsBackend(oracle.Backend):
         super().__init__(opts)
         self.coming = list(opts.commands)
         self.started = []  # [(args, process, pipe that gives it its turn)]
+        self.marks = director_sh.Marks()
 
     def start(self, topo):
         super().start(topo)
@@ -59,7 +56,7 @@ class TapvsBackend(oracle.Backend):
         config = os.path.join(self.run_dir, "tapvs.yaml")
         with open(config, "w") as f:
             f.write(self.config())
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock", "--test-marks",
                 "--config", config, "--socket", self.socket, "--log-level", "info"]
         with open(self.opts.log, "wb") as log:
             self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -199,12 +196,18 @@ class TapvsBackend(oracle.Backend):
 
     def director_sh(self, cmd):
         """A step that configures or asks the director's kernel, in tapvs's own words."""
-        if cmd == "ls /proc/sys/net/ipv4/vs":
-            rc, out, err = self.tapvs("sysctl", "-aN", "-r", r"^net\.ipv4\.vs\.")
-            return rc, "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in out.splitlines())), err
-        if MARKS.search(cmd):
-            raise Unsupported("marks come with iptables")
-        raise Unsupported("sh in the director's namespace: " + cmd)
+        rc, out, err = 0, "", ""
+        for tool, words in director_sh.translate(cmd):
+            if tool == "list-sysctls":
+                rc, text, fault = self.tapvs("sysctl", "-aN", "-r", r"^net\.ipv4\.vs\.")
+                text = "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in text.splitlines()))
+            elif tool == "iptables":
+                rc, text, fault = self.marks.run(words)
+                self.api("POST", "/v1/marks", {"rules": self.marks.list()})
+            else:
+                rc, text, fault = self.tapvs(tool, *words)
+            out, err = out + text, err + fault
+        return rc, out, err
 
     def stop(self):
         oracle.pump.begin(None)

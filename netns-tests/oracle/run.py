@@ -35,6 +35,7 @@ import time
 import traceback
 from types import SimpleNamespace
 
+import director_sh
 import record
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -130,11 +131,10 @@ def missing(scenario, has_ipip):
     for step in scenario["steps"]:
         if step.get("sh", {}).get("ns") != "lb":
             continue
-        command = step["sh"]["cmd"]
-        if re.search(r"iptables .*-j MARK", command):
-            return "needs iptables -j MARK in the director"
-        if command != "ls /proc/sys/net/ipv4/vs":
-            return "asks the director's kernel: " + command
+        try:
+            director_sh.translate(step["sh"]["cmd"])
+        except director_sh.Unsupported as fault:
+            return "asks the director's kernel: %s" % fault
     return None
 
 

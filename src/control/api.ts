@@ -16,6 +16,7 @@
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
  *   POST   /v1/reload                     read the configuration file again → ReloadResult
  *   POST   /v1/clock                      { seconds?, runs? } test mode only: turn the clock forward, hold it (runs: false) → { ticks }
+ *   POST   /v1/marks                      { rules: MarkRule[] } test mode only: these rules set marks, no others
  *
  * A list of commands runs in order, each on its own: a failed one changes nothing and does not stop the next. Any other failure is an ErrorBody with a
  * fitting status code.

@@ -27,6 +27,7 @@ export interface DaemonOptions {
   readonly reread: () => Config;
   readonly socketPath: string;
   readonly testClock: boolean;
+  readonly testMarks: boolean;
   readonly version: string;
   readonly log: Log;
   /** True when the command line sets the log's level: then the file does not. */
@@ -71,12 +72,12 @@ export class Daemon {
 
   /** Resolves when packets are served and the socket answers. @throws StartError, SocketInUse, EngineError; then nothing is left behind */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const { config, socketPath, testClock, log, onDeath } = options;
+    const { config, socketPath, testClock, testMarks, log, onDeath } = options;
     await claimSocket(socketPath);
     let captures: Captures | undefined;
     const { limits, spin } = config;
     const engine = await EngineClient.start(
-      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock },
+      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock, testMarks },
       {
         onLog: (level, message, fields) => log[level](fields, message),
         onCaptured: (records) => captures?.take(records),
@@ -95,7 +96,7 @@ export class Daemon {
   }
 
   async #begin(): Promise<void> {
-    const { config, log, socketPath, testClock, manager } = this.#options;
+    const { config, log, socketPath, testClock, testMarks, manager } = this.#options;
     const actions = plan(null, config);
     const faults = await this.#applier.apply(actions);
     if (faults.length > 0) throw new StartError(faults);
@@ -104,6 +105,7 @@ export class Daemon {
       engine: this.#engine,
       captures: this.#captures,
       testClock,
+      testMarks,
       status: () => this.status(),
       reload: () => this.reload(),
       ipChanged: (commands) => this.#ipChanged(commands),

@@ -26,6 +26,7 @@ const HELP = `Usage: tapvsd [--config FILE] [options]      serve until SIGTERM
   -l, --log-level L    ${LEVELS.join(', ')} (else the file says)
       --dry-run        print the plan and change nothing
       --test-clock     POST /v1/clock turns the clock forward (for tests)
+      --test-marks     POST /v1/marks sets marks (for tests)
   -h, --help           this text
   -V, --version        the version
 
@@ -40,6 +41,7 @@ interface Arguments {
   readonly socket: string;
   readonly logLevel: LogLevel | undefined;
   readonly testClock: boolean;
+  readonly testMarks: boolean;
 }
 
 class UsageError extends Error {}
@@ -67,6 +69,7 @@ function readArguments(words: readonly string[], env: Readonly<Record<string, st
     socket: values.socket ?? (env.TAPVS_SOCKET || DEFAULT_SOCKET),
     logLevel,
     testClock: values['test-clock'] ?? false,
+    testMarks: values['test-marks'] ?? false,
   };
 }
 
@@ -81,6 +84,7 @@ function parse(words: readonly string[]) {
         'log-level': { type: 'string', short: 'l' },
         'dry-run': { type: 'boolean' },
         'test-clock': { type: 'boolean' },
+        'test-marks': { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'V' },
       },
@@ -181,6 +185,7 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
     reread,
     socketPath: args.socket,
     testClock: args.testClock,
+    testMarks: args.testMarks,
     version: readVersion(),
     log,
     fixedLevel: args.logLevel !== undefined,

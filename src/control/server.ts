@@ -6,6 +6,7 @@ import {
   readClock,
   readIpCommands,
   readIpvsCommands,
+  readMarkRules,
   readNumber,
   readServiceKey,
   readSysctlValue,
@@ -24,6 +25,7 @@ export interface ApiContext {
   readonly engine: Engine;
   readonly captures: Captures;
   readonly testClock: boolean;
+  readonly testMarks: boolean;
   readonly status: () => Promise<Status>;
   readonly reload: () => Promise<ReloadResult>;
   /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
@@ -80,6 +82,11 @@ function apiRoutes(context: ApiContext): Route[] {
       if (!context.testClock)
         throw new ApiFailure('not-in-test-mode', 'the clock turns by itself: start tapvsd with --test-clock');
       return engine.call('turn-clock', readClock(await readJson(request)));
+    }),
+    post('marks', async ({ request }) => {
+      if (!context.testMarks)
+        throw new ApiFailure('not-in-test-mode', 'marks are not set by hand: start tapvsd with --test-marks');
+      return engine.call('set-marks', { rules: readMarkRules(await readJson(request)) });
     }),
   ];
 }

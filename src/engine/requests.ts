@@ -17,12 +17,15 @@ import type {
   RequestMessage,
   WorkerMessage,
 } from './messages.ts';
+import type { TestMarks } from './test-marks.ts';
 
 export interface RequestContext {
   readonly engine: Engine;
   readonly captures: Captures;
   /** The clock of test mode, else null. */
   readonly testClock: TurnableClock | null;
+  /** The marks of test mode, else null. */
+  readonly testMarks: TestMarks | null;
   readonly arena: Arena;
   readonly post: (message: WorkerMessage) => void;
   isStopping: boolean;
@@ -67,6 +70,11 @@ const handlers: Handlers = {
     return null;
   },
   'turn-clock': turnClock,
+  'set-marks': ({ testMarks }, { rules }) => {
+    if (testMarks === null) throw new Error('marks are set by hand only in test mode');
+    testMarks.set(rules);
+    return null;
+  },
   shutdown: (context) => {
     context.isStopping = true;
     return null;

@@ -17,6 +17,7 @@ import { Captures } from './capture.ts';
 import { Engine } from './engine.ts';
 import type { RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
+import { TestMarks } from './test-marks.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
 const MAX_SLEEP_MS = 100;
@@ -44,6 +45,7 @@ function run(): void {
     engine,
     captures: new Captures(engine, (records) => post({ type: 'captured', records })),
     testClock,
+    testMarks: data.testMarks ? new TestMarks(engine.hooks, (id) => engine.stack.link.interfaces[id]?.name) : null,
     arena: native.registerArena(engine.pool.arena),
     post,
     isStopping: false,
