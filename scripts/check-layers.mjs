@@ -13,12 +13,13 @@ const MAY_IMPORT = {
   flow: ['base', 'wire', 'packet'],
   device: ['base', 'wire', 'packet'],
   rtnl: ['base', 'wire'],
+  decap: ['base', 'wire', 'device'],
   link: ['base', 'wire', 'packet', 'device'],
   director: ['base', 'wire', 'packet', 'flow', 'hooks', 'model'],
   ip: ['base', 'wire', 'packet', 'model', 'device', 'link', 'hooks'],
   engine: ['base', 'wire', 'packet', 'model', 'device', 'flow', 'link', 'hooks', 'director', 'ip'],
   control: ['base', 'wire', 'model', 'device', 'rtnl', 'engine'],
-  cli: ['base', 'wire', 'model', 'control'],
+  cli: ['base', 'wire', 'model', 'control', 'decap'],
   lab: ['base', 'wire', 'model', 'device', 'rtnl', 'control', 'cli'],
 };
 

@@ -59,6 +59,12 @@ export const COMMANDS: readonly Entry[] = [
     isClassic: false,
     load: () => import('./reload.ts').then((module) => module.reload),
   },
+  {
+    name: 'decap',
+    summary: 'on a real server: unwrap IPIP, GUE or GRE where its kernel cannot',
+    isClassic: false,
+    load: () => import('./decap.ts').then((module) => module.decap),
+  },
 ];
 
 interface Invocation {
