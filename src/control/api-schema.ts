@@ -49,6 +49,15 @@ const ipvsCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('edit-server'), service: serviceKey, server }),
   z.strictObject({ op: z.literal('delete-server'), service: serviceKey, server: serverKey }),
   z.strictObject({ op: z.literal('zero'), service: serviceKey.optional() }),
+  z.strictObject({
+    op: z.literal('drain'),
+    service: serviceKey,
+    server: serverKey,
+    deadline: whole.optional(),
+    udpIdle: whole.optional(),
+    whenAdded: z.boolean().optional(),
+  }),
+  z.strictObject({ op: z.literal('undrain'), service: serviceKey, server: serverKey }),
   z.strictObject({ op: z.literal('set-timeouts'), tcp: whole, tcpFin: whole, udp: whole }),
 ]) satisfies z.ZodType<IpvsCommand>;
 

@@ -12,6 +12,7 @@
  *   GET    /v1/ipvs                       IpvsInfo
  *   POST   /v1/ipvs                       { commands: IpvsCommand[] }  → CommandResults
  *   GET    /v1/ipvs/services[?key=JSON]   NDJSON of ServiceRow
+ *   GET    /v1/ipvs/drains                DrainRow[]
  *   GET    /v1/ipvs/connections           NDJSON of ConnectionRow
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
  *   POST   /v1/reload                     read the configuration file again → ReloadResult

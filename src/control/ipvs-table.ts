@@ -65,6 +65,9 @@ export class IpvsTableBuilder {
       }
       case 'zero':
         return null;
+      case 'drain':
+      case 'undrain':
+        return 'EINVAL'; // runs, and is not a part of what there should be
     }
   }
 

@@ -71,6 +71,7 @@ function apiRoutes(context: ApiContext): Route[] {
       const commands = readIpvsCommands(await readJson(request));
       return inBatches(commands, (batch) => engine.call('ipvs', { commands: batch }));
     }),
+    get('ipvs/drains', () => engine.call('list-drains', {})),
     get('ipvs/services', (call) => listServices(engine, call)),
     get('ipvs/connections', async ({ response }) => {
       const page = (cursor: number) => engine.call('list-connections', { cursor, limit: PAGE });

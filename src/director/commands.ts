@@ -44,6 +44,10 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
       return deleteServer(director, command.service, command.server);
     case 'zero':
       return zero(director, command.service);
+    case 'drain':
+      return drain(director, command);
+    case 'undrain':
+      return undrain(director, command.service, command.server);
     case 'set-timeouts':
       return setTimeouts(director, command.tcp, command.tcpFin, command.udp);
   }
@@ -159,7 +163,10 @@ function deleteService(director: Director, key: ServiceKey): IpvsErrno | null {
 function dropService(director: Director, s: number): void {
   const { services, dests } = director;
   unbindScheduler(director, s);
-  for (let d = services.first[s]!; d !== NO_DEST; d = services.first[s]!) dests.remove(d, director.now);
+  for (let d = services.first[s]!; d !== NO_DEST; d = services.first[s]!) {
+    director.drains.end(d);
+    dests.remove(d, director.now);
+  }
   services.remove(s);
 }
 
@@ -199,6 +206,7 @@ function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsE
   if (d === NO_DEST) return 'ENOSPC';
   dests.update(d, method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
   services.schedulers[s]!.added?.(d);
+  director.drains.added(d);
   return null;
 }
 
@@ -210,23 +218,50 @@ function editServer(director: Director, key: ServiceKey, spec: ServerSpec): Ipvs
   const { dests, services } = director;
   const d = dests.find(s, settings.ip, settings.port);
   if (d === NO_DEST) return 'ENOENT';
+  if (spec.weight > 0) director.drains.end(d);
   dests.update(d, settings.method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
   services.schedulers[s]!.changed?.(d);
   return null;
 }
 
 function deleteServer(director: Director, key: ServiceKey, server: ServerKey): IpvsErrno | null {
-  const s = findService(director, key);
-  if (s === NO_SERVICE) return 'ESRCH';
+  const d = findServer(director, key, server);
+  if (typeof d !== 'number') return d;
   const { dests, services } = director;
-  const ip = parseIp4(server.address);
-  if (ip === undefined || !isPort(server.port)) return 'EINVAL';
-  const d = dests.find(s, ip, server.port);
-  if (d === NO_DEST) return 'ENOENT';
+  const s = dests.service[d]!;
+  director.drains.end(d);
   dests.remove(d, director.now);
   services.schedulers[s]!.removed?.(d);
   if (director.sysctls.expireNodestConn !== 0) director.flushGone();
   return null;
+}
+
+type DrainCommand = Extract<IpvsCommand, { readonly op: 'drain' }>;
+
+function drain(director: Director, command: DrainCommand): IpvsErrno | null {
+  const { service, server, deadline, udpIdle, whenAdded } = command;
+  for (const t of [deadline ?? 0, udpIdle ?? 0]) if (!isInteger(t, LONGEST_TIMEOUT)) return 'EINVAL';
+  const d = findServer(director, service, server);
+  if (typeof d === 'number') director.drains.begin(d, { deadline, udpIdle });
+  else if (whenAdded !== true || d === 'EINVAL') return d;
+  else director.drains.await(service, server, { deadline, udpIdle });
+  return null;
+}
+
+function undrain(director: Director, service: ServiceKey, server: ServerKey): IpvsErrno | null {
+  const d = findServer(director, service, server);
+  if (typeof d === 'number') return director.drains.undo(d) ? null : 'ENODATA';
+  return director.drains.forget(service, server) ? null : d;
+}
+
+/** Row of a listed server, or why there is none. */
+function findServer(director: Director, key: ServiceKey, server: ServerKey): number | IpvsErrno {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const ip = parseIp4(server.address);
+  if (ip === undefined || !isPort(server.port)) return 'EINVAL';
+  const d = director.dests.find(s, ip, server.port);
+  return d === NO_DEST ? 'ENOENT' : d;
 }
 
 function zero(director: Director, key: ServiceKey | undefined): IpvsErrno | null {

@@ -62,6 +62,8 @@ export const ConnFlag = {
   Assured: 0x100,
   /** The row is in use. */
   Used: 0x200,
+  /** Its drain is over: both sides are being told (resets.ts). */
+  Resetting: 0x4000,
 } as const;
 export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
 

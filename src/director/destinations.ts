@@ -20,6 +20,8 @@ export const DestFlag = {
   Overload: 2,
   /** The row is in use: on a list or in the trash. */
   Used: 4,
+  /** Taken out of service (drain.ts). */
+  Draining: 8,
 } as const;
 
 /** Ints of a cached route: generation of the routing that gave it, next hop, device, MTU (0: no route, -1: one of our own addresses). */

@@ -15,6 +15,7 @@ import type { HookOp } from '../hooks/hooks.ts';
 import type { Routing } from '../hooks/routing.ts';
 import type {
   ConnectionRow,
+  DrainRow,
   IpvsCommand,
   IpvsErrno,
   IpvsInfo,
@@ -26,9 +27,11 @@ import { Counters } from './accounting.ts';
 import { executeCommand } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag, ConnTable } from './connections.ts';
 import { DestFlag, DestTable } from './destinations.ts';
+import { Drains } from './drain.ts';
 import { Estimator } from './estimator.ts';
 import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
+import { Resets } from './resets.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 import { ServiceTable } from './services.ts';
 import { Sysctls } from './sysctl.ts';
@@ -36,7 +39,7 @@ import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
-const { Inactive: INACTIVE, Template: TEMPLATE } = ConnFlag;
+const { Inactive: INACTIVE, Template: TEMPLATE, Resetting: RESETTING } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -66,6 +69,9 @@ export class Director {
   readonly total: Counters;
   readonly sysctls: Sysctls;
   readonly rng: Rng;
+  readonly drains: Drains;
+  /** Packets that are due because of drains; the engine sends them. */
+  readonly resets: Resets;
   /** Schedulers with something to collect. */
   readonly collectors = new Set<Scheduler>();
   /** Ticks per state; `--set` changes them. */
@@ -95,6 +101,8 @@ export class Director {
     this.tcpTable = normalTable;
     this.now = now;
     this.#collectAt = now;
+    this.resets = new Resets(this);
+    this.drains = new Drains(this);
     this.#estimators = [
       new Estimator(this.dests.counters, now),
       new Estimator(this.services.counters, now),
@@ -134,6 +142,7 @@ export class Director {
     const at = conn << CONN_SHIFT;
     const flags = this.conns.rows[at + Flags]!;
     const dest = this.conns.rows[at + Dest]!;
+    if ((flags & RESETTING) !== 0) this.resets.forget(conn);
     this.conns.remove(conn);
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }
@@ -143,6 +152,8 @@ export class Director {
     this.now = now;
     this.conns.advance(now, this.#fire);
     if (this.#flushAt >= 0) this.#flush();
+    this.drains.advance(now);
+    this.resets.advance();
     this.dests.advance(now);
     if (this.collectors.size !== 0 && ((now - this.#collectAt) | 0) >= 0) this.#collect();
     const [dests, services, total] = this.#estimators;
@@ -200,6 +211,10 @@ export class Director {
   /** At most `limit` services from `cursor` (0 = start) on; with `key` that one or none. `next` is -1 at the end. */
   listServices(cursor: number, limit: number, key?: ServiceKey): { rows: ServiceRow[]; next: number } {
     return serviceRows(this, cursor, limit, key);
+  }
+
+  listDrains(): DrainRow[] {
+    return this.drains.rows();
   }
 
   listConnections(cursor: number, limit: number): { rows: ConnectionRow[]; next: number } {

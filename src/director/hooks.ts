@@ -14,6 +14,7 @@ import { dst, IpProto, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { wireBytes, wirePackets } from './accounting.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
+import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
@@ -32,6 +33,8 @@ const UNKNOWN = FLOW_UNKNOWN;
 const ABSENT = NO_FLOW;
 const { Meta, Flags, Dest, Packets } = Conn;
 const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET } = ConnFlag;
+const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
+const DRAINING = DestFlag.Draining;
 const MASQ = Method.Masq;
 const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT } = TcpState;
 
@@ -63,6 +66,8 @@ function isUsedAgain(director: Director, conn: number): boolean {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   if (sysctls.expireNodestConn !== 0 && dests.weight[rows[at + Dest]!] === 0) return true;
+  if ((dests.flags[rows[at + Dest]!]! & DRAINING) !== 0 && (rows[at + Flags]! & (INACTIVE | RESETTING)) !== 0)
+    return true;
   const mode = sysctls.connReuseMode;
   if (mode === 0 || director.conns.control[conn] !== 0) return false;
   const state = rows[at + Meta]! & 0xff;
@@ -100,15 +105,25 @@ export function request(director: Director, p: Packet): Verdict {
     if (conn === REFUSED) return DROP;
   }
   const at = conn << CONN_SHIFT;
+  const flags = rows[at + Flags]!;
+  if ((flags & RESETTING) !== 0 && director.resets.heard(p, conn, IN, tcpFlags)) {
+    p.drop = Drop.DirectorDrained;
+    return DROP;
+  }
   const packets = wirePackets(p);
   director.countIn(rows[at + Dest]!, packets, wireBytes(p, packets));
   moveState(director, conn, INPUT, tcpFlags);
   rows[at + Packets]! += packets;
   director.conns.restart(conn, director.now);
-  const flags = rows[at + Flags]!;
-  const verdict = (flags & METHOD_MASK) === MASQ ? masqRequest(director, p, conn) : routeRequest(director, p, conn);
+  const verdict = forwardRequest(director, p, conn);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
   return verdict;
+}
+
+/** By the connection's method. */
+export function forwardRequest(director: Director, p: Packet, conn: number): Verdict {
+  const method = director.conns.rows[(conn << CONN_SHIFT) + Flags]! & METHOD_MASK;
+  return method === MASQ ? masqRequest(director, p, conn) : routeRequest(director, p, conn);
 }
 
 /** Server → client. */
@@ -122,6 +137,10 @@ export function reply(director: Director, p: Packet): Verdict {
   if (conn === NO_CONN) return ACCEPT;
   const { rows } = director.conns;
   const at = conn << CONN_SHIFT;
+  if ((rows[at + Flags]! & RESETTING) !== 0 && director.resets.heard(p, conn, OUT, p.view.getUint8(p.l4 + 13))) {
+    p.drop = Drop.DirectorDrained;
+    return DROP;
+  }
   const packets = wirePackets(p);
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
   moveState(director, conn, OUTPUT, proto === TCP ? p.view.getUint8(p.l4 + 13) : 0);

@@ -5,6 +5,7 @@ import type {
   ForwardMethod,
   IpvsInfo,
   IpvsProtocol,
+  ServerKey,
   ServerRow,
   ServiceKey,
   ServiceRow,
@@ -76,7 +77,7 @@ function serviceRow(director: Director, s: number): ServiceRow {
   };
 }
 
-function serviceKey(director: Director, s: number): ServiceKey {
+export function serviceKey(director: Director, s: number): ServiceKey {
   const { services } = director;
   const protocol = services.protocol[s]!;
   if (protocol === 0) return { kind: 'fwmark', fwmark: services.vip[s]! >>> 0, family: 4 };
@@ -84,10 +85,14 @@ function serviceKey(director: Director, s: number): ServiceKey {
   return { kind: 'address', protocol: name, address: formatIp4(services.vip[s]!), port: services.port[s]! };
 }
 
+export function serverKey({ dests }: Director, d: number): ServerKey {
+  return { address: formatIp4(dests.ip[d]!), port: dests.port[d]! };
+}
+
 function serverRow(director: Director, d: number): ServerRow {
   const { dests } = director;
   return {
-    key: { address: formatIp4(dests.ip[d]!), port: dests.port[d]! },
+    key: serverKey(director, d),
     method: METHOD_NAMES[dests.method[d]!]!,
     weight: dests.weight[d]!,
     upperThreshold: dests.upper[d]!,

@@ -10,7 +10,7 @@ import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import { dst, IpProto, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
-import { NO_DEST } from './destinations.ts';
+import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 
@@ -81,7 +81,7 @@ function schedulePersistent(
   if (template !== NO_CONN) {
     const its = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
     const isQuiescent = director.sysctls.expireQuiescentTemplate !== 0 && dests.weight[its] === 0;
-    if (!dests.isAvailable(its) || isQuiescent) {
+    if (!dests.isAvailable(its) || isQuiescent || (dests.flags[its]! & DestFlag.Draining) !== 0) {
       conns.invalidateTemplate(template);
       template = NO_CONN;
     }

@@ -9,18 +9,20 @@ import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Device } from '../device/device.ts';
 import { Director } from '../director/director.ts';
+import { RESET_LENGTH } from '../director/resets.ts';
 import { SYSCTL_PREFIX } from '../director/sysctl.ts';
 import { FlowTable } from '../flow/flow-table.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import { IpControl } from '../ip/control.ts';
-import { receive, tick } from '../ip/receive.ts';
+import { originate, receive, tick } from '../ip/receive.ts';
 import { IpStack } from '../ip/stack.ts';
 import type { Interface } from '../link/interface.ts';
-import { flush } from '../link/link.ts';
+import { bear, drop, flush } from '../link/link.ts';
 import type { IpCommand, IpErrno } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
+import { ETH_HEADER } from '../wire/ethernet.ts';
 
 export interface EngineOptions {
   readonly clock: Clock;
@@ -92,6 +94,7 @@ export class Engine {
       silence[i] = n > 0 ? 0 : silence[i]! + 1;
       received += n;
     }
+    if (this.director.resets.isDue) this.#sendResets();
     flush(stack.link);
     return received;
   }
@@ -99,6 +102,18 @@ export class Engine {
   /** After a sleep: any device may have something. */
   wake(): void {
     this.#silence.fill(0);
+  }
+
+  /** What the director wants to be said to both sides of connections that it ends. */
+  #sendResets(): void {
+    const { link } = this.stack;
+    const { resets } = this.director;
+    while (resets.next()) {
+      const p = bear(link, ETH_HEADER + RESET_LENGTH);
+      if (p === null) return;
+      if (resets.emit(p)) originate(this.stack, p);
+      else drop(link, p, p.drop);
+    }
   }
 
   #drain(ifc: Interface, device: Device): number {

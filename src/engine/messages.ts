@@ -5,7 +5,15 @@
  * succeeds whole or fails whole, except `ipvs` and `ip`, which run their commands in order and answer one result each.
  */
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
-import type { ConnectionRow, IpvsCommand, IpvsErrno, IpvsInfo, ServiceKey, ServiceRow } from '../model/ipvs.ts';
+import type {
+  ConnectionRow,
+  DrainRow,
+  IpvsCommand,
+  IpvsErrno,
+  IpvsInfo,
+  ServiceKey,
+  ServiceRow,
+} from '../model/ipvs.ts';
 import type { MarkRule } from './test-marks.ts';
 
 /**
@@ -105,6 +113,7 @@ export interface EngineRequests {
     args: { readonly key?: ServiceKey | undefined; readonly cursor: number; readonly limit: number };
     result: { readonly rows: readonly ServiceRow[]; readonly next: number };
   };
+  'list-drains': { args: Record<string, never>; result: readonly DrainRow[] };
   'list-connections': {
     args: { readonly cursor: number; readonly limit: number };
     result: { readonly rows: readonly ConnectionRow[]; readonly next: number };

@@ -55,6 +55,12 @@ function hostOut(stack: IpStack, p: Packet): void {
   localOut(stack, p);
 }
 
+/** A packet that was made outside of `ip`, from IPv4 header to checksum; with `nexthop` and `outDevice` it is routed. */
+export function originate(stack: IpStack, p: Packet): void {
+  localOut(stack, p);
+  if (stack.hasDeferred) pump(stack);
+}
+
 /** Take up what was deferred until nothing is left. Loops end: a packet is re-routed at most four times, and errors beget no errors. */
 function pump(stack: IpStack): void {
   while (stack.hasDeferred) {

@@ -60,6 +60,20 @@ export type IpvsCommand =
   | { readonly op: 'delete-server'; readonly service: ServiceKey; readonly server: ServerKey }
   /** Zero the counters of one service with its servers, or of everything. */
   | { readonly op: 'zero'; readonly service?: ServiceKey | undefined }
+  /**
+   * Take the server out of service: weight 0, no new client; at the deadline what is left is reset. Seconds; absent: no deadline, idle UDP connections stay.
+   * `whenAdded`: a server that is not there yet is drained when it comes.
+   */
+  | {
+      readonly op: 'drain';
+      readonly service: ServiceKey;
+      readonly server: ServerKey;
+      readonly deadline?: number | undefined;
+      readonly udpIdle?: number | undefined;
+      readonly whenAdded?: boolean | undefined;
+    }
+  /** The server gets its weight back. */
+  | { readonly op: 'undrain'; readonly service: ServiceKey; readonly server: ServerKey }
   /** Seconds; 0 leaves a timeout as it is. */
   | { readonly op: 'set-timeouts'; readonly tcp: number; readonly tcpFin: number; readonly udp: number };
 
@@ -91,6 +105,30 @@ export interface ServiceRow extends ServiceSpec {
   readonly servers: readonly ServerRow[];
 }
 
+/** A server that is being drained. */
+export interface DrainRow {
+  readonly service: ServiceKey;
+  readonly server: ServerKey;
+  /** draining → resetting (the deadline is over) → done; awaiting: there is no such server yet. */
+  readonly state: 'awaiting' | 'draining' | 'resetting' | 'done';
+  readonly elapsedSeconds: number;
+  /** Until the deadline; null without one. */
+  readonly leftSeconds: number | null;
+  readonly udpIdleSeconds: number | null;
+  /** What undrain gives back. */
+  readonly weight: number;
+  /** Connections left. */
+  readonly activeConns: number;
+  readonly inactiveConns: number;
+  readonly persistentConns: number;
+  /** UDP connections that ended early because they were idle. */
+  readonly idled: number;
+  /** Connections that were reset at the deadline, that should have been but nobody answered, and that ended without a reset (UDP). */
+  readonly reset: number;
+  readonly unanswered: number;
+  readonly removed: number;
+}
+
 export interface ConnectionRow {
   /** `IP` for a template of a fwmark service. */
   readonly protocol: IpvsProtocol | 'ip';
@@ -113,4 +151,13 @@ export interface IpvsInfo {
 }
 
 /** Errors of a command, by the kernel's name of the errno that ipvsadm would see. */
-export type IpvsErrno = 'EEXIST' | 'ENOENT' | 'ESRCH' | 'EINVAL' | 'ERANGE' | 'EOPNOTSUPP' | 'ENOSPC' | 'EAFNOSUPPORT';
+export type IpvsErrno =
+  | 'EEXIST'
+  | 'ENOENT'
+  | 'ESRCH'
+  | 'EINVAL'
+  | 'ERANGE'
+  | 'EOPNOTSUPP'
+  | 'ENOSPC'
+  | 'EAFNOSUPPORT'
+  | 'ENODATA';

@@ -75,6 +75,8 @@ export const Drop = {
   // transport, checked where a segment would be answered here
   TcpBadChecksum: 60,
   UdpBadChecksum: 61,
+  // director, at the end of a drain
+  DirectorDrained: 62,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -142,6 +144,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   ArpLearned: 'ARP reply or announcement taken in',
   TcpBadChecksum: 'TCP checksum wrong, in a segment for us that no host port takes',
   UdpBadChecksum: 'UDP checksum wrong, in a datagram for us that no host port takes',
+  DirectorDrained: 'of a connection that is being reset, because the time of its drained server is over',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

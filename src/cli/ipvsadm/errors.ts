@@ -13,6 +13,7 @@ const ANY_COMMAND: Readonly<Record<IpvsErrno, string>> = {
   EOPNOTSUPP: 'Operation not supported with IPv6',
   ENOSPC: 'No space left on device',
   EAFNOSUPPORT: 'Operation not supported with specified address family',
+  ENODATA: 'No data available',
 };
 
 const NO_SCHEDULER = 'Scheduler or persistence engine not found';
@@ -28,6 +29,8 @@ const BY_COMMAND: Partial<Record<CommandName, Partial<Record<IpvsErrno, string>>
   'add-server': { ESRCH: NO_SERVICE_OF_SERVER, EEXIST: 'Destination already exists' },
   'edit-server': { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER },
   'delete-server': { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER },
+  drain: { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER },
+  undrain: { ESRCH: NO_SERVICE_OF_SERVER, ENOENT: NO_SERVER, ENODATA: 'The server is not drained' },
   'start-daemon': { EEXIST: 'Daemon has already run' },
   'stop-daemon': { ESRCH: 'No daemon is running' },
 };

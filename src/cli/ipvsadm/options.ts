@@ -19,7 +19,9 @@ export type CommandName =
   | 'stop-daemon'
   | 'restore'
   | 'save'
-  | 'zero';
+  | 'zero'
+  | 'drain'
+  | 'undrain';
 
 export type OptionName =
   | 'numeric'
@@ -56,7 +58,11 @@ export type OptionName =
   | 'tun-nocsum'
   | 'tun-csum'
   | 'tun-remcsum'
-  | 'json';
+  | 'json'
+  | 'drain'
+  | 'deadline'
+  | 'udp-idle'
+  | 'wait';
 
 export const OPTION_NAMES: readonly OptionName[] = [
   'numeric',
@@ -94,6 +100,10 @@ export const OPTION_NAMES: readonly OptionName[] = [
   'tun-csum',
   'tun-remcsum',
   'json',
+  'drain',
+  'deadline',
+  'udp-idle',
+  'wait',
 ];
 
 /** Which options a command (or a tunnel type) needs, and may have; of `oneOf` at most one. All others are illegal. */
@@ -133,7 +143,7 @@ export const COMBINATIONS: Readonly<Record<CommandName, Combination>> = {
   list: {
     needs: [],
     may: ['numeric', 'stats', 'rate', 'thresholds', 'persistent-conn', 'nosort', 'syncid', 'exact', 'tun-info', 'json'],
-    oneOf: ['connection', 'service-address', 'timeout', 'daemon'],
+    oneOf: ['connection', 'service-address', 'timeout', 'daemon', 'drain'],
   },
   'add-server': SERVER,
   'delete-server': { needs: ['service-address', 'real-server'], may: [], oneOf: [] },
@@ -148,6 +158,8 @@ export const COMBINATIONS: Readonly<Record<CommandName, Combination>> = {
   restore: NOTHING,
   save: { needs: [], may: ['numeric'], oneOf: [] },
   zero: { needs: [], may: ['service-address'], oneOf: [] },
+  drain: { needs: ['service-address', 'real-server'], may: ['deadline', 'udp-idle', 'wait'], oneOf: [] },
+  undrain: { needs: ['service-address', 'real-server'], may: [], oneOf: [] },
 };
 
 /** Only the tunnel options are looked at. */
@@ -167,7 +179,7 @@ interface OptionRow extends PoptOption<Tag> {
 /** What the parser switches over: a command's name, an option's name, or one of several spellings of an option. */
 export type Tag =
   | CommandName
-  | Exclude<OptionName, 'service-address' | 'forwarding-method'>
+  | Exclude<OptionName, 'service-address' | 'forwarding-method' | 'drain'>
   | 'help'
   | 'version'
   | 'tcp-service'
@@ -208,6 +220,8 @@ const COMMAND_ROWS: readonly OptionRow[] = [
     metavar: 'master|backup',
     help: 'stop connection synchronisation',
   },
+  { tag: 'drain', long: 'drain', help: 'take a real server out of service (with -L: how far that is)' },
+  { tag: 'undrain', long: 'undrain', help: 'put it back' },
   { tag: 'help', long: 'help', short: 'h', help: 'this text' },
   { tag: 'version', long: 'version', short: 'v', help: 'version' },
 ];
@@ -313,6 +327,24 @@ const LIST_ROWS: readonly OptionRow[] = [
   { tag: 'json', long: 'json', help: 'as JSON (only here, not in other ipvsadms)' },
 ];
 
+const DRAIN_ROWS: readonly OptionRow[] = [
+  {
+    tag: 'deadline',
+    long: 'deadline',
+    value: 'required',
+    metavar: 'SECONDS',
+    help: 'then reset what is left, on both sides (none)',
+  },
+  {
+    tag: 'udp-idle',
+    long: 'udp-idle',
+    value: 'required',
+    metavar: 'SECONDS',
+    help: 'a UDP connection ends when it was idle for so long (none)',
+  },
+  { tag: 'wait', long: 'wait', help: 'return when no connection is left' },
+];
+
 const DAEMON_ROWS: readonly OptionRow[] = [
   { tag: 'syncid', long: 'syncid', value: 'required', metavar: 'N', help: '0…255' },
   { tag: 'sync-maxlen', long: 'sync-maxlen', value: 'required', metavar: 'BYTES', help: 'longest message' },
@@ -322,7 +354,14 @@ const DAEMON_ROWS: readonly OptionRow[] = [
   { tag: 'mcast-ttl', long: 'mcast-ttl', value: 'required', metavar: 'N', help: 'TTL (1)' },
 ];
 
-export const OPTIONS = poptTable<Tag>([...COMMAND_ROWS, ...SERVICE_ROWS, ...OPTION_ROWS, ...LIST_ROWS, ...DAEMON_ROWS]);
+export const OPTIONS = poptTable<Tag>([
+  ...COMMAND_ROWS,
+  ...SERVICE_ROWS,
+  ...OPTION_ROWS,
+  ...LIST_ROWS,
+  ...DAEMON_ROWS,
+  ...DRAIN_ROWS,
+]);
 
 const SYNOPSIS = [
   '-A|-E SERVICE [-s NAME] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAG,…] [-o]',
@@ -333,6 +372,8 @@ const SYNOPSIS = [
   '-L [SERVICE] [list options]',
   '-Z [SERVICE]',
   '--set TCP TCPFIN UDP',
+  '--drain SERVICE -r HOST[:PORT] [--deadline SECONDS|none] [--udp-idle SECONDS|none] [--wait]',
+  '--undrain SERVICE -r HOST[:PORT]',
   '--start-daemon|--stop-daemon master|backup [daemon options]',
   '-h | -v',
 ];
@@ -345,7 +386,8 @@ export function helpText(program: string): string {
     section('SERVICE is one of:', SERVICE_ROWS) +
     section('Options of services and servers:', OPTION_ROWS) +
     section('Options of lists:', LIST_ROWS) +
-    section('Options of the daemons:', DAEMON_ROWS)
+    section('Options of the daemons:', DAEMON_ROWS) +
+    section('Options of --drain:', DRAIN_ROWS)
   );
 }
 

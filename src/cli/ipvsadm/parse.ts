@@ -42,12 +42,20 @@ export interface ListForm {
   readonly json: boolean;
 }
 
+export type DrainCommand = Extract<IpvsCommand, { readonly op: 'drain' | 'undrain' }>;
+
 export type Parsed =
   | { readonly kind: 'change'; readonly name: CommandName; readonly command: IpvsCommand }
   /** start-daemon or stop-daemon. */
   | { readonly kind: 'sync'; readonly name: CommandName }
   | { readonly kind: 'list-services'; readonly service: ServiceKey | undefined; readonly form: ListForm }
-  | { readonly kind: 'list-connections' | 'list-timeouts' | 'list-daemons'; readonly form: ListForm }
+  | { readonly kind: 'list-connections' | 'list-timeouts' | 'list-daemons' | 'list-drains'; readonly form: ListForm }
+  | {
+      readonly kind: 'drain';
+      readonly name: 'drain' | 'undrain';
+      readonly command: DrainCommand;
+      readonly wait: boolean;
+    }
   | { readonly kind: 'save'; readonly numeric: boolean }
   | { readonly kind: 'restore' | 'help' | 'version' };
 
@@ -77,6 +85,8 @@ interface Entry {
   lower: number;
   tunType: TunnelType;
   tunPort: number;
+  deadline: number | undefined;
+  udpIdle: number | undefined;
 }
 
 /** Parse one command line (without the program's name). Throws Refused, and LookupNeeded for a host name that is not known yet. */
@@ -128,6 +138,9 @@ export function parse(words: readonly string[], program: string, names: NameSour
       return { kind: 'save', numeric: entry.given.has('numeric') };
     case 'restore':
       return { kind: 'restore' };
+    case 'drain':
+    case 'undrain':
+      return { kind: 'drain', name, command: drainCommand(name, entry), wait: entry.given.has('wait') };
   }
 }
 
@@ -151,6 +164,8 @@ function emptyEntry(): Entry {
     lower: 0,
     tunType: 'ipip',
     tunPort: 0,
+    deadline: undefined,
+    udpIdle: undefined,
   };
 }
 
@@ -259,6 +274,14 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
       give(e, tag);
       if (parseNumber(text, 1, 65507) === undefined) throw new Refused('illegal sync-maxlen specified');
       return;
+    case 'deadline':
+      give(e, tag);
+      e.deadline = text === 'none' ? undefined : parseTimeout(text, 0);
+      return;
+    case 'udp-idle':
+      give(e, tag);
+      e.udpIdle = text === 'none' ? undefined : parseTimeout(text, 1);
+      return;
     case 'numeric':
     case 'connection':
     case 'timeout':
@@ -275,6 +298,8 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
     case 'tun-remcsum':
     case 'ops':
     case 'json':
+    case 'wait':
+    case 'drain':
       give(e, tag);
       return;
     case 'sort':
@@ -340,12 +365,17 @@ function serverCommand(op: 'add-server' | 'edit-server', e: Entry): IpvsCommand 
   };
 }
 
+function drainCommand(op: 'drain' | 'undrain', e: Entry): DrainCommand {
+  const key = { service: serviceKey(e), server: e.server!.key };
+  return op === 'undrain' ? { op, ...key } : { op, ...key, deadline: e.deadline, udpIdle: e.udpIdle };
+}
+
 function list(e: Entry): Parsed {
   const has = (option: OptionName) => e.given.has(option);
-  const isTable = !has('connection') && !has('timeout') && !has('daemon');
+  const isTable = !has('connection') && !has('timeout') && !has('daemon') && !has('drain');
   if (
     (!isTable && (has('stats') || has('rate') || has('thresholds'))) ||
-    ((has('timeout') || has('daemon')) && has('persistent-conn'))
+    ((has('timeout') || has('daemon') || has('drain')) && has('persistent-conn'))
   ) {
     throw new Refused('options conflicts in the list command');
   }
@@ -362,6 +392,7 @@ function list(e: Entry): Parsed {
   };
   if (has('connection')) return { kind: 'list-connections', form };
   if (has('timeout')) return { kind: 'list-timeouts', form };
+  if (has('drain')) return { kind: 'list-drains', form };
   if (has('daemon')) return { kind: 'list-daemons', form };
   return { kind: 'list-services', service: has('service-address') ? serviceKey(e) : undefined, form };
 }

@@ -1,8 +1,17 @@
 /** `tapvs ipvsadm`, or the program called `ipvsadm`: the classic tool's words, lists, messages and statuses, asked of tapvsd. */
 import type { CommandResults } from '../../control/api.ts';
-import type { ConnectionRow, IpvsCommand, IpvsErrno, IpvsInfo, ServiceKey, ServiceRow } from '../../model/ipvs.ts';
+import type {
+  ConnectionRow,
+  DrainRow,
+  IpvsCommand,
+  IpvsErrno,
+  IpvsInfo,
+  ServiceKey,
+  ServiceRow,
+} from '../../model/ipvs.ts';
 import { ApiError } from '../client.ts';
 import type { CliCommand, CliContext } from '../command.ts';
+import { formatDrains, waitForDrain } from './drain.ts';
 import { errnoMessage, NO_SERVICE } from './errors.ts';
 import {
   formatConnection,
@@ -83,6 +92,23 @@ class Tool {
         const info = await client.get<IpvsInfo>('/v1/ipvs');
         out(parsed.form.json ? `${JSON.stringify(info.timeouts)}\n` : formatTimeouts(info));
         return 0;
+      }
+      case 'list-drains': {
+        const rows = await client.get<DrainRow[]>('/v1/ipvs/drains');
+        out(
+          parsed.form.json
+            ? `${JSON.stringify(rows)}\n`
+            : formatDrains(rows, await this.#drainNaming(parsed.form.numeric, rows)),
+        );
+        return 0;
+      }
+      case 'drain': {
+        const [message = null] = await this.#apply([parsed.command], [parsed.name]);
+        if (message !== null) {
+          err(`${message}\n`);
+          return 255;
+        }
+        return parsed.wait ? waitForDrain(this.#context, parsed.command) : 0;
       }
       case 'list-daemons':
         if (parsed.form.json) out('[]\n');
@@ -171,6 +197,14 @@ class Tool {
       if (key === undefined || !isMissing) throw error;
     }
     return rows;
+  }
+
+  async #drainNaming(numeric: boolean, rows: readonly DrainRow[]): Promise<Naming> {
+    if (numeric) return 'numeric';
+    await this.#names.lookUpHosts(
+      rows.flatMap(({ service, server }) => [server.address, ...(service.kind === 'address' ? [service.address] : [])]),
+    );
+    return this.#names;
   }
 
   async #naming(numeric: boolean, rows: readonly ServiceRow[]): Promise<Naming> {
