@@ -142,3 +142,20 @@
 --add-serv -t 10.0.1.101:80 ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
 --list-service ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
 add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+
+# Only here: drains.
+--drain -t 10.0.1.100:80 -r 10.0.2.11 ; --drain -t 10.0.1.100:80 -r 10.0.2.11:80 ; OK
+--drain -u 10.0.1.100:53 -r 10.0.2.11:5353 --deadline 600 --udp-idle=30 --wait ; --drain -u 10.0.1.100:53 -r 10.0.2.11:5353 --deadline 600 --udp-idle 30 --wait ; OK
+--drain -f 5 -r 10.0.2.11 --deadline none --udp-idle none ; --drain -f 5 -r 10.0.2.11:0 ; OK
+--drain -t 10.0.1.100:80 -r 10.0.2.11 --deadline 0 ; --drain -t 10.0.1.100:80 -r 10.0.2.11:80 --deadline 0 ; OK
+--undrain -t 10.0.1.100:80 -r 10.0.2.11 ; --undrain -t 10.0.1.100:80 -r 10.0.2.11:80 ; OK
+-L --drain ; list-drains ; OK
+--drain ; You need to supply the 'service-address' option for the 'drain' command ; FAIL 2
+--drain -t 10.0.1.100:80 ; You need to supply the 'real-server' option for the 'drain' command ; FAIL 2
+--drain -t 10.0.1.100:80 -r 10.0.2.11 -w 1 ; Illegal 'weight' option with the 'drain' command ; FAIL 2
+--drain -t 10.0.1.100:80 -r 10.0.2.11 --deadline soon ; invalid timeout value `soon' specified ; FAIL 2
+--drain -t 10.0.1.100:80 -r 10.0.2.11 --udp-idle 0 ; invalid timeout value `0' specified ; FAIL 2
+--undrain -t 10.0.1.100:80 -r 10.0.2.11 --wait ; Illegal 'wait' option with the 'undrain' command ; FAIL 2
+-A -t 10.0.1.100:80 --drain ; Illegal 'drain' option with the 'add-service' command ; FAIL 2
+-L --drain --timeout ; The option 'drain' conflicts with the 'timeout' option in the 'list' command ; FAIL 2
+-L --drain --stats ; options conflicts in the list command ; FAIL 2

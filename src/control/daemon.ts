@@ -13,6 +13,7 @@ import { Applier } from './apply.ts';
 import { Captures } from './capture.ts';
 import { type Config, ConfigError } from './config.ts';
 import { Devices } from './devices.ts';
+import { DrainStore } from './drain-store.ts';
 import { EngineClient } from './engine-client.ts';
 import { ApiFailure } from './http.ts';
 import type { Log } from './log.ts';
@@ -26,6 +27,8 @@ export interface DaemonOptions {
   /** Reads the configuration file again. @throws ConfigError */
   readonly reread: () => Config;
   readonly socketPath: string;
+  /** Where state is kept from one life to the next. */
+  readonly stateDirectory: string;
   readonly testClock: boolean;
   readonly testMarks: boolean;
   readonly version: string;
@@ -54,6 +57,7 @@ export class Daemon {
   readonly #devices: Devices;
   readonly #applier: Applier;
   readonly #captures: Captures;
+  readonly #drains: DrainStore;
   readonly #started = performance.now();
   #server: Server | null = null;
   #config: Config;
@@ -68,6 +72,7 @@ export class Daemon {
     this.#captures = captures;
     this.#devices = new Devices(engine, options.log);
     this.#applier = new Applier(engine, this.#devices);
+    this.#drains = new DrainStore(engine, options.stateDirectory, options.log);
   }
 
   /** Resolves when packets are served and the socket answers. @throws StartError, SocketInUse, EngineError; then nothing is left behind */
@@ -98,6 +103,7 @@ export class Daemon {
   async #begin(): Promise<void> {
     const { config, log, socketPath, testClock, testMarks, manager } = this.#options;
     const actions = plan(null, config);
+    await this.#drains.restore();
     const faults = await this.#applier.apply(actions);
     if (faults.length > 0) throw new StartError(faults);
     this.#logChanges(actions);
@@ -109,6 +115,7 @@ export class Daemon {
       status: () => this.status(),
       reload: () => this.reload(),
       ipChanged: (commands) => this.#ipChanged(commands),
+      ipvsChanged: (commands) => this.#drains.changed(commands),
       logError: (message, error) => log.error({ err: error }, message),
     });
     await listenAt(server, socketPath);
@@ -137,6 +144,7 @@ export class Daemon {
       const from = { ...before, devices: before.devices.filter((device) => open.has(device.name)) };
       const actions = plan(from, config);
       const faults = await this.#applier.apply(actions);
+      await this.#drains.changed(actions.flatMap((action) => (action.do === 'ipvs' ? [action.command] : [])));
       this.#config = config;
       if (!fixedLevel) log.level = config.log.level;
       const changes = planText(actions);

@@ -15,6 +15,7 @@ import { readVersion } from './version.ts';
 const Exit = { Ok: 0, Usage: 64, Internal: 70, Permission: 77, Config: 78 } as const;
 
 const DEFAULT_CONFIG = '/etc/tapvs/tapvs.yaml';
+const DEFAULT_STATE = '/var/lib/tapvs';
 const LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error', 'silent'];
 
 const HELP = `Usage: tapvsd [--config FILE] [options]      serve until SIGTERM
@@ -184,6 +185,8 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
     config,
     reread,
     socketPath: args.socket,
+    // systemd.exec(5): several are parted by colons.
+    stateDirectory: process.env.STATE_DIRECTORY?.split(':')[0] || DEFAULT_STATE,
     testClock: args.testClock,
     testMarks: args.testMarks,
     version: readVersion(),

@@ -1,6 +1,7 @@
 /** The control API (api.ts) over the unix socket: each route a few lines that ask the engine. */
 import { createServer, type Server } from 'node:http';
 import type { IpCommand } from '../model/ip.ts';
+import type { IpvsCommand } from '../model/ipvs.ts';
 import type { CommandResults, ReloadResult, Status } from './api.ts';
 import {
   readClock,
@@ -30,6 +31,8 @@ export interface ApiContext {
   readonly reload: () => Promise<ReloadResult>;
   /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
   readonly ipChanged: (commands: readonly IpCommand[]) => Promise<void>;
+  /** After services, servers or drains have changed. */
+  readonly ipvsChanged: (commands: readonly IpvsCommand[]) => Promise<void>;
   readonly logError: (message: string, error: Error) => void;
 }
 
@@ -69,7 +72,9 @@ function apiRoutes(context: ApiContext): Route[] {
     get('ipvs', () => engine.call('ipvs-info', {})),
     post('ipvs', async ({ request }) => {
       const commands = readIpvsCommands(await readJson(request));
-      return inBatches(commands, (batch) => engine.call('ipvs', { commands: batch }));
+      const results = await inBatches(commands, (batch) => engine.call('ipvs', { commands: batch }));
+      await context.ipvsChanged(commands);
+      return results;
     }),
     get('ipvs/drains', () => engine.call('list-drains', {})),
     get('ipvs/services', (call) => listServices(engine, call)),

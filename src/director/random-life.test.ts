@@ -32,7 +32,11 @@ describe('a long random life', () => {
       else if (dice < 14)
         b.director.sysctls.set(random(2) === 0 ? 'expire_nodest_conn' : 'expire_quiescent_template', String(random(2)));
       else if (dice < 15) b.director.sysctls.set('conn_reuse_mode', String(random(4)));
-      else if (dice < 17) b.wait(random(3) === 0 ? random(200) : 1);
+      else if (dice < 16)
+        b.run(
+          `${random(3) === 0 ? '--undrain' : '--drain'} ${services[s]} -r ${server}:${s === 2 ? 53 : 80} ${['', '--deadline 20', '--udp-idle 5'][random(3)]}`,
+        );
+      else if (dice < 18) b.wait(random(3) === 0 ? random(200) : 1);
       else if (dice < 60 && s === 2) b.send(udpPacket(client, targets[s]!));
       else if (dice < 60) b.send(tcpPacket(client, targets[s]!, flags[random(7)]!));
       else if (s === 2) b.send(udpPacket(`${server}:53`, client));
@@ -70,5 +74,5 @@ describe('a long random life', () => {
     b.wait(400);
     expect([dests.count, dests.trashed]).toEqual([0, 0]);
     for (let d = 0; d < dests.highWater; d++) expect(dests.flags[d]).toBe(0);
-  });
+  }, 30_000);
 });

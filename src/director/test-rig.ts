@@ -264,6 +264,18 @@ export function parseCommand(line: string): IpvsCommand {
       return { op: 'delete-server', service: key(), server: server().key };
     case '-Z':
       return { op: 'zero', service: words.length > 1 ? key() : undefined };
+    case '--drain':
+    case '--undrain': {
+      const op = words[0] === '--drain' ? 'drain' : 'undrain';
+      const [deadline, udpIdle] = [option('--deadline'), option('--udp-idle')];
+      return {
+        op,
+        service: key(),
+        server: server().key,
+        ...(deadline === undefined ? {} : { deadline: Number(deadline) }),
+        ...(udpIdle === undefined ? {} : { udpIdle: Number(udpIdle) }),
+      };
+    }
     case '--set':
       return { op: 'set-timeouts', tcp: Number(words[1]), tcpFin: Number(words[2]), udp: Number(words[3]) };
     default:

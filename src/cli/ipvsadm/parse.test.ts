@@ -47,6 +47,7 @@ describe('what only some options decide', () => {
     });
     expect(parse(['-L', '--timeout'], 'ipvsadm', names).kind).toBe('list-timeouts');
     expect(parse(['-L', '--daemon'], 'ipvsadm', names).kind).toBe('list-daemons');
+    expect(parse(['-L', '--drain'], 'ipvsadm', names).kind).toBe('list-drains');
   });
 });
 
@@ -62,6 +63,16 @@ function refusalOf(words: readonly string[]): Refused {
 
 /** A change as the words that -S would write, thresholds added. */
 function canonical(parsed: Parsed): string {
+  if (parsed.kind === 'drain') {
+    const { command, wait } = parsed;
+    const [deadline, idle] = command.op === 'drain' ? [command.deadline, command.udpIdle] : [];
+    return [
+      `--${command.op} ${serviceWords(command.service)} -r ${command.server.address}:${command.server.port}`,
+      ...(deadline === undefined ? [] : [`--deadline ${deadline}`]),
+      ...(idle === undefined ? [] : [`--udp-idle ${idle}`]),
+      ...(wait ? ['--wait'] : []),
+    ].join(' ');
+  }
   if (parsed.kind !== 'change') return parsed.kind;
   const { command } = parsed;
   switch (command.op) {
