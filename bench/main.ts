@@ -147,12 +147,11 @@ class Bench {
     this.say(`namespaces ${topology.prefix}*, ${peers.length} peers, ${this.options.rounds} rounds`);
     await removeStaleTopologies();
     await buildTopology(topology);
+    const direct = topology.lanes.filter((lane) => lane.forwarding !== 'nat');
+    const tunnels = topology.lanes.filter((lane) => lane.forwarding === 'ipip');
     for (const namespace of topology.servers) {
-      const server = this.keep(
-        startDaemon('benchd', ['ip', 'netns', 'exec', namespace, join('dist', 'bench', 'tools', 'benchd')]),
-      );
-      this.servers.push(server);
-      await server.ready((output) => output.includes('ready'));
+      if (tunnels.length > 0) await this.startTool(namespace, 'ipipdecap', ...tunnels.map((lane) => lane.serverDevice));
+      this.servers.push(await this.startTool(namespace, 'benchd', ...direct.map((lane) => lane.vip)));
     }
     const runners: Runner[] = [];
     for (const [i, peer] of peers.entries()) {
@@ -204,6 +203,15 @@ class Bench {
       }
     }
     return true;
+  }
+
+  /** One of bench/tools that stays up and says `ready`. */
+  private async startTool(namespace: string, tool: string, ...args: string[]): Promise<Daemon> {
+    const daemon = this.keep(
+      startDaemon(tool, ['ip', 'netns', 'exec', namespace, join('dist', 'bench', 'tools', tool), ...args]),
+    );
+    await daemon.ready((output) => output.includes('ready'));
+    return daemon;
   }
 
   private keep(daemon: Daemon): Daemon {
@@ -337,7 +345,7 @@ async function main(): Promise<number> {
       process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
     } else {
       const names = options.peers.map((peer) => peer.name);
-      process.stdout.write(`\nMedians of ${options.rounds} rounds, and the median of the rounds' ratios to nft:\n\n`);
+      process.stdout.write(`\nMedians of ${options.rounds} rounds, and the median of the rounds' ratios:\n\n`);
       process.stdout.write(`${formatTable(report, names)}\n\n`);
       for (const line of formatFloors(report)) process.stdout.write(`${line}\n`);
     }

@@ -6,14 +6,25 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { type Daemon, run, startDaemon } from './run.ts';
-import type { Lane, LaneKind } from './topology.ts';
+import type { Forwarding, Lane, LaneKind } from './topology.ts';
 
-export type PeerName = 'direct' | 'nft' | 'haproxy' | 'nginx' | 'tapvs' | 'tapvs_packet';
+export type PeerName =
+  | 'direct'
+  | 'nft'
+  | 'haproxy'
+  | 'nginx'
+  | 'tapvs'
+  | 'tapvs_dr'
+  | 'tapvs_ipip'
+  | 'tapvs_packet'
+  | 'tapvs_packet_dr'
+  | 'tapvs_packet_ipip';
 
 export interface Peer {
   readonly name: PeerName;
   readonly what: string;
   readonly kind: LaneKind;
+  readonly forwarding: Forwarding;
   /** False where the peer cannot carry UDP: its figure is null. */
   readonly udp: boolean;
   /** False where the client itself addresses the servers. */
@@ -122,19 +133,23 @@ function tapvsDevices(lane: Lane): string {
   - { name: tap-back, kind: tap, bridge: br-back, addresses: [${lane.backs[0]}/24, ${lane.backs[1]}/24] }
 `;
   }
-  return `  - { name: front, kind: packet, interface: front, addresses: [${lane.front}/24] }
+  return `  - { name: front, kind: packet, interface: ${lane.frontDevice}, addresses: [${lane.front}/24] }
   - { name: back1, kind: packet, interface: back1, addresses: [${lane.backs[0]}/24] }
   - { name: back2, kind: packet, interface: back2, addresses: [${lane.backs[1]}/24] }
 `;
 }
 
-/** tapvsd's configuration for a lane: the four services, two servers each, round robin, NAT. */
+/** ipvsadm's flag for each way of forwarding. */
+const METHOD_FLAG: Readonly<Record<Forwarding, string>> = { nat: '-m', dr: '-g', ipip: '-i' };
+
+/** tapvsd's configuration for a lane: the four services, two servers each, round robin. */
 export function tapvsConfig(lane: Lane): string {
+  const method = METHOD_FLAG[lane.forwarding];
   const services = [...TCP_PORTS.map((port) => ['-t', port]), ['-u', UDP_PORT]]
     .map(
       ([flag, port]) => `  -A ${flag} ${lane.vip}:${port} -s rr
-  -a ${flag} ${lane.vip}:${port} -r ${lane.servers[0]}:${port} -m
-  -a ${flag} ${lane.vip}:${port} -r ${lane.servers[1]}:${port} -m
+  -a ${flag} ${lane.vip}:${port} -r ${lane.servers[0]}:${port} ${method}
+  -a ${flag} ${lane.vip}:${port} -r ${lane.servers[1]}:${port} ${method}
 `,
     )
     .join('');
@@ -174,11 +189,22 @@ async function startTapvs(lane: Lane, directory: string): Promise<Daemon> {
 
 const tapvsd = [{ file: join(ROOT, 'bin/tapvsd'), hint: 'scripts/build' }];
 
+/** One kind of device, three ways of forwarding. */
+function tapvsPeers(name: 'tapvs' | 'tapvs_packet', kind: LaneKind, what: string): Peer[] {
+  const common = { kind, udp: true, hasVip: true, needs: tapvsd, start: startTapvs };
+  return [
+    { name, what: `${what}, NAT`, forwarding: 'nat', ...common },
+    { name: `${name}_dr`, what: `${what}, direct routing: servers answer the client`, forwarding: 'dr', ...common },
+    { name: `${name}_ipip`, what: `${what}, IPIP: servers answer the client`, forwarding: 'ipip', ...common },
+  ];
+}
+
 export const PEERS: readonly Peer[] = [
   {
     name: 'direct',
     what: 'the kernel routes, the client picks the server',
     kind: 'kernel',
+    forwarding: 'nat',
     udp: true,
     hasVip: false,
     needs: [],
@@ -188,6 +214,7 @@ export const PEERS: readonly Peer[] = [
     name: 'nft',
     what: 'kernel nftables DNAT, numgen over two servers',
     kind: 'kernel',
+    forwarding: 'nat',
     udp: true,
     hasVip: true,
     needs: [apt('/usr/sbin/nft', 'nftables')],
@@ -197,6 +224,7 @@ export const PEERS: readonly Peer[] = [
     name: 'haproxy',
     what: 'HAProxy, mode tcp',
     kind: 'kernel',
+    forwarding: 'nat',
     udp: false,
     hasVip: true,
     needs: [apt('/usr/sbin/haproxy', 'haproxy')],
@@ -206,27 +234,12 @@ export const PEERS: readonly Peer[] = [
     name: 'nginx',
     what: 'nginx, stream module',
     kind: 'kernel',
+    forwarding: 'nat',
     udp: true,
     hasVip: true,
     needs: [apt('/usr/sbin/nginx', 'nginx libnginx-mod-stream')],
     start: startNginx,
   },
-  {
-    name: 'tapvs',
-    what: 'tapvs on TAP devices in two bridges',
-    kind: 'tap',
-    udp: true,
-    hasVip: true,
-    needs: tapvsd,
-    start: startTapvs,
-  },
-  {
-    name: 'tapvs_packet',
-    what: 'tapvs on packet devices (AF_PACKET on the veth ends)',
-    kind: 'packet',
-    udp: true,
-    hasVip: true,
-    needs: tapvsd,
-    start: startTapvs,
-  },
+  ...tapvsPeers('tapvs', 'tap', 'tapvs on TAP devices in two bridges'),
+  ...tapvsPeers('tapvs_packet', 'packet', 'tapvs on packet devices (AF_PACKET on the veth ends)'),
 ];

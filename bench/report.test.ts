@@ -72,6 +72,41 @@ describe('summarise', () => {
   });
 });
 
+describe('direct routing and tunnels', () => {
+  const samples: Samples = new Map([
+    [
+      'bulk1_gbps',
+      new Map([
+        ['nft', [20, 40]],
+        ['tapvs', [10, 20]],
+        ['tapvs_dr', [11, 24]],
+        ['tapvs_ipip', [3, 4]],
+      ]),
+    ],
+  ]);
+  const peers = ['nft', 'tapvs', 'tapvs_dr', 'tapvs_ipip'] as const;
+  const report = summarise(samples, peers);
+
+  it('are compared with NAT on the same device, too', () => {
+    expect(report.ratios_to_nat).toEqual({ bulk1_gbps: { tapvs_dr: 1.15, tapvs_ipip: 0.25 } });
+    expect(formatTable(report, peers)).toBe(
+      [
+        '              nft  tapvs  tapvs_dr  tapvs_ipip',
+        'bulk1_gbps  30.00  15.00     17.50        3.50',
+        '  to nft     1.00   0.50      0.57        0.13',
+        '  to NAT                      1.15        0.25',
+      ].join('\n'),
+    );
+  });
+
+  it('judge that DR is no worse than NAT, and say nothing of IPIP', () => {
+    expect(formatFloors(report)).toEqual([
+      'tapvs bulk1_gbps: 0.50 of nft, floor at least 0.5: reached',
+      'tapvs_dr bulk1_gbps: 1.15 of tapvs, floor at least 1: reached',
+    ]);
+  });
+});
+
 describe('parseSnmp', () => {
   it('pairs names with values', () => {
     expect(parseSnmp('Ip: Forwarding InHdrErrors\nIp: 1 7\nUdp: InErrors\nUdp: 0\n')).toEqual({

@@ -1,7 +1,9 @@
 /*
  * benchd: the real server of the bench. One thread, one epoll, four services (protocol.h).
  *
- *   benchd            listens on all addresses, prints "ready" once it does, runs until a signal.
+ *   benchd [IP…]      listens on all addresses, prints "ready" once it does, runs until a signal.
+ *
+ * Each IP (a service address that this server has itself) gets a datagram socket of its own, so that answers leave from it.
  *
  * It is frugal on purpose: client, balancer and servers share two cores, so what the server burns is missing elsewhere.
  */
@@ -27,6 +29,7 @@ static struct {
 	uint8_t kind;
 	uint64_t bytes;
 } peers[MAX_FD];
+static const struct in_addr ANY;
 static char sink_buffer[SINK_BUFFER];
 static int epoll_fd;
 
@@ -52,10 +55,10 @@ static void drop(int fd)
 	close(fd); /* leaves the epoll set by itself */
 }
 
-static int bound_socket(int type, int port)
+static int bound_socket(int type, struct in_addr ip, int port)
 {
 	int one = 1, fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = ip };
 
 	if (fd < 0)
 		die("socket");
@@ -67,16 +70,16 @@ static int bound_socket(int type, int port)
 
 static void listen_on(int port, enum kind kind)
 {
-	int fd = bound_socket(SOCK_STREAM, port);
+	int fd = bound_socket(SOCK_STREAM, ANY, port);
 
 	if (listen(fd, 4096) < 0)
 		die("listen");
 	watch(fd, kind);
 }
 
-static void serve_datagram_port(void)
+static void serve_datagrams_to(struct in_addr ip)
 {
-	int bytes = 16 << 20, fd = bound_socket(SOCK_DGRAM, UDP_PORT);
+	int bytes = 16 << 20, fd = bound_socket(SOCK_DGRAM, ip, UDP_PORT);
 
 	/* Room for the client's whole window, so that a loss is never the server's own socket buffer. */
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) < 0)
@@ -197,7 +200,7 @@ static void datagrams(int fd)
 	}
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct epoll_event events[BATCH];
 	struct rlimit files;
@@ -212,7 +215,16 @@ int main(void)
 	listen_on(SINK_PORT, LISTEN_SINK);
 	listen_on(ECHO_PORT, LISTEN_ECHO);
 	listen_on(ONCE_PORT, LISTEN_ONCE);
-	serve_datagram_port();
+	serve_datagrams_to(ANY);
+	for (int i = 1; i < argc; i++) {
+		struct in_addr ip;
+
+		if (inet_pton(AF_INET, argv[i], &ip) != 1) {
+			fprintf(stderr, "benchd: %s: no IPv4 address\n", argv[i]);
+			return 2;
+		}
+		serve_datagrams_to(ip);
+	}
 	puts("ready");
 	fflush(stdout);
 
