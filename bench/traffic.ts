@@ -7,13 +7,17 @@
 import { type Device, Medium, noStats } from '../src/device/device.ts';
 import type { Burst } from '../src/packet/burst.ts';
 import type { PacketPool } from '../src/packet/pool.ts';
+import { GsoType } from '../src/wire/virtio-net.ts';
 
 const FRAME_BYTES = 60;
+/** Payload of one segment of a super-packet, bytes: what fits an IPIP packet of 1,500. */
+const SEGMENT_BYTES = 1440;
 const PORTS = 50_000;
 const FIRST_PORT = 1024;
 const CLIENT_NET = 0x0b000001;
 const L3 = 14;
 const L4 = 34;
+const TCP_BYTES = 20;
 const SYN = 0x02;
 const ACK = 0x10;
 const PSH_ACK = 0x18;
@@ -37,6 +41,8 @@ abstract class TrafficDevice implements Device {
   macLo: number;
   protected readonly pool: PacketPool;
   readonly #template: Uint8Array;
+  /** More than 1: super-packets of so many segments, their checksum partial. */
+  segments = 1;
   /** Packets that `receive` may still give. */
   toPlay = 0;
   #order: Order = 'sequential';
@@ -101,12 +107,15 @@ abstract class TrafficDevice implements Device {
   }
 
   protected emit(burst: Burst, src: number, srcPort: number, dst: number, dstPort: number, flags: number): boolean {
-    const p = this.pool.take(FRAME_BYTES);
+    const isSuper = this.segments > 1;
+    const length = isSuper ? L4 + TCP_BYTES + this.segments * SEGMENT_BYTES : FRAME_BYTES;
+    const p = this.pool.take(length);
     if (p === null) return false;
     const m = p.view;
     p.bytes.set(this.#template, p.l2);
     const l3 = p.l2 + L3;
     const l4 = p.l2 + L4;
+    m.setUint16(l3 + 2, length - L3);
     m.setInt32(l3 + 12, src);
     m.setInt32(l3 + 16, dst);
     let sum = 0;
@@ -116,7 +125,13 @@ abstract class TrafficDevice implements Device {
     m.setUint16(l4, srcPort);
     m.setUint16(l4 + 2, dstPort);
     m.setUint8(l4 + 13, flags);
-    p.csumValid = 1;
+    if (isSuper) {
+      p.csumPartial = 1;
+      p.gsoType = GsoType.TcpV4;
+      p.gsoSize = SEGMENT_BYTES;
+    } else {
+      p.csumValid = 1;
+    }
     this.stats.rxPackets++;
     burst.push(p);
     return true;
@@ -172,8 +187,9 @@ export class ServerDevice extends TrafficDevice {
     if (this.isOpening) {
       for (let i = 0; i < burst.count; i++) {
         const p = burst.packets[i]!;
-        const flow = flowOf(p.view.getInt32(p.l3 + 12), p.view.getUint16(p.l4));
-        if (flow >= 0 && flow < this.#serverOf.length) this.#serverOf[flow] = p.view.getInt32(p.l3 + 16);
+        const l3 = p.end - (FRAME_BYTES - L3); // of the innermost header, whatever stands around it
+        const flow = flowOf(p.view.getInt32(l3 + 12), p.view.getUint16(l3 + L4 - L3));
+        if (flow >= 0 && flow < this.#serverOf.length) this.#serverOf[flow] = p.view.getInt32(l3 + 16);
       }
     }
     super.transmit(burst);
