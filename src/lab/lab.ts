@@ -170,13 +170,22 @@ export async function labUp(plan: LabPlan): Promise<Lab> {
 async function build(steps: readonly LabStep[]): Promise<void> {
   const sockets = new Map<string, Rtnl>();
   try {
-    for (const step of steps) {
+    for (let at = 0; at < steps.length; ) {
       if (isInterrupted) throw new Error('interrupted while the lab was built');
-      await perform(step, sockets);
+      // Programs in a row wait for nothing of each other.
+      let end = at;
+      while (end < steps.length && isProgram(steps[end]!)) end++;
+      if (end === at) await perform(steps[at]!, sockets);
+      else await Promise.all(steps.slice(at, end).map((step) => perform(step, sockets)));
+      at = Math.max(end, at + 1);
     }
   } finally {
     for (const rtnl of sockets.values()) rtnl.close();
   }
+}
+
+function isProgram(step: LabStep): boolean {
+  return step.do === 'run' || step.do === 'script';
 }
 
 /** Kills every process in the lab's namespaces and removes these and the run directory. No error when there is no lab. */
@@ -213,6 +222,11 @@ async function perform(step: LabStep, sockets: Map<string, Rtnl>): Promise<void>
     case 'run':
       await runOkIn(netns, step.argv);
       return;
+    case 'script': {
+      const [name = '', ...words] = step.argv;
+      await runOkIn(netns, [`${ROOT}scripts/${name}`, ...words]);
+      return;
+    }
   }
   const rtnl = sockets.get(netns) ?? rtnlIn(netns);
   sockets.set(netns, rtnl);
@@ -234,7 +248,10 @@ function rtnlIn(netns: string): Rtnl {
   }
 }
 
-async function configure(rtnl: Rtnl, step: Exclude<LabStep, { do: 'netns' | 'sysctl' | 'run' }>): Promise<void> {
+async function configure(
+  rtnl: Rtnl,
+  step: Exclude<LabStep, { do: 'netns' | 'sysctl' | 'run' | 'script' }>,
+): Promise<void> {
   switch (step.do) {
     case 'veth': {
       const { dev, mac, mtu, peer } = step;
