@@ -29,7 +29,7 @@ is_address() { printf '%s\n' "$1" | awk -F. 'NF != 4 { exit 1 } { for (i = 1; i 
 # ---- the state file
 
 # A namespace's inode number comes back in a later one; its first interface's MAC tells the two apart.
-namespace_id() { printf '%s %s\n' "$(stat -L -c %i /proc/self/ns/net)" "$(ip -o link show | sed -n 's|.*link/ether \([0-9a-f:]*\).*|\1|p' | head -n 1)"; }
+namespace_id() { printf '%s %s\n' "$(stat -L -c %i /proc/self/ns/net)" "$(ip -o link show 2>/dev/null | sed -n 's|.*link/ether \([0-9a-f:]*\).*|\1|p' | head -n 1)"; }
 state_open() { # NAME
   inode=$(stat -L -c %i /proc/self/ns/net)
   if [ "$inode" = "$(stat -L -c %i /proc/1/ns/net 2>/dev/null)" ]; then inode=host; fi
@@ -106,7 +106,11 @@ undo() {
       while ip rule show | grep -q "lookup $table *$"; do run ip rule del "$@" lookup "$table"; if [ "$dry" = yes ]; then break; fi; done
       if ip route show table "$table" 2>/dev/null | grep -q .; then run ip route flush table "$table"; fi ;;
     fou) run ip fou del port "$2" ;;
-    process) if grep -qa "$3" "/proc/$2/cmdline" 2>/dev/null; then run kill "$2"; fi ;;
+    process)
+      if ! grep -qa "$3" "/proc/$2/cmdline" 2>/dev/null; then return 0; fi
+      run kill "$2"
+      tries=0
+      while [ "$dry" = no ] && [ -e "/proc/$2" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.1; done ;;
   esac
 }
 undo_all() {
@@ -114,7 +118,7 @@ undo_all() {
   awk '{ line[NR] = $0 } END { for (i = NR; i > 0; i--) print line[i] }' "$state" >"$state.undo"
   while IFS= read -r line; do undo "$line"; done <"$state.undo"
   rm -f "$state.undo"
-  if [ "$dry" = no ]; then rm -f "$state"; fi
+  if [ "$dry" = no ]; then rm -f "$state" "$state.decap.log"; fi
 }
 
 # ---- saying

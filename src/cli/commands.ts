@@ -65,6 +65,12 @@ export const COMMANDS: readonly Entry[] = [
     isClassic: false,
     load: () => import('./decap.ts').then((module) => module.decap),
   },
+  {
+    name: 'lab',
+    summary: 'a client, a director and real servers in namespaces, to try things in',
+    isClassic: false,
+    load: () => import('./lab.ts').then((module) => module.lab),
+  },
 ];
 
 interface Invocation {

@@ -50,13 +50,28 @@ export interface DaemonOptions {
   readonly env?: NodeJS.ProcessEnv;
 }
 
+export interface LabUpOptions {
+  /** Its programs get a session of their own, so that they go on when the terminal of this process is closed; default false. */
+  readonly outlives?: boolean;
+}
+
+/** What a doctor (scripts/director check, scripts/realserver check) found. */
+export interface Finding {
+  readonly netns: string;
+  /** 0: all is well. */
+  readonly status: number;
+  readonly text: string;
+}
+
 /** A lab that is up. */
 export class Lab {
   readonly plan: LabPlan;
   readonly #children = new Set<ChildProcess>();
+  readonly #outlives: boolean;
 
-  constructor(plan: LabPlan) {
+  constructor(plan: LabPlan, options: LabUpOptions = {}) {
     this.plan = plan;
+    this.#outlives = options.outlives ?? false;
   }
 
   /** Runs a program in one of the lab's namespaces; any exit status is a result. */
@@ -71,7 +86,16 @@ export class Lab {
 
   /** Starts a program and remembers it, so that it ends with the lab. */
   spawn(netns: string, argv: readonly string[], env: NodeJS.ProcessEnv = process.env): ChildProcess {
-    return this.#remember(spawnIn(netns, argv, { env }));
+    return this.#remember(spawnIn(netns, argv, { env, detached: this.#outlives }));
+  }
+
+  /** The doctor of the director or of a server. */
+  async doctor(netns: string): Promise<Finding> {
+    const { director, runDir, socket } = this.plan;
+    const script = `${ROOT}scripts/${netns === director ? 'director' : 'realserver'}`;
+    const env = { ...process.env, TAPVS_SOCKET: socket };
+    const { status, stdout, stderr } = await runIn(netns, [script, 'check', '--state-dir', runDir], { env });
+    return { netns, status, text: stdout + stderr };
   }
 
   /** The web server of each real server; resolves when all listen. */
@@ -102,6 +126,7 @@ export class Lab {
     const [file = '', ...args] = inNetns(director, words);
     const child = spawn(file, args, {
       stdio: ['ignore', output, output],
+      detached: this.#outlives,
       env: { ...process.env, TAPVS_SOCKET: socket, STATE_DIRECTORY: `${runDir}/state`, ...env },
     });
     closeSync(output);
@@ -149,7 +174,7 @@ export class Lab {
 }
 
 /** Builds the lab, after removing what an earlier one of the same prefix left. On failure nothing is left. */
-export async function labUp(plan: LabPlan): Promise<Lab> {
+export async function labUp(plan: LabPlan, options: LabUpOptions = {}): Promise<Lab> {
   await labDown(plan.prefix);
   if (active.size === 0) for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, takeDownAll);
   active.add(plan.prefix);
@@ -164,7 +189,7 @@ export async function labUp(plan: LabPlan): Promise<Lab> {
   } finally {
     building.delete(built);
   }
-  return new Lab(plan);
+  return new Lab(plan, options);
 }
 
 async function build(steps: readonly LabStep[]): Promise<void> {
