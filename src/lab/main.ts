@@ -10,7 +10,16 @@ import { CliError, Exit } from '../cli/command.ts';
 import { readOptions } from '../cli/options.ts';
 import { listNetns } from '../rtnl/netns.ts';
 import { isEnding, Lab, labDown, labUp } from './lab.ts';
-import { checkPrefix, formatPlan, isLabNetns, type LabMethod, type LabOptions, type LabPlan, labPlan, labRunDir } from './plan.ts';
+import {
+  checkPrefix,
+  formatPlan,
+  isLabNetns,
+  type LabMethod,
+  type LabOptions,
+  type LabPlan,
+  labPlan,
+  labRunDir,
+} from './plan.ts';
 
 const DEFAULT_PREFIX = 'tapvs-lab-';
 const NOT_UP = 3;
