@@ -70,6 +70,13 @@ function* goodFrames(): Generator<Seed> {
     device: 'front',
     bytes: front().ipv4('10.0.1.2', VIP).udp({ srcPort: 2000, dstPort: 999 }).payload('closed').build(),
   };
+  for (const chunks of [[1], [10, 0], [10, 6], [0], [3], [7], [14], [6], [255], []]) {
+    const list = chunks.map((type) => ({ type, value: 9 }));
+    const toVip = front().ipv4('10.0.1.2', VIP).sctp({ srcPort: 5000, dstPort: 9899, chunks: list });
+    yield { device: 'front', bytes: toVip.build() };
+    const answer = back().ipv4('10.0.2.11', '10.0.1.2').sctp({ srcPort: 9900, dstPort: 5000, chunks: list });
+    yield { device: 'back', bytes: answer.build() };
+  }
   yield { device: 'front', bytes: front().ipv4('10.0.1.2', VIP).icmp({ type: 8, id: 1, seq: 1 }).payload(56).build() };
   yield {
     device: 'front',
@@ -231,12 +238,13 @@ class Subject {
     for (const [protocol, port] of [
       ['tcp', 80],
       ['udp', 53],
+      ['sctp', 9899],
     ] as const) {
       const service = { kind: 'address', protocol, address: VIP, port } as const;
       commands.push({ op: 'add-service', service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false } });
       for (const address of ['10.0.2.11', '10.0.2.12']) {
         const server = {
-          key: { address, port },
+          key: { address, port: protocol === 'sctp' ? port + 1 : port },
           method: 'masq',
           weight: 1,
           upperThreshold: 0,

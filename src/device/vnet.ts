@@ -10,9 +10,9 @@
 
 import type { Packet } from '../packet/packet.ts';
 import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
-import { crc32c } from '../wire/crc32c.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import * as sctp from '../wire/sctp.ts';
 import * as tcp from '../wire/tcp.ts';
 import * as udp from '../wire/udp.ts';
 import * as vnet from '../wire/virtio-net.ts';
@@ -25,8 +25,7 @@ const IPV4_HEADER = ipv4.IPV4_HEADER;
 const TCP_CHECKSUM = tcp.TCP_CHECKSUM;
 const UDP_CHECKSUM = udp.UDP_CHECKSUM;
 const UDP_HEADER = udp.UDP_HEADER;
-/** RFC 9260 §3.1. */
-const SCTP_CHECKSUM = 8;
+const SCTP_HEADER = sctp.SCTP_HEADER;
 const ETH_HEADER = ethernet.ETH_HEADER;
 
 /**
@@ -168,8 +167,8 @@ function complete(p: Packet, from: number, field: number): boolean {
 
 /** The vnet header has no word for a CRC, yet the kernel says NEEDS_CSUM for SCTP too (skb->csum_not_inet). */
 function completeSctp(p: Packet, l4: number, end: number, csumStart: number): boolean {
-  if (csumStart !== l4 || end - l4 < SCTP_CHECKSUM + 4) return false;
-  p.view.setInt32(l4 + SCTP_CHECKSUM, crc32c(p.bytes, l4, end, l4 + SCTP_CHECKSUM), true);
+  if (csumStart !== l4 || end - l4 < SCTP_HEADER) return false;
+  sctp.fillChecksum(p.view, p.bytes, l4, end);
   p.csumValid = 1;
   return true;
 }

@@ -24,6 +24,7 @@ import { UdpState } from './udp-states.ts';
 const LONGEST_TIMEOUT = Math.floor(0x7fffffff / seconds(1));
 const MAX_WEIGHT = 0x7fffffff;
 const MAX_THRESHOLD = 0xffffffff;
+const PROTOCOL_NUMBERS = { tcp: IpProto.Tcp, udp: IpProto.Udp, sctp: IpProto.Sctp } as const;
 const ALL_SCHEDULER_FLAGS = SchedulerFlag.Flag1 | SchedulerFlag.Flag2 | SchedulerFlag.Flag3;
 
 export function executeCommand(director: Director, command: IpvsCommand): IpvsErrno | null {
@@ -59,9 +60,9 @@ function parseKey(key: ServiceKey): { protocol: number; vip: number; port: numbe
     if (key.family !== 4 || !isInteger(key.fwmark, MAX_THRESHOLD) || key.fwmark === 0) return undefined;
     return { protocol: 0, vip: key.fwmark | 0, port: 0 };
   }
-  const protocol = key.protocol === 'tcp' ? IpProto.Tcp : key.protocol === 'udp' ? IpProto.Udp : 0;
+  const protocol = PROTOCOL_NUMBERS[key.protocol];
   const vip = parseIp4(key.address);
-  if (protocol === 0 || vip === undefined || !isPort(key.port)) return undefined;
+  if (vip === undefined || !isPort(key.port)) return undefined;
   return { protocol, vip, port: key.port };
 }
 
@@ -133,7 +134,7 @@ function parseService(spec: ServiceSpec, protocol: number, port: number): Servic
   const netmask = spec.netmask === undefined ? -1 : parseIp4(spec.netmask);
   if (netmask === undefined) return undefined;
   // One packet at a time only where there is no connection to keep; an address without a port only where one client keeps its server.
-  if (spec.ops && protocol === IpProto.Tcp) return undefined;
+  if (spec.ops && (protocol === IpProto.Tcp || protocol === IpProto.Sctp)) return undefined;
   if (timeout === undefined && port === 0 && protocol !== 0) return undefined;
   if (!isInteger(spec.schedulerFlags, ALL_SCHEDULER_FLAGS)) return undefined;
   const persistent = timeout === undefined ? 0 : ServiceFlag.Persistent;

@@ -33,6 +33,7 @@ import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
 import { Resets } from './resets.ts';
 import type { Scheduler } from './sched/scheduler.ts';
+import { sctpTimeouts } from './sctp-states.ts';
 import { ServiceTable } from './services.ts';
 import { Sysctls } from './sysctl.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
@@ -77,6 +78,7 @@ export class Director {
   /** Ticks per state; `--set` changes them. */
   readonly tcpTimeouts: Int32Array;
   readonly udpTimeouts: Int32Array;
+  readonly sctpTimeouts: Int32Array;
   tcpTable: TcpStateTable;
   /** Tick of this breath. */
   now: number;
@@ -98,6 +100,7 @@ export class Director {
     this.rng = rng;
     this.tcpTimeouts = tcpTimeouts();
     this.udpTimeouts = udpTimeouts();
+    this.sctpTimeouts = sctpTimeouts();
     this.tcpTable = normalTable;
     this.now = now;
     this.#collectAt = now;

@@ -20,11 +20,12 @@ import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
 import { NOT_OURS, REFUSED, schedule } from './schedule.ts';
+import { isSctpInit, SctpState, sctpStep } from './sctp-states.ts';
 import { moveState } from './state.ts';
 import { Direction, TcpState } from './tcp-states.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP } = IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP } = IpProto;
 const { In: IN, Out: OUT } = Dir;
 const { Input: INPUT, Output: OUTPUT } = Direction;
 const HOST = PacketType.Host;
@@ -37,6 +38,7 @@ const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
 const MASQ = Method.Masq;
 const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT } = TcpState;
+const CLOSED = SctpState.Closed;
 
 /** The connection of a packet with a sound or at least 4 bytes long transport header; makes the one look-up unless it was made. */
 function connectionOf(director: Director, p: Packet, dir: number): number {
@@ -60,7 +62,18 @@ function faulty(director: Director, p: Packet, dir: number): Verdict {
   return DROP;
 }
 
-/** Is a SYN on this connection a new connection (ip_vs_in_hook, is_new_conn_expected): its port is used again, or its server is quiesced. */
+/** What the state machine needs to know of a packet with a sound transport header. */
+function stepOf(p: Packet): number {
+  if (p.proto === TCP) return p.view.getUint8(p.l4 + 13);
+  return p.proto === SCTP ? sctpStep(p.view, p.l4, p.end) : 0;
+}
+
+/** Does the packet ask for a new connection (is_new_conn)? */
+function isNew(proto: number, step: number): boolean {
+  return proto === TCP ? (step & SYN) !== 0 : proto === SCTP && isSctpInit(step);
+}
+
+/** Is such a packet on this connection a new connection (ip_vs_in_hook, is_new_conn_expected): its port is used again, or its server is quiesced. */
 function isUsedAgain(director: Director, conn: number): boolean {
   const { sysctls, dests } = director;
   const rows = director.conns.rows;
@@ -70,7 +83,9 @@ function isUsedAgain(director: Director, conn: number): boolean {
     return true;
   const mode = sysctls.connReuseMode;
   if (mode === 0 || director.conns.control[conn] !== 0) return false;
-  const state = rows[at + Meta]! & 0xff;
+  const meta = rows[at + Meta]!;
+  const state = meta & 0xff;
+  if (((meta >> 8) & 0xff) === SCTP) return state === CLOSED;
   return state === TIME_WAIT || ((mode & 2) !== 0 && state === FIN_WAIT && (rows[at + Flags]! & NO_OUTPUT) !== 0);
 }
 
@@ -79,13 +94,13 @@ export function request(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
   if (p.pktType !== HOST && p.isLocalOut === 0) return ACCEPT;
   const proto = p.proto;
-  if (proto !== TCP && proto !== UDP) return proto === ICMP ? icmpRequest(director, p) : ACCEPT;
+  if (proto !== TCP && proto !== UDP && proto !== SCTP) return proto === ICMP ? icmpRequest(director, p) : ACCEPT;
   if (p.isLaterFragment !== 0) return ACCEPT;
   if (p.l4Fault !== 0) return faulty(director, p, IN);
-  const tcpFlags = proto === TCP ? p.view.getUint8(p.l4 + 13) : 0;
+  const step = stepOf(p);
   const { rows } = director.conns;
   let conn = connectionOf(director, p, IN);
-  if (conn !== NO_CONN && (tcpFlags & SYN) !== 0 && isUsedAgain(director, conn)) {
+  if (conn !== NO_CONN && isNew(proto, step) && isUsedAgain(director, conn)) {
     director.expire(conn);
     p.flow = UNKNOWN;
     conn = NO_CONN;
@@ -100,7 +115,7 @@ export function request(director: Director, p: Packet): Verdict {
     conn = NO_CONN;
   }
   if (conn === NO_CONN) {
-    conn = schedule(director, p, tcpFlags);
+    conn = schedule(director, p, step);
     if (conn === NOT_OURS) return ACCEPT;
     if (conn === REFUSED) return DROP;
   }
@@ -112,7 +127,7 @@ export function request(director: Director, p: Packet): Verdict {
   }
   const packets = wirePackets(p);
   director.countIn(rows[at + Dest]!, packets, wireBytes(p, packets));
-  moveState(director, conn, INPUT, tcpFlags);
+  moveState(director, conn, INPUT, step);
   rows[at + Packets]! += packets;
   director.conns.restart(conn, director.now);
   const verdict = forwardRequest(director, p, conn);
@@ -130,7 +145,7 @@ export function forwardRequest(director: Director, p: Packet, conn: number): Ver
 export function reply(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
   const proto = p.proto;
-  if (proto !== TCP && proto !== UDP) return proto === ICMP ? icmpReply(director, p) : ACCEPT;
+  if (proto !== TCP && proto !== UDP && proto !== SCTP) return proto === ICMP ? icmpReply(director, p) : ACCEPT;
   if (p.isLaterFragment !== 0) return ACCEPT;
   if (p.l4Fault !== 0) return faulty(director, p, OUT);
   const conn = connectionOf(director, p, OUT);
@@ -143,7 +158,7 @@ export function reply(director: Director, p: Packet): Verdict {
   }
   const packets = wirePackets(p);
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
-  moveState(director, conn, OUTPUT, proto === TCP ? p.view.getUint8(p.l4 + 13) : 0);
+  moveState(director, conn, OUTPUT, stepOf(p));
   director.conns.restart(conn, director.now);
   if ((rows[at + Flags]! & METHOD_MASK) === MASQ) masqReply(director, p, conn);
   else p.ipvsProperty = 1;

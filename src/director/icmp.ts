@@ -19,7 +19,7 @@ import { routeRequest } from './forward/droute.ts';
 import { WayOut, wayOut } from './forward/way-out.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
-const { Tcp: TCP, Udp: UDP } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = ipv4.IpProto;
 const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEEDED } = IcmpType;
 const { Vip, Rip, Ports, Meta, Flags, Dest } = Conn;
 const { None: NONE, Remote: REMOTE } = WayOut;
@@ -42,7 +42,8 @@ function related(director: Director, p: Packet, dir: number): number {
   const header = ipv4.headerLength(view, inner);
   if (header < ipv4.IPV4_HEADER || inner + header + 4 > end) return NO_CONN;
   const proto = ipv4.proto(view, inner);
-  if ((proto !== TCP && proto !== UDP) || ipv4.isLaterFragment(view, inner)) return NO_CONN;
+  if (proto !== TCP && proto !== UDP && proto !== SCTP) return NO_CONN;
+  if (ipv4.isLaterFragment(view, inner)) return NO_CONN;
   const ports = view.getInt32(inner + header);
   const reversed = (ports << 16) | (ports >>> 16);
   const flow = director.flows.find(ipv4.dst(view, inner), ipv4.src(view, inner), reversed, proto);

@@ -16,12 +16,25 @@ import { findService } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { SCTP_STATE_NAMES } from './sctp-states.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
 import { TCP_STATE_NAMES, TcpState } from './tcp-states.ts';
 import { UDP_STATE_NAMES, UdpState } from './udp-states.ts';
 
 /** Indexed by Method. */
 const METHOD_NAMES: readonly ForwardMethod[] = ['masq', 'local', 'tunnel', 'route', 'bypass'];
+
+/** By protocol number. */
+const PROTOCOL_NAMES: Readonly<Record<number, IpvsProtocol>> = {
+  [IpProto.Tcp]: 'tcp',
+  [IpProto.Udp]: 'udp',
+  [IpProto.Sctp]: 'sctp',
+};
+const STATE_NAMES: Readonly<Record<number, readonly string[]>> = {
+  [IpProto.Tcp]: TCP_STATE_NAMES,
+  [IpProto.Udp]: UDP_STATE_NAMES,
+  [IpProto.Sctp]: SCTP_STATE_NAMES,
+};
 
 /** What the headline of a listing says: the kernel's module version and its default table size. */
 const VERSION = '1.2.1';
@@ -81,8 +94,12 @@ export function serviceKey(director: Director, s: number): ServiceKey {
   const { services } = director;
   const protocol = services.protocol[s]!;
   if (protocol === 0) return { kind: 'fwmark', fwmark: services.vip[s]! >>> 0, family: 4 };
-  const name = protocol === IpProto.Tcp ? 'tcp' : 'udp';
-  return { kind: 'address', protocol: name, address: formatIp4(services.vip[s]!), port: services.port[s]! };
+  return {
+    kind: 'address',
+    protocol: PROTOCOL_NAMES[protocol]!,
+    address: formatIp4(services.vip[s]!),
+    port: services.port[s]!,
+  };
 }
 
 export function serverKey({ dests }: Director, d: number): ServerKey {
@@ -136,10 +153,9 @@ function connectionRow(director: Director, conn: number): ConnectionRow {
 
 function stateName(meta: number, flags: number): string {
   if ((flags & ConnFlag.Template) !== 0) return (flags & ConnFlag.Assured) !== 0 ? 'ASSURED' : 'NONE';
-  const names = ((meta >> 8) & 0xff) === IpProto.Tcp ? TCP_STATE_NAMES : UDP_STATE_NAMES;
-  return names[meta & 0xff] ?? 'NONE';
+  return STATE_NAMES[(meta >> 8) & 0xff]?.[meta & 0xff] ?? 'NONE';
 }
 
 function protocolName(protocol: number): IpvsProtocol | 'ip' {
-  return protocol === IpProto.Tcp ? 'tcp' : protocol === IpProto.Udp ? 'udp' : 'ip';
+  return PROTOCOL_NAMES[protocol] ?? 'ip';
 }

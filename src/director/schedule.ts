@@ -1,6 +1,6 @@
 /**
  * The first packet of a connection: find its service, ask the scheduler, make the connection
- * (net/netfilter/ipvs/ip_vs_core.c: tcp_conn_schedule, ip_vs_schedule, ip_vs_sched_persist, ip_vs_leave).
+ * (net/netfilter/ipvs/ip_vs_core.c: tcp_conn_schedule, sctp_conn_schedule, ip_vs_schedule, ip_vs_sched_persist, ip_vs_leave).
  */
 import { seconds } from '../base/clock.ts';
 import { NO_FLOW } from '../flow/flow-table.ts';
@@ -12,29 +12,29 @@ import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { beginsAssociation } from './sctp-states.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 
 /** Answers of `schedule` beside a connection. */
 export const NOT_OURS = -1;
 export const REFUSED = -2;
 
-const { Tcp: TCP, Udp: UDP } = IpProto;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
 const { Syn: SYN, Rst: RST } = TcpFlag;
 const FTP_DATA = 20;
 /** Until the state machine has set the real timeout, which it does with this very packet. */
 const FIRST_TIMEOUT = seconds(3);
 
 /**
- * @param tcpFlags of the segment; not looked at for UDP
+ * @param step TCP flags, or sctpStep of an SCTP packet; not looked at for UDP
  * @returns a connection; NOT_OURS: let the packet pass; REFUSED: `p.drop` and what the sender is owed are set
  */
-export function schedule(director: Director, p: Packet, tcpFlags: number): number {
+export function schedule(director: Director, p: Packet, step: number): number {
   const { view, l3, l4, proto } = p;
+  const { services, sysctls } = director;
   // A TCP connection begins with SYN (SYN/ACK too, for active FTP), unless sloppy_tcp lets it be joined midway.
-  if (proto === TCP && ((tcpFlags & RST) !== 0 || ((tcpFlags & SYN) === 0 && director.sysctls.sloppyTcp === 0))) {
-    return NOT_OURS;
-  }
-  const { services } = director;
+  if (proto === TCP && ((step & RST) !== 0 || ((step & SYN) === 0 && sysctls.sloppyTcp === 0))) return NOT_OURS;
+  if (proto === SCTP && !beginsAssociation(step, sysctls.sloppySctp)) return NOT_OURS;
   const vip = dst(view, l3);
   const ports = view.getInt32(l4);
   const vport = ports & 0xffff;

@@ -2,12 +2,15 @@
 import { IpProto } from '../wire/ipv4.ts';
 import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
 import type { Director } from './director.ts';
+import { NO_STEP, nextSctpState, SctpState } from './sctp-states.ts';
 import { Direction, nextTcpState, TcpState, tcpActive } from './tcp-states.ts';
 
-const { Tcp: TCP } = IpProto;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
 const { Meta, Flags, Timeout, Dest } = Conn;
 const { Inactive: INACTIVE, NoOutput: NO_OUTPUT, Assured: ASSURED } = ConnFlag;
 const ESTABLISHED = TcpState.Established;
+const SCTP_ESTABLISHED = SctpState.Established;
+const NONE = NO_STEP;
 const { Output: OUTPUT, InputOnly: INPUT_ONLY } = Direction;
 
 /** The client of a template is real: it has completed a handshake, or a server has answered it (ip_vs_control_assure_ct). */
@@ -17,19 +20,21 @@ function assureTemplate(director: Director, conn: number): void {
 }
 
 /**
- * @param direction Direction.Input or .Output  @param tcpFlags of the segment; not looked at for UDP
+ * @param direction Direction.Input or .Output  @param step TCP flags, or sctpStep of an SCTP packet; not looked at for UDP
  *
- * net/netfilter/ipvs: tcp_state_transition with set_tcp_state, udp_state_transition.
+ * net/netfilter/ipvs: tcp_state_transition with set_tcp_state, sctp_state_transition with set_sctp_state, udp_state_transition.
  */
-export function moveState(director: Director, conn: number, direction: number, tcpFlags: number): void {
+export function moveState(director: Director, conn: number, direction: number, step: number): void {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   const meta = rows[at + Meta]!;
-  if (((meta >> 8) & 0xff) !== TCP) {
+  const proto = (meta >> 8) & 0xff;
+  if (proto === UDP) {
     rows[at + Timeout] = director.udpTimeouts[0]!;
     if (direction === OUTPUT) assureTemplate(director, conn);
     return;
   }
+  if (proto === SCTP && step === NONE) return;
   let flags = rows[at + Flags]!;
   let way = direction;
   if ((flags & NO_OUTPUT) !== 0) {
@@ -42,13 +47,15 @@ export function moveState(director: Director, conn: number, direction: number, t
     }
   }
   const state = meta & 0xff;
-  const next = nextTcpState(director.tcpTable, way, state, tcpFlags);
+  const isTcp = proto === TCP;
+  const next = isTcp ? nextTcpState(director.tcpTable, way, state, step) : nextSctpState(way, state, step);
   if (next !== state) {
     rows[at + Meta] = (meta & ~0xff) | next;
-    if (next === ESTABLISHED) assureTemplate(director, conn);
+    const isActive = isTcp ? tcpActive[next] !== 0 : next === SCTP_ESTABLISHED;
+    if (isTcp ? next === ESTABLISHED : isActive) assureTemplate(director, conn);
     const dests = director.dests;
     const dest = rows[at + Dest]!;
-    if (tcpActive[next] === 0) {
+    if (!isActive) {
       if ((flags & INACTIVE) === 0) {
         rows[at + Flags] = flags | INACTIVE;
         dests.active[dest]!--;
@@ -60,5 +67,5 @@ export function moveState(director: Director, conn: number, direction: number, t
       dests.active[dest]!++;
     }
   }
-  rows[at + Timeout] = director.tcpTimeouts[next]!;
+  rows[at + Timeout] = isTcp ? director.tcpTimeouts[next]! : director.sctpTimeouts[next]!;
 }

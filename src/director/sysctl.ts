@@ -79,7 +79,7 @@ const KEYS: readonly Key[] = [
   key('run_estimation', 'runEstimation', true),
   key('schedule_icmp', 'scheduleIcmp', false),
   key('secure_tcp', 'secureTcp', false, 0, 3),
-  key('sloppy_sctp', 'sloppySctp', false),
+  key('sloppy_sctp', 'sloppySctp', true),
   key('sloppy_tcp', 'sloppyTcp', true),
   key('snat_reroute', 'snatReroute', false),
   key('sync_persist_mode', 'syncPersistMode', false),

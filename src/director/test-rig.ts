@@ -15,6 +15,7 @@ import { PacketPool } from '../packet/pool.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
 import { dst, headerLength, IpProto, isFragment, isLaterFragment, proto } from '../wire/ipv4.ts';
+import { check as checkSctp, SctpFault } from '../wire/sctp.ts';
 import { check as checkTcp, TcpFault } from '../wire/tcp.ts';
 import { check as checkUdp, UdpFault } from '../wire/udp.ts';
 import { Director } from './director.ts';
@@ -151,6 +152,8 @@ export class Bench {
     } else if (p.proto === IpProto.Udp && !isFragment(p.view, p.l3) && p.gsoType === 0) {
       const fault = checkUdp(p.view, p.l4, p.end);
       p.l4Fault = fault === UdpFault.None ? 0 : fault === UdpFault.TooShort ? Drop.UdpTooShort : Drop.UdpBadLength;
+    } else if (p.proto === IpProto.Sctp) {
+      p.l4Fault = checkSctp(p.view, p.l4, p.end) === SctpFault.None ? 0 : Drop.SctpTooShort;
     }
   }
 
@@ -209,6 +212,15 @@ export function udpPacket(from: string, to: string, data: string | number = 3): 
   return frame().ipv4(src, dst, { df: true }).udp({ srcPort, dstPort }).payload(data);
 }
 
+/** One chunk of each type, without value. */
+export function sctpPacket(from: string, to: string, ...types: readonly number[]): FrameBuilder {
+  const [src, srcPort] = split(from);
+  const [dst, dstPort] = split(to);
+  return frame()
+    .ipv4(src, dst, { df: true })
+    .sctp({ srcPort, dstPort, chunks: types.map((type) => ({ type })) });
+}
+
 function split(at: string): [string, number] {
   const [address, port] = at.split(':');
   return [address!, Number(port)];
@@ -221,9 +233,10 @@ export function parseCommand(line: string): IpvsCommand {
   const key = (): ServiceKey => {
     const mark = option('-f');
     if (mark !== undefined) return { kind: 'fwmark', fwmark: Number(mark), family: 4 };
-    const udp = option('-u');
-    const [address, port] = split(udp ?? option('-t')!);
-    return { kind: 'address', protocol: udp === undefined ? 'tcp' : 'udp', address, port };
+    const [udp, sctp] = [option('-u'), option('--sctp-service')];
+    const [address, port] = split(udp ?? sctp ?? option('-t')!);
+    const protocol = udp !== undefined ? 'udp' : sctp !== undefined ? 'sctp' : 'tcp';
+    return { kind: 'address', protocol, address, port };
   };
   const server = (): ServerSpec => {
     const [address, port] = option('-r')!.split(':');

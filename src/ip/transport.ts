@@ -6,13 +6,15 @@ import type { Packet } from '../packet/packet.ts';
 import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import * as sctp from '../wire/sctp.ts';
 import * as tcp from '../wire/tcp.ts';
 import * as udp from '../wire/udp.ts';
 
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP, IpIp: IPIP } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, IpIp: IPIP, Sctp: SCTP } = ipv4.IpProto;
 const { TCP_HEADER, TCP_CHECKSUM } = tcp;
 const { UDP_HEADER, UDP_CHECKSUM } = udp;
 const ICMP_HEADER = icmp.ICMP_HEADER;
+const SCTP_HEADER = sctp.SCTP_HEADER;
 
 /** The one gate of the transport: sets l4, proto, isLaterFragment and l4Fault of a packet whose IPv4 header is sound. */
 export function gateTransport(p: Packet): void {
@@ -29,6 +31,7 @@ export function gateTransport(p: Packet): void {
   else if (proto === TCP) p.l4Fault = gateTcp(p);
   else if (proto === UDP) p.l4Fault = gateUdp(p);
   else if (proto === ICMP) p.l4Fault = gateIcmp(p);
+  else if (proto === SCTP) p.l4Fault = gateSctp(p);
 }
 
 function gateTcp(p: Packet): number {
@@ -51,13 +54,18 @@ function gateIcmp(p: Packet): number {
   return p.csumPartial !== 0 || sum(p, p.l4, length) === 0xffff ? Drop.None : Drop.IcmpBadChecksum;
 }
 
+/** Its CRC is the receiver's business, as for the kernel's director. */
+function gateSctp(p: Packet): number {
+  return sctp.check(p.view, p.l4, p.end) === sctp.SctpFault.None ? Drop.None : Drop.SctpTooShort;
+}
+
 /** The header must be whole in the first fragment (RFC 1858 §3); lengths and checksums are the datagram's. */
 function gateFirstFragment(p: Packet, proto: number): number {
   const length = p.end - p.l4;
   if (proto === TCP) return length < TCP_HEADER ? Drop.FragmentTooShort : gateTcp(p);
   if (proto === UDP) return length < UDP_HEADER ? Drop.FragmentTooShort : Drop.None;
   if (proto === ICMP) return length < ICMP_HEADER ? Drop.FragmentTooShort : Drop.None;
-  return Drop.None;
+  return proto === SCTP && length < SCTP_HEADER ? Drop.FragmentTooShort : Drop.None;
 }
 
 /** Folded sum of `length` bytes at `at`: by words where the memory allows. */

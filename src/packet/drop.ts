@@ -77,6 +77,7 @@ export const Drop = {
   UdpBadChecksum: 61,
   // director, at the end of a drain
   DirectorDrained: 62,
+  SctpTooShort: 63,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -145,6 +146,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   TcpBadChecksum: 'TCP checksum wrong, in a segment for us that no host port takes',
   UdpBadChecksum: 'UDP checksum wrong, in a datagram for us that no host port takes',
   DirectorDrained: 'of a connection that is being reset, because the time of its drained server is over',
+  SctpTooShort: 'shorter than an SCTP header',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

@@ -10,6 +10,7 @@
  */
 import { formatIp4, formatMac, ip4, mac } from './addr.ts';
 import { fold, pseudoSum, sumBytes } from './checksum.ts';
+import { crc32c } from './crc32c.ts';
 
 export interface Ipv4Fields {
   readonly ttl?: number;
@@ -64,6 +65,16 @@ export interface IcmpFields {
   readonly checksum?: number;
 }
 
+export interface SctpFields {
+  readonly srcPort: number;
+  readonly dstPort: number;
+  /** Verification tag. */
+  readonly tag?: number;
+  /** Each with its type, as many bytes of value as asked for, and padding; `length` is what it says itself. */
+  readonly chunks: readonly { readonly type: number; readonly value?: number; readonly length?: number }[];
+  readonly checksum?: number;
+}
+
 export interface ArpFields {
   readonly op: 'request' | 'reply' | number;
   readonly senderMac: string;
@@ -109,6 +120,18 @@ function viewOf(bytes: Uint8Array): DataView {
 
 function padded(options: readonly number[]): readonly number[] {
   return [...options, ...new Array<number>((4 - (options.length & 3)) & 3).fill(0)];
+}
+
+function chunkBytes(chunks: SctpFields['chunks']): Uint8Array {
+  let all = new Uint8Array(0);
+  for (const { type, value = 0, length } of chunks) {
+    const chunk = new Uint8Array(4 + ((value + 3) & ~3));
+    chunk.fill(0x78, 4, 4 + value);
+    chunk[0] = type;
+    viewOf(chunk).setUint16(2, length ?? 4 + value);
+    all = concat(all, chunk) as Uint8Array<ArrayBuffer>;
+  }
+  return all;
 }
 
 /** Checksum of a transport segment with its pseudo-header, complete or partial. */
@@ -242,6 +265,23 @@ export class FrameBuilder {
     });
   }
 
+  sctp(f: SctpFields): this {
+    return this.#add({
+      proto: 132,
+      etherType: 0,
+      emit: (body) => {
+        const header = new Uint8Array(12);
+        const view = viewOf(header);
+        view.setUint16(0, f.srcPort);
+        view.setUint16(2, f.dstPort);
+        view.setInt32(4, f.tag ?? 0x01020304);
+        const whole = concat(concat(header, chunkBytes(f.chunks)), body);
+        viewOf(whole).setInt32(8, f.checksum ?? crc32c(whole, 0, whole.length, 8), true);
+        return whole;
+      },
+    });
+  }
+
   icmp(f: IcmpFields): this {
     return this.#add({
       proto: 1,
@@ -324,7 +364,13 @@ function verifyIpv4(bytes: Uint8Array, partial: boolean): string[] {
   if (proto === 4) faults.push(...verifyIpv4(body, partial).map((fault) => `inner ${fault}`));
   if (proto === 1 && sumBytes(viewOf(body), 0, body.length) !== 0xffff) faults.push('ICMP checksum wrong');
   if (proto === 6 || proto === 17) faults.push(...verifyTransport(body, proto, above, partial));
+  if (proto === 132) faults.push(...verifySctp(body));
   return faults;
+}
+
+function verifySctp(packet: Uint8Array): string[] {
+  if (packet.length < 12) return ['SCTP header truncated'];
+  return viewOf(packet).getInt32(8, true) === crc32c(packet, 0, packet.length, 8) ? [] : ['SCTP checksum wrong'];
 }
 
 function verifyTransport(segment: Uint8Array, proto: 6 | 17, above: Enclosing, partial: boolean): string[] {
@@ -374,10 +420,21 @@ export function describePacket(bytes: Uint8Array): string {
   if (header > 20) ip.push(`options ${header - 20}`);
   const body = bytes.subarray(header, total);
   const what = offset !== 0 ? `fragment len ${body.length}` : describeTransport(body, view.getUint8(9));
-  const ports = offset === 0 && body.length >= 4 && (view.getUint8(9) === 6 || view.getUint8(9) === 17);
+  const ports = offset === 0 && body.length >= 4 && [6, 17, 132].includes(view.getUint8(9));
   const [src, dst] = [formatIp4(view.getInt32(12)), formatIp4(view.getInt32(16))];
   const [from, to] = ports ? [`.${view.getUint16(header)}`, `.${view.getUint16(header + 2)}`] : ['', ''];
   return `IP ${src}${from} > ${dst}${to}: ${what} (${ip.join(' ')})`;
+}
+
+function chunkTypes(packet: Uint8Array): string {
+  const types: number[] = [];
+  for (let at = 12; at + 4 <= packet.length; ) {
+    types.push(packet[at]!);
+    const length = viewOf(packet).getUint16(at + 2);
+    if (length < 4) break;
+    at += (length + 3) & ~3;
+  }
+  return `[${types.join(' ')}]`;
 }
 
 function describeTransport(body: Uint8Array, proto: number): string {
@@ -390,6 +447,7 @@ function describeTransport(body: Uint8Array, proto: number): string {
   }
   if (proto === 17 && body.length >= 8) return `udp len ${view.getUint16(4) - 8}`;
   if (proto === 1 && body.length >= 8) return describeIcmp(body, view);
+  if (proto === 132 && body.length >= 12) return `sctp ${chunkTypes(body)}`;
   if (proto === 4) return `ipip { ${describePacket(body)} }`;
   return `proto ${proto} len ${body.length}`;
 }

@@ -3,12 +3,13 @@
  *
  * Checksums change by differences that were computed once per connection (RFC 1624 eqn. 3). A partial checksum (the field holds the sum of the
  * pseudo-header, the rest is summed by whoever sends) changes by the addresses alone, and is not complemented. RFC 768: a UDP checksum of 0 means
- * "none" and stays; one that comes out as 0 is sent as 0xffff.
+ * "none" and stays; one that comes out as 0 is sent as 0xffff. SCTP's CRC covers no address: it is computed anew where a port changes, and only there.
  */
 import { Verdict } from '../../hooks/hooks.ts';
 import { FLOW_UNKNOWN, type Packet } from '../../packet/packet.ts';
 import { adjust, adjustPartial } from '../../wire/checksum.ts';
-import { adjustChecksum, IpProto, setDst, setSrc } from '../../wire/ipv4.ts';
+import { adjustChecksum, IpProto, isFragment, setDst, setSrc } from '../../wire/ipv4.ts';
+import { fillChecksum } from '../../wire/sctp.ts';
 import { TCP_CHECKSUM } from '../../wire/tcp.ts';
 import { UDP_CHECKSUM } from '../../wire/udp.ts';
 import { CONN_SHIFT, Conn } from '../connections.ts';
@@ -16,7 +17,7 @@ import type { Director } from '../director.ts';
 import { WayOut, wayOut } from './way-out.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
-const { Udp: UDP } = IpProto;
+const { Tcp: TCP, Udp: UDP } = IpProto;
 const { None: NONE, Remote: REMOTE } = WayOut;
 const { Rip, Vip, Ports, Meta, Deltas, Dest } = Conn;
 const TCP_SUM = TCP_CHECKSUM;
@@ -24,9 +25,11 @@ const UDP_SUM = UDP_CHECKSUM;
 const SRC_PORT = 0;
 const DST_PORT = 2;
 
-/** `addresses` and `all` are sums as in Conn.Deltas. */
-function adjustTransport(p: Packet, addresses: number, all: number): void {
+/** The port at `at` becomes `port`, and the checksum fits again; `addresses` and `all` are sums as in Conn.Deltas. */
+function setPort(p: Packet, at: number, port: number, addresses: number, all: number): void {
   const { view, l4 } = p;
+  if (p.proto !== TCP && p.proto !== UDP) return setSctpPort(p, at, port);
+  view.setUint16(l4 + at, port);
   if (p.proto === UDP) {
     const sum = view.getUint16(l4 + UDP_SUM);
     if (p.csumPartial !== 0) {
@@ -41,6 +44,14 @@ function adjustTransport(p: Packet, addresses: number, all: number): void {
   view.setUint16(l4 + TCP_SUM, p.csumPartial !== 0 ? adjustPartial(sum, addresses) : adjust(sum, all));
 }
 
+/** sctp_dnat_handler, sctp_snat_handler. A fragment's CRC is that of the whole packet, which is not here. */
+function setSctpPort(p: Packet, at: number, port: number): void {
+  const { view, l4 } = p;
+  if (view.getUint16(l4 + at) === port) return;
+  view.setUint16(l4 + at, port);
+  if (!isFragment(view, p.l3)) fillChecksum(view, p.bytes, l4, p.end);
+}
+
 /** Client → server. The packet is sent again from LOCAL_OUT, or goes up our own stack when the server is ourselves. */
 export function masqRequest(director: Director, p: Packet, conn: number): Verdict {
   const rows = director.conns.rows;
@@ -51,8 +62,7 @@ export function masqRequest(director: Director, p: Packet, conn: number): Verdic
   const deltas = rows[at + Deltas]!;
   setDst(view, l3, rows[at + Rip]!);
   adjustChecksum(view, l3, deltas >>> 16);
-  view.setUint16(p.l4 + DST_PORT, rows[at + Meta]! >>> 16);
-  adjustTransport(p, deltas >>> 16, deltas & 0xffff);
+  setPort(p, DST_PORT, rows[at + Meta]! >>> 16, deltas >>> 16, deltas & 0xffff);
   p.flow = FLOW_UNKNOWN;
   p.ipvsProperty = 1;
   return way === REMOTE ? REROUTE : ACCEPT;
@@ -67,8 +77,7 @@ export function masqReply(director: Director, p: Packet, conn: number): void {
   const deltas = ~rows[at + Deltas]!;
   setSrc(view, l3, rows[at + Vip]!);
   adjustChecksum(view, l3, deltas >>> 16);
-  view.setUint16(p.l4 + SRC_PORT, rows[at + Ports]! & 0xffff);
-  adjustTransport(p, deltas >>> 16, deltas & 0xffff);
+  setPort(p, SRC_PORT, rows[at + Ports]! & 0xffff, deltas >>> 16, deltas & 0xffff);
   p.flow = FLOW_UNKNOWN;
   p.ipvsProperty = 1;
 }
