@@ -14,6 +14,7 @@ import { IpProto } from '../wire/ipv4.ts';
 import { Method } from './connections.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { findEngine } from './persistence-engine.ts';
 import { findScheduler } from './sched/index.ts';
 import type { SchedulerDefinition } from './sched/scheduler.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
@@ -78,12 +79,14 @@ function addService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   const { services } = director;
   if (services.find(k.protocol, k.vip, k.port) !== NO_SERVICE) return 'EEXIST';
   const scheduler = findScheduler(spec.scheduler);
-  if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
+  const engine = spec.pe === undefined ? null : findEngine(spec.pe);
+  if (scheduler === undefined || engine === undefined) return 'ENOENT';
   const settings = parseService(spec, k.protocol, k.port);
   if (settings === undefined) return 'EINVAL';
   const s = services.add(k.protocol, k.vip, k.port);
   if (s === NO_SERVICE) return 'ENOSPC';
   applyService(director, s, settings);
+  services.setEngine(s, engine);
   bindScheduler(director, s, scheduler);
   return null;
 }
@@ -107,12 +110,14 @@ function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   if (s === NO_SERVICE) return 'ESRCH';
   const { services } = director;
   const scheduler = findScheduler(spec.scheduler);
-  if (scheduler === undefined || spec.pe !== undefined) return 'ENOENT';
+  const engine = spec.pe === undefined ? null : findEngine(spec.pe);
+  if (scheduler === undefined || engine === undefined) return 'ENOENT';
   const settings = parseService(spec, services.protocol[s]!, services.port[s]!);
   if (settings === undefined) return 'EINVAL';
   const isNew = services.schedulerNames[s] !== scheduler.name;
   if (isNew && services.destinations[s]! > (scheduler.maxDestinations ?? MAX_WEIGHT)) return 'EINVAL';
   applyService(director, s, settings);
+  services.setEngine(s, engine);
   if (isNew) {
     unbindScheduler(director, s);
     bindScheduler(director, s, scheduler);

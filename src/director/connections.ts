@@ -64,6 +64,8 @@ export const ConnFlag = {
   Used: 0x200,
   /** Its drain is over: both sides are being told (resets.ts). */
   Resetting: 0x4000,
+  /** A template that a persistence engine made: it is found by what the engine knows (persistence-engine.ts), and has no flow row. */
+  HasPe: 0x1000,
 } as const;
 export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
 
@@ -76,7 +78,7 @@ export const TEMPLATE_KIND = 0x100;
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, FlowOut, NextIn } = Conn;
 const { Deltas, Packets } = Conn;
 const CONNECTION = FlowColumn.Connection;
-const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE } = ConnFlag;
+const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE } = ConnFlag;
 const MASQ = Method.Masq;
 
 export class ConnTable {
@@ -163,8 +165,9 @@ export class ConnTable {
     }
     const flows = this.#flows;
     const kind = (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto;
-    const flowIn = flows.obtain(cip, vip, ports, kind);
-    if (flowIn === NO_FLOW) return NO_CONN;
+    const hasFlow = (flags & HAS_PE) === 0;
+    const flowIn = hasFlow ? flows.obtain(cip, vip, ports, kind) : NO_FLOW;
+    if (hasFlow && flowIn === NO_FLOW) return NO_CONN;
     const rows = this.rows;
     const at = id << CONN_SHIFT;
     if (id === this.#fresh) this.#fresh++;
@@ -181,7 +184,8 @@ export class ConnTable {
     rows[at + Packets] = 0;
     const addresses = diff32(vip, rip);
     rows[at + Deltas] = (addresses << 16) | fold(addresses + diff16(ports & 0xffff, rport));
-    this.#link(flowIn, id, Dir.In);
+    if (hasFlow) this.#link(flowIn, id, Dir.In);
+    else rows[at + FlowIn] = NO_FLOW;
     rows[at + FlowOut] = NO_FLOW;
     if ((flags & TEMPLATE) === 0) {
       const cport = ports >>> 16;
@@ -230,6 +234,7 @@ export class ConnTable {
     const meta = rows[at + Meta]!;
     rows[at + Ports] = 0xffff;
     rows[at + Meta] = (0xffff << 16) | (meta & 0xffff);
+    if ((rows[at + Flags]! & HAS_PE) !== 0) return;
     const kind = ((meta >> 8) & 0xff) | TEMPLATE_KIND;
     const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, 0xffff, kind);
     if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;

@@ -31,6 +31,7 @@ import { Drains } from './drain.ts';
 import { Estimator } from './estimator.ts';
 import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
+import { EngineTable } from './persistence-engine.ts';
 import { Resets } from './resets.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 import { sctpTimeouts } from './sctp-states.ts';
@@ -40,7 +41,7 @@ import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
-const { Inactive: INACTIVE, Template: TEMPLATE, Resetting: RESETTING } = ConnFlag;
+const { Inactive: INACTIVE, Template: TEMPLATE, Resetting: RESETTING, HasPe: HAS_PE } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -66,6 +67,8 @@ export class Director {
   readonly services: ServiceTable;
   readonly dests: DestTable;
   readonly conns: ConnTable;
+  /** What persistence engines know of their templates. */
+  readonly engines = new EngineTable();
   /** Row 0: everything that crossed the director. */
   readonly total: Counters;
   readonly sysctls: Sysctls;
@@ -146,6 +149,7 @@ export class Director {
     const flags = this.conns.rows[at + Flags]!;
     const dest = this.conns.rows[at + Dest]!;
     if ((flags & RESETTING) !== 0) this.resets.forget(conn);
+    if ((flags & HAS_PE) !== 0) this.engines.remove(conn);
     this.conns.remove(conn);
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }

@@ -19,7 +19,7 @@ import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
-import { NOT_OURS, REFUSED, schedule } from './schedule.ts';
+import { NOT_OURS, REFUSED, schedule, scheduleOut } from './schedule.ts';
 import { isSctpInit, SctpState, sctpStep } from './sctp-states.ts';
 import { moveState } from './state.ts';
 import { Direction, TcpState } from './tcp-states.ts';
@@ -29,6 +29,7 @@ const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP } = IpProto;
 const { In: IN, Out: OUT } = Dir;
 const { Input: INPUT, Output: OUTPUT } = Direction;
 const HOST = PacketType.Host;
+const LOCAL_IN = Hook.LocalIn;
 const SYN = TcpFlag.Syn;
 const UNKNOWN = FLOW_UNKNOWN;
 const ABSENT = NO_FLOW;
@@ -148,8 +149,12 @@ export function reply(director: Director, p: Packet): Verdict {
   if (proto !== TCP && proto !== UDP && proto !== SCTP) return proto === ICMP ? icmpReply(director, p) : ACCEPT;
   if (p.isLaterFragment !== 0) return ACCEPT;
   if (p.l4Fault !== 0) return faulty(director, p, OUT);
-  const conn = connectionOf(director, p, OUT);
-  if (conn === NO_CONN) return ACCEPT;
+  let conn = connectionOf(director, p, OUT);
+  if (conn === NO_CONN) {
+    if (proto !== UDP || director.services.followers.size === 0 || p.hook === LOCAL_IN) return ACCEPT;
+    conn = scheduleOut(director, p);
+    if (conn === NO_CONN) return ACCEPT;
+  }
   const { rows } = director.conns;
   const at = conn << CONN_SHIFT;
   if ((rows[at + Flags]! & RESETTING) !== 0 && director.resets.heard(p, conn, OUT, p.view.getUint8(p.l4 + 13))) {
@@ -160,8 +165,10 @@ export function reply(director: Director, p: Packet): Verdict {
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
   moveState(director, conn, OUTPUT, stepOf(p));
   director.conns.restart(conn, director.now);
-  if ((rows[at + Flags]! & METHOD_MASK) === MASQ) masqReply(director, p, conn);
+  const flags = rows[at + Flags]!;
+  if ((flags & METHOD_MASK) === MASQ) masqReply(director, p, conn);
   else p.ipvsProperty = 1;
+  if ((flags & ONE_PACKET) !== 0) director.expire(conn);
   return ACCEPT;
 }
 

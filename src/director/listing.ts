@@ -84,6 +84,7 @@ function serviceRow(director: Director, s: number): ServiceRow {
     schedulerFlags: services.schedulerFlags[s]!,
     persistenceTimeout: isPersistent ? services.timeout[s]! : undefined,
     netmask: services.netmask[s] === -1 ? undefined : formatIp4(services.netmask[s]!),
+    pe: services.engines[s]?.name,
     ops: (flags & ServiceFlag.OnePacket) !== 0,
     stats: services.counters.read(s, director.sysctls.runEstimation === 0),
     servers,
@@ -140,14 +141,17 @@ function connectionRow(director: Director, conn: number): ConnectionRow {
   const at = conn << CONN_SHIFT;
   const meta = rows[at + Conn.Meta]!;
   const ports = rows[at + Conn.Ports]!;
+  const flags = rows[at + Conn.Flags]!;
+  const engine = (flags & ConnFlag.HasPe) === 0 ? undefined : director.engines.of(conn);
   const left = (rows[at + Conn.Expires]! - director.now) | 0;
   return {
     protocol: protocolName((meta >> 8) & 0xff),
     expiresSeconds: left <= 0 ? 0 : Math.floor(left / TICKS_PER_SECOND),
-    state: stateName(meta, rows[at + Conn.Flags]!),
+    state: stateName(meta, flags),
     client: { address: formatIp4(rows[at + Conn.Cip]!), port: ports >>> 16 },
     virtual: { address: formatIp4(rows[at + Conn.Vip]!), port: ports & 0xffff },
     destination: { address: formatIp4(rows[at + Conn.Rip]!), port: meta >>> 16 },
+    pe: engine === undefined ? undefined : { name: engine.engine.name, data: engine.data },
   };
 }
 

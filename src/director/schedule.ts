@@ -12,7 +12,8 @@ import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
-import { beginsAssociation } from './sctp-states.ts';
+import type { PersistenceEngine } from './persistence-engine.ts';
+import { beginsAssociation, NO_STEP } from './sctp-states.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 
 /** Answers of `schedule` beside a connection. */
@@ -34,7 +35,12 @@ export function schedule(director: Director, p: Packet, step: number): number {
   const { services, sysctls } = director;
   // A TCP connection begins with SYN (SYN/ACK too, for active FTP), unless sloppy_tcp lets it be joined midway.
   if (proto === TCP && ((step & RST) !== 0 || ((step & SYN) === 0 && sysctls.sloppyTcp === 0))) return NOT_OURS;
-  if (proto === SCTP && !beginsAssociation(step, sysctls.sloppySctp)) return NOT_OURS;
+  if (proto === SCTP && !beginsAssociation(step, sysctls.sloppySctp)) {
+    if (step !== NO_STEP) return NOT_OURS;
+    // The kernel gives up on a packet without chunk before it asks whose it is.
+    p.drop = Drop.SctpTooShort;
+    return REFUSED;
+  }
   const vip = dst(view, l3);
   const ports = view.getInt32(l4);
   const vport = ports & 0xffff;
@@ -76,26 +82,21 @@ function schedulePersistent(
   const address = isMarked && !isOwnPort ? services.vip[service]! : vip;
   const client = cip & services.netmask[service]!;
   const key = hasPort ? vport : 0;
-  const flow = director.flows.find(client, address, key, proto | TEMPLATE_KIND);
-  let template = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
-  if (template !== NO_CONN) {
-    const its = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
-    const isQuiescent = director.sysctls.expireQuiescentTemplate !== 0 && dests.weight[its] === 0;
-    if (!dests.isAvailable(its) || isQuiescent || (dests.flags[its]! & DestFlag.Draining) !== 0) {
-      conns.invalidateTemplate(template);
-      template = NO_CONN;
-    }
+  const engine = services.engines[service]!;
+  const data = engine === null ? undefined : engine.read(p);
+  if (engine !== null && data === undefined) {
+    p.drop = Drop.DirectorNoCallId;
+    return REFUSED;
   }
+  let template = findTemplate(director, engine, proto, client, address, key, data);
+  if (template !== NO_CONN && !isTemplateGood(director, template)) template = NO_CONN;
   let dest: number;
   if (template === NO_CONN) {
     dest = services.schedulers[service]!.pick(cip, vip, ports);
     if (dest === NO_DEST) return leave(director, p, service, vport);
     const dport = hasPort ? dests.port[dest]! : 0;
-    const flags = dests.method[dest]! | ConnFlag.Inactive | ConnFlag.Template;
-    const timeout = seconds(services.timeout[service]!);
-    template = conns.add(director.now, proto, client, address, key, dests.ip[dest]!, dport, dest, flags, timeout);
+    template = addTemplate(director, service, dest, proto, client, address, key, dport, data);
     if (template === NO_CONN) return tableFull(p);
-    dests.bind(dest, true, true);
   } else {
     dest = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
   }
@@ -104,6 +105,109 @@ function schedulePersistent(
   if (conn >= 0) conns.setControl(template, conn);
   conns.restart(template, director.now);
   return conn;
+}
+
+/** ip_vs_ct_in_get: a template of an engine is found by the engine's data, too, and only so. */
+function findTemplate(
+  director: Director,
+  engine: PersistenceEngine | null,
+  proto: number,
+  client: number,
+  vip: number,
+  vport: number,
+  data: string | undefined,
+): number {
+  if (engine !== null) return director.engines.find(engine, proto, client, vip, vport, data!);
+  const flow = director.flows.find(client, vip, vport, proto | TEMPLATE_KIND);
+  return flow === NO_FLOW ? NO_CONN : director.conns.find(flow, Dir.In);
+}
+
+/** Is its server still there and willing? If not, the template is never found again (ip_vs_check_template). */
+function isTemplateGood(director: Director, template: number): boolean {
+  const { dests } = director;
+  const its = director.conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
+  const isQuiescent = director.sysctls.expireQuiescentTemplate !== 0 && dests.weight[its] === 0;
+  const isDraining = (dests.flags[its]! & DestFlag.Draining) !== 0;
+  if (dests.isAvailable(its) && !isQuiescent && !isDraining) return true;
+  invalidate(director, template);
+  return false;
+}
+
+function invalidate(director: Director, template: number): void {
+  director.conns.invalidateTemplate(template);
+  director.engines.hide(template);
+}
+
+/** @param data what the service's engine read, undefined without engine  @returns NO_CONN when the table is full */
+function addTemplate(
+  director: Director,
+  service: number,
+  dest: number,
+  proto: number,
+  client: number,
+  vip: number,
+  vport: number,
+  dport: number,
+  data: string | undefined,
+): number {
+  const { services, dests, conns } = director;
+  const hasData = data !== undefined;
+  const flags = dests.method[dest]! | ConnFlag.Inactive | ConnFlag.Template | (hasData ? ConnFlag.HasPe : 0);
+  const timeout = seconds(services.timeout[service]!);
+  const template = conns.add(director.now, proto, client, vip, vport, dests.ip[dest]!, dport, dest, flags, timeout);
+  if (template === NO_CONN) return NO_CONN;
+  dests.bind(dest, true, true);
+  if (hasData) director.engines.add(template, services.engines[service]!, proto, client, vip, vport, data);
+  return template;
+}
+
+/**
+ * A server has sent a UDP packet that answers no connection. If its service's engine follows servers, a connection is made (and a template), so that
+ * the packet leaves with the service's address and answers come back to the same server; answers of one-packet services go this way, too
+ * (__ip_vs_rs_conn_out, ip_vs_new_conn_out).
+ * @returns NO_CONN when it is no such packet
+ */
+export function scheduleOut(director: Director, p: Packet): number {
+  const { services, dests, conns } = director;
+  const { view, l3, l4 } = p;
+  const ports = view.getInt32(l4);
+  const [rip, rport, cip, cport] = [src(view, l3), ports >>> 16, dst(view, l3), ports & 0xffff];
+  for (const service of services.followers) {
+    if (services.protocol[service] !== UDP) continue;
+    const dest = dests.find(service, rip, rport);
+    if (dest === NO_DEST || dests.method[dest] !== Method.Masq) continue;
+    const vport = services.port[service]!;
+    if (vport === 0 || rport === 0) return NO_CONN;
+    const vip = services.vip[service]!;
+    let template = NO_CONN;
+    if ((services.flags[service]! & ServiceFlag.Persistent) !== 0) {
+      const engine = services.engines[service]!;
+      const data = engine.read(p);
+      if (data === undefined) return NO_CONN;
+      const client = cip & services.netmask[service]!;
+      template = findTemplate(director, engine, UDP, client, vip, vport, data);
+      if (template !== NO_CONN && isTemplateGood(director, template)) {
+        const its = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
+        if (its !== dest) {
+          invalidate(director, template);
+          template = NO_CONN;
+        }
+      } else {
+        template = NO_CONN;
+      }
+      if (template === NO_CONN) template = addTemplate(director, service, dest, UDP, client, vip, vport, rport, data);
+      if (template === NO_CONN) return NO_CONN;
+    }
+    const conn = connect(director, p, service, dest, cip, vip, (cport << 16) | vport, rport);
+    if (template !== NO_CONN) {
+      if (conn >= 0) conns.setControl(template, conn);
+      conns.restart(template, director.now);
+    }
+    if (conn >= 0) return conn;
+    p.drop = Drop.None;
+    return NO_CONN;
+  }
+  return NO_CONN;
 }
 
 function connect(

@@ -244,6 +244,12 @@ describe('an association', () => {
     expect(b.connections()).toEqual([`sctp 4 INIT1 ${FROM} ${TO} ${SERVER}`]);
   });
 
+  it('a packet without chunk makes no connection and gets no answer', () => {
+    const b = masq();
+    b.director.sysctls.set('sloppy_sctp', '1');
+    expect(b.send(sctpPacket(FROM, TO))).toMatchObject({ verdict: 'drop', drop: 'SctpTooShort', reject: '' });
+  });
+
   it('a header cut short is dropped under its name when it is for a service', () => {
     const b = masq();
     const cut = sctpPacket(FROM, TO).build().slice(0, 28);

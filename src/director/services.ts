@@ -7,6 +7,7 @@
 import { hash4 } from '../base/hash.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Counters } from './accounting.ts';
+import type { PersistenceEngine } from './persistence-engine.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 
 export const NO_SERVICE = -1;
@@ -40,6 +41,10 @@ export class ServiceTable {
   readonly destinations: Int32Array;
   readonly schedulers: (Scheduler | null)[] = [];
   readonly schedulerNames: string[] = [];
+  /** Persistence engines, null where there is none. */
+  readonly engines: (PersistenceEngine | null)[] = [];
+  /** The services whose servers' own packets make connections. */
+  readonly followers = new Set<number>();
   /** Tells a service from an earlier one in the same row. */
   readonly serial: Int32Array;
   readonly counters: Counters;
@@ -140,6 +145,7 @@ export class ServiceTable {
     this.destinations[s] = 0;
     this.schedulers[s] = null;
     this.schedulerNames[s] = '';
+    this.engines[s] = null;
     this.serial[s] = this.#serial = (this.#serial + 1) | 0;
     this.counters.clear(s);
     this.#next[s] = this.#buckets[bucket]!;
@@ -147,6 +153,13 @@ export class ServiceTable {
     this.#count++;
     this.#tally(s, 1);
     return s;
+  }
+
+  /** Another persistence engine, or none. */
+  setEngine(s: number, engine: PersistenceEngine | null): void {
+    this.engines[s] = engine;
+    if (engine?.followsServers) this.followers.add(s);
+    else this.followers.delete(s);
   }
 
   /** The row goes; its destinations must have gone before. */
@@ -162,6 +175,7 @@ export class ServiceTable {
     this.#tally(s, -1);
     this.flags[s] = 0;
     this.schedulers[s] = null;
+    this.setEngine(s, null);
     this.#next[s] = this.#free;
     this.#free = s + 1;
     this.#count--;

@@ -1,0 +1,91 @@
+/**
+ * Persistence engines: what, instead of a client's address alone, decides which packets belong together (net/netfilter/ipvs/ip_vs_pe.c).
+ *
+ * There is one, `sip`: messages with the same Call-ID go to the same server. What an engine found is kept with the template in a table beside the
+ * connections, behind ConnFlag.HasPe, and is part of the template's key. Looked at once per new connection, never per packet.
+ */
+import type { Packet } from '../packet/packet.ts';
+import { IpProto } from '../wire/ipv4.ts';
+import { callId } from '../wire/sip.ts';
+import { UDP_HEADER } from '../wire/udp.ts';
+import { NO_CONN } from './connections.ts';
+
+export interface PersistenceEngine {
+  readonly name: string;
+  /** What the packet is about, a character a byte, at most 255; undefined: it can't be told, and the packet ends. */
+  readonly read: (p: Packet) => string | undefined;
+  /** Do UDP packets that a server of such a service sends first make connections, too? */
+  readonly followsServers: boolean;
+}
+
+/** ip_vs_sip_fill_param: UDP only. */
+const sip: PersistenceEngine = {
+  name: 'sip',
+  read: (p) => (p.proto === IpProto.Udp ? callId(p.bytes, p.l4 + UDP_HEADER, p.end) : undefined),
+  followsServers: true,
+};
+
+export function findEngine(name: string): PersistenceEngine | undefined {
+  return name === sip.name ? sip : undefined;
+}
+
+export interface EngineData {
+  readonly engine: PersistenceEngine;
+  readonly data: string;
+}
+
+/** The templates that engines made: by what they are about, and what that was. */
+export class EngineTable {
+  readonly #byKey = new Map<string, number>();
+  readonly #byTemplate = new Map<number, EngineData & { readonly key: string }>();
+
+  /** The template of this client network, service and data, or NO_CONN. */
+  find(engine: PersistenceEngine, proto: number, client: number, vip: number, vport: number, data: string): number {
+    return this.#byKey.get(keyOf(engine, proto, client, vip, vport, data)) ?? NO_CONN;
+  }
+
+  add(
+    template: number,
+    engine: PersistenceEngine,
+    proto: number,
+    client: number,
+    vip: number,
+    vport: number,
+    data: string,
+  ): void {
+    const key = keyOf(engine, proto, client, vip, vport, data);
+    this.#byKey.set(key, template);
+    this.#byTemplate.set(template, { engine, data, key });
+  }
+
+  /** What the engine knows of a template with ConnFlag.HasPe. */
+  of(template: number): EngineData | undefined {
+    return this.#byTemplate.get(template);
+  }
+
+  /** Not to be found again, though it lives on. */
+  hide(template: number): void {
+    const entry = this.#byTemplate.get(template);
+    if (entry !== undefined && this.#byKey.get(entry.key) === template) this.#byKey.delete(entry.key);
+  }
+
+  remove(template: number): void {
+    this.hide(template);
+    this.#byTemplate.delete(template);
+  }
+
+  get size(): number {
+    return this.#byTemplate.size;
+  }
+}
+
+function keyOf(
+  engine: PersistenceEngine,
+  proto: number,
+  client: number,
+  vip: number,
+  vport: number,
+  data: string,
+): string {
+  return `${engine.name} ${proto} ${client} ${vip} ${vport} ${data}`;
+}
