@@ -17,7 +17,6 @@ const CHECKSUM = 8;
 const CHUNK_LENGTH = 2;
 
 export const SCTP_HEADER = 12;
-export const SCTP_CHECKSUM = CHECKSUM;
 export const CHUNK_HEADER = 4;
 
 /** RFC 9260 §3.2; ECNE and CWR are those of its appendix. */
@@ -68,9 +67,4 @@ export function chunkType(m: DataView, chunk: number): number {
 /** Compute and set the CRC of the packet at `l4 … end`. */
 export function fillChecksum(m: DataView, bytes: Uint8Array, l4: number, end: number): void {
   m.setInt32(l4 + CHECKSUM, crc32c(bytes, l4, end, l4 + CHECKSUM), true);
-}
-
-/** Is the CRC that of the packet at `l4 … end`? */
-export function isChecksumRight(m: DataView, bytes: Uint8Array, l4: number, end: number): boolean {
-  return m.getInt32(l4 + CHECKSUM, true) === crc32c(bytes, l4, end, l4 + CHECKSUM);
 }
