@@ -122,7 +122,7 @@ export function request(director: Director, p: Packet): Verdict {
   }
   const at = conn << CONN_SHIFT;
   const flags = rows[at + Flags]!;
-  if ((flags & RESETTING) !== 0 && director.resets.heard(p, conn, IN, tcpFlags)) {
+  if ((flags & RESETTING) !== 0 && director.resets.heard(p, conn, IN, step)) {
     p.drop = Drop.DirectorDrained;
     return DROP;
   }

@@ -78,8 +78,7 @@ export const Drop = {
   // director, at the end of a drain
   DirectorDrained: 62,
   SctpTooShort: 63,
-  SctpTooShort: 64,
-  DirectorNoCallId: 65,
+  DirectorNoCallId: 64,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -148,7 +147,6 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   TcpBadChecksum: 'TCP checksum wrong, in a segment for us that no host port takes',
   UdpBadChecksum: 'UDP checksum wrong, in a datagram for us that no host port takes',
   DirectorDrained: 'of a connection that is being reset, because the time of its drained server is over',
-  SctpTooShort: 'shorter than an SCTP header',
   SctpTooShort: 'shorter than an SCTP header, or one without a chunk that belongs to no connection',
   DirectorNoCallId: 'for a service with the persistence engine sip, but no UDP message with a Call-ID',
 };
