@@ -44,7 +44,7 @@ describe('commands', () => {
       ['--set 9000000 0 0', 'EINVAL'],
       // What comes later is refused, not ignored.
       [`-a ${T} -r 10.0.2.12:80 -i`, 'EINVAL'],
-      [`-A ${U} -s rr --pe sip -p 60`, 'ENOENT'],
+      [`-A ${U} -s rr --pe other -p 60`, 'ENOENT'],
       ['-A -t 10.0.1.101:0 -s rr', 'EINVAL'],
       ['-A -t 10.0.1.101:80 -s rr -o', 'EINVAL'],
       ['-A -f 0 -s rr', 'EINVAL'],
