@@ -8,6 +8,7 @@
 import { seconds } from '../base/clock.ts';
 import { hash4 } from '../base/hash.ts';
 import { Counters } from './accounting.ts';
+import { Method } from './connections.ts';
 import type { ServiceTable } from './services.ts';
 
 export const NO_DEST = -1;
@@ -33,9 +34,15 @@ export const ROUTE_NONE = 0;
 const TRASH_SWEEP = seconds(60);
 const TRASH_KEEP = seconds(120);
 const { Available: AVAILABLE, Overload: OVERLOAD, Used: USED } = DestFlag;
+const MASQ = Method.Masq;
 
 export class DestTable {
   readonly capacity: number;
+  /**
+   * The row of connections that are bound to no server: synchronised from a director whose services are not here. It is on no list and counts for
+   * nobody; its address is that of the connection at hand (`lend`).
+   */
+  readonly unbound: number;
   readonly ip: Int32Array;
   /** 0: the port that the client asked for. */
   readonly port: Uint16Array;
@@ -75,6 +82,9 @@ export class DestTable {
   readonly #buckets: Int32Array;
   readonly #mask: number;
   readonly #seed: number;
+  /** Hash over (server, its port) of the same rows. */
+  readonly #serverChain: Int32Array;
+  readonly #serverBuckets: Int32Array;
   /** Tick since which a trashed row is idle; a second column says whether that began. */
   readonly #idleSince: Int32Array;
   readonly #isIdle: Uint8Array;
@@ -87,9 +97,12 @@ export class DestTable {
   #fresh = 0;
   #count = 0;
 
-  constructor(capacity: number, services: ServiceTable, seed: number) {
+  /** @param limit servers at most */
+  constructor(limit: number, services: ServiceTable, seed: number) {
+    const capacity = limit + 1;
     const buckets = 2 ** Math.ceil(Math.log2(capacity));
-    this.capacity = capacity;
+    this.capacity = limit;
+    this.unbound = limit;
     this.ip = new Int32Array(capacity);
     this.port = new Uint16Array(capacity);
     this.service = new Int32Array(capacity);
@@ -117,9 +130,20 @@ export class DestTable {
     this.#seed = seed | 0;
     this.#idleSince = new Int32Array(capacity);
     this.#isIdle = new Uint8Array(capacity);
+    this.#serverChain = new Int32Array(capacity);
+    this.#serverBuckets = new Int32Array(buckets);
     this.#serial = new Int32Array(capacity);
     this.#trashNext = new Int32Array(capacity);
     this.#trashPrevious = new Int32Array(capacity);
+    this.flags[limit] = USED;
+    // Not quiesced, whoever asks.
+    this.weight[limit] = 1;
+  }
+
+  /** A connection that is bound to none goes to the address that it brought: the route is asked for each packet, as the kernel does. */
+  lend(ip: number): void {
+    this.ip[this.unbound] = ip;
+    this.route[this.unbound << ROUTE_SHIFT] = -1;
   }
 
   /** Destinations on lists. */
@@ -166,6 +190,16 @@ export class DestTable {
     const lower = this.lower[d]!;
     if (upper !== 0 && total >= upper) this.flags[d]! |= OVERLOAD;
     else if (upper === 0 || total < (lower !== 0 ? lower : upper - (upper >>> 2))) this.flags[d]! &= ~OVERLOAD;
+  }
+
+  /** Is this the address of a masqueraded server of some service of the protocol, or of a mark (ip_vs_has_real_service)? */
+  hasServer(protocol: number, ip: number, port: number): boolean {
+    const bucket = hash4(this.#seed, ip, port, 0, 0) & this.#mask;
+    for (let d = this.#serverBuckets[bucket]! - 1; d >= 0; d = this.#serverChain[d]! - 1) {
+      if (this.ip[d] !== ip || this.port[d] !== port || !this.isAvailable(d) || this.method[d] !== MASQ) continue;
+      if (this.#protocol[d] === protocol || this.#protocol[d] === 0) return true;
+    }
+    return false;
   }
 
   // cold: commands
@@ -339,17 +373,19 @@ export class DestTable {
     const bucket = this.#bucketOf(d);
     this.#chain[d] = this.#buckets[bucket]!;
     this.#buckets[bucket] = d + 1;
+    const home = hash4(this.#seed, this.ip[d]!, this.port[d]!, 0, 0) & this.#mask;
+    this.#serverChain[d] = this.#serverBuckets[home]!;
+    this.#serverBuckets[home] = d + 1;
   }
 
   #hashOut(d: number): void {
-    const bucket = this.#bucketOf(d);
-    if (this.#buckets[bucket] === d + 1) {
-      this.#buckets[bucket] = this.#chain[d]!;
-      return;
-    }
-    let link = this.#buckets[bucket]! - 1;
-    while (this.#chain[link] !== d + 1) link = this.#chain[link]! - 1;
-    this.#chain[link] = this.#chain[d]!;
+    unchain(this.#buckets, this.#chain, this.#bucketOf(d), d);
+    unchain(
+      this.#serverBuckets,
+      this.#serverChain,
+      hash4(this.#seed, this.ip[d]!, this.port[d]!, 0, 0) & this.#mask,
+      d,
+    );
   }
 
   #leaveTrash(d: number): void {
@@ -360,4 +396,16 @@ export class DestTable {
     if (next !== 0) this.#trashPrevious[next - 1] = previous;
   }
   // hot again
+}
+
+// cold: commands
+/** Take row `d` out of its bucket's chain. */
+function unchain(buckets: Int32Array, chain: Int32Array, bucket: number, d: number): void {
+  if (buckets[bucket] === d + 1) {
+    buckets[bucket] = chain[d]!;
+    return;
+  }
+  let link = buckets[bucket]! - 1;
+  while (chain[link] !== d + 1) link = chain[link]! - 1;
+  chain[link] = chain[d]!;
 }

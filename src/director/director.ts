@@ -26,6 +26,7 @@ import type {
 import { Counters } from './accounting.ts';
 import { executeCommand } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag, ConnTable } from './connections.ts';
+import { Defence } from './defence.ts';
 import { DestFlag, DestTable } from './destinations.ts';
 import { Drains } from './drain.ts';
 import { Estimator } from './estimator.ts';
@@ -41,7 +42,7 @@ import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
-const { Inactive: INACTIVE, Template: TEMPLATE, Resetting: RESETTING, HasPe: HAS_PE } = ConnFlag;
+const { Inactive: INACTIVE, Template: TEMPLATE, Assured: ASSURED, Resetting: RESETTING, HasPe: HAS_PE } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -72,6 +73,7 @@ export class Director {
   /** Row 0: everything that crossed the director. */
   readonly total: Counters;
   readonly sysctls: Sysctls;
+  readonly defence: Defence;
   readonly rng: Rng;
   readonly drains: Drains;
   /** Packets that are due because of drains; the engine sends them. */
@@ -85,6 +87,8 @@ export class Director {
   tcpTable: TcpStateTable;
   /** Tick of this breath. */
   now: number;
+  /** Another director synchronises its connections to us: with backup_only we direct nothing ourselves. */
+  isBackup = false;
   readonly #estimators: readonly [Estimator, Estimator, Estimator];
   readonly #fire: (conn: number) => void;
   /** Where the flush of connections to removed servers stands; -1 when there is none to do. */
@@ -107,6 +111,8 @@ export class Director {
     this.tcpTable = normalTable;
     this.now = now;
     this.#collectAt = now;
+    this.defence = new Defence(this, now);
+    this.sysctls.onMode = () => this.defence.update();
     this.resets = new Resets(this);
     this.drains = new Drains(this);
     this.#estimators = [
@@ -154,6 +160,15 @@ export class Director {
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }
 
+  /** End a connection before its time; a template that nobody else needs, and that was never sure of its client, goes with it (ip_vs_conn_del). */
+  abandon(conn: number): void {
+    const control = this.conns.control[conn]! - 1;
+    this.expire(conn);
+    if (control < 0 || this.conns.controlled[control] !== 0) return;
+    const flags = this.conns.rows[(control << CONN_SHIFT) + Flags]!;
+    if ((flags & TEMPLATE) === 0 || (flags & ASSURED) === 0) this.abandon(control);
+  }
+
   /** Once per breath: the tick for all that follows, then timers, estimators, trash. */
   advance(now: number): void {
     this.now = now;
@@ -162,6 +177,7 @@ export class Director {
     this.drains.advance(now);
     this.resets.advance();
     this.dests.advance(now);
+    this.defence.advance(now);
     if (this.collectors.size !== 0 && ((now - this.#collectAt) | 0) >= 0) this.#collect();
     const [dests, services, total] = this.#estimators;
     if (this.sysctls.runEstimation !== 0) {
@@ -191,7 +207,8 @@ export class Director {
     const rows = this.conns.rows;
     const end = Math.min(this.#flushAt + FLUSH_STEP, this.conns.highWater);
     for (let conn = this.#flushAt; conn < end; conn++) {
-      if (!this.conns.isUsed(conn) || this.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) continue;
+      const dest = rows[(conn << CONN_SHIFT) + Dest]!;
+      if (!this.conns.isUsed(conn) || dest === this.dests.unbound || this.dests.isAvailable(dest)) continue;
       if (this.conns.controlled[conn] !== 0) continue;
       const control = this.conns.control[conn]! - 1;
       this.expire(conn);

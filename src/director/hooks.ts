@@ -10,7 +10,9 @@ import { NO_FLOW } from '../flow/flow-table.ts';
 import { Hook, type HookOp, Priority, Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet, PacketType } from '../packet/packet.ts';
+import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import { dst, IpProto, src } from '../wire/ipv4.ts';
+import { ChunkType } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { wireBytes, wirePackets } from './accounting.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
@@ -18,6 +20,7 @@ import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
+import { lendAddress } from './forward/unbound.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
 import { NOT_OURS, REFUSED, schedule, scheduleOut } from './schedule.ts';
 import { isSctpInit, SctpState, sctpStep } from './sctp-states.ts';
@@ -30,7 +33,9 @@ const { In: IN, Out: OUT } = Dir;
 const { Input: INPUT, Output: OUTPUT } = Direction;
 const HOST = PacketType.Host;
 const LOCAL_IN = Hook.LocalIn;
-const SYN = TcpFlag.Syn;
+const { Syn: SYN, Rst: RST } = TcpFlag;
+const UNREACHABLE = IcmpType.DestUnreachable;
+const PORT = UnreachCode.Port;
 const UNKNOWN = FLOW_UNKNOWN;
 const ABSENT = NO_FLOW;
 const { Meta, Flags, Dest, Packets } = Conn;
@@ -38,8 +43,9 @@ const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET } = 
 const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
 const MASQ = Method.Masq;
-const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT } = TcpState;
+const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT, Close: CLOSE } = TcpState;
 const CLOSED = SctpState.Closed;
+const ABORT = ChunkType.Abort;
 
 /** The connection of a packet with a sound or at least 4 bytes long transport header; makes the one look-up unless it was made. */
 function connectionOf(director: Director, p: Packet, dir: number): number {
@@ -87,39 +93,60 @@ function isUsedAgain(director: Director, conn: number): boolean {
   const meta = rows[at + Meta]!;
   const state = meta & 0xff;
   if (((meta >> 8) & 0xff) === SCTP) return state === CLOSED;
-  return state === TIME_WAIT || ((mode & 2) !== 0 && state === FIN_WAIT && (rows[at + Flags]! & NO_OUTPUT) !== 0);
+  if (state === TIME_WAIT || state === CLOSE) return true;
+  return (mode & 2) !== 0 && state === FIN_WAIT && (rows[at + Flags]! & NO_OUTPUT) !== 0;
+}
+
+/** Was the server removed? Connections without one go on. */
+function isGone(director: Director, dest: number): boolean {
+  return dest !== director.dests.unbound && !director.dests.isAvailable(dest);
+}
+
+/** Another connection of the same client port takes its place; it ends after that one was made, as the kernel's does at the next tick, and counts until then. */
+function replace(director: Director, p: Packet, old: number, step: number): number {
+  const { conns } = director;
+  const isFull = conns.count === conns.capacity;
+  const isFree = conns.controlled[old] === 0;
+  if (isFull && isFree) director.expire(old);
+  p.flow = UNKNOWN;
+  const conn = schedule(director, p, step);
+  if (!isFull && isFree) director.expire(old);
+  return conn;
+}
+
+/** A protocol that we do not balance; ignore_tunneled: nor what may be found in it. */
+function unbalanced(director: Director, p: Packet): Verdict {
+  if (director.sysctls.ignoreTunneled !== 0) p.ipvsProperty = 1;
+  return ACCEPT;
 }
 
 /** Client → service. */
 export function request(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
   if (p.pktType !== HOST && p.isLocalOut === 0) return ACCEPT;
+  if (director.isBackup && director.sysctls.backupOnly !== 0) return ACCEPT;
   const proto = p.proto;
-  if (proto !== TCP && proto !== UDP && proto !== SCTP) return proto === ICMP ? icmpRequest(director, p) : ACCEPT;
+  if (proto !== TCP && proto !== UDP && proto !== SCTP) {
+    return proto === ICMP ? icmpRequest(director, p) : unbalanced(director, p);
+  }
   if (p.isLaterFragment !== 0) return ACCEPT;
   if (p.l4Fault !== 0) return faulty(director, p, IN);
   const step = stepOf(p);
   const { rows } = director.conns;
   let conn = connectionOf(director, p, IN);
-  if (conn !== NO_CONN && isNew(proto, step) && isUsedAgain(director, conn)) {
-    director.expire(conn);
-    p.flow = UNKNOWN;
-    conn = NO_CONN;
-  }
-  if (conn !== NO_CONN && !director.dests.isAvailable(rows[(conn << CONN_SHIFT) + Dest]!)) {
+  if (conn === NO_CONN) {
+    conn = schedule(director, p, step);
+  } else if (isNew(proto, step) && isUsedAgain(director, conn)) {
+    conn = replace(director, p, conn, step);
+  } else if (isGone(director, rows[(conn << CONN_SHIFT) + Dest]!)) {
     if (director.sysctls.expireNodestConn === 0) {
       p.drop = Drop.DirectorDestinationGone;
       return DROP;
     }
-    director.expire(conn);
-    p.flow = UNKNOWN;
-    conn = NO_CONN;
+    conn = replace(director, p, conn, step);
   }
-  if (conn === NO_CONN) {
-    conn = schedule(director, p, step);
-    if (conn === NOT_OURS) return ACCEPT;
-    if (conn === REFUSED) return DROP;
-  }
+  if (conn === NOT_OURS) return ACCEPT;
+  if (conn === REFUSED) return DROP;
   const at = conn << CONN_SHIFT;
   const flags = rows[at + Flags]!;
   if ((flags & RESETTING) !== 0 && director.resets.heard(p, conn, IN, step)) {
@@ -127,7 +154,9 @@ export function request(director: Director, p: Packet): Verdict {
     return DROP;
   }
   const packets = wirePackets(p);
-  director.countIn(rows[at + Dest]!, packets, wireBytes(p, packets));
+  const dest = rows[at + Dest]!;
+  if (dest === director.dests.unbound) lendAddress(director, p, conn);
+  director.countIn(dest, packets, wireBytes(p, packets));
   moveState(director, conn, INPUT, step);
   rows[at + Packets]! += packets;
   director.conns.restart(conn, director.now);
@@ -142,6 +171,18 @@ export function forwardRequest(director: Director, p: Packet, conn: number): Ver
   return method === MASQ ? masqRequest(director, p, conn) : routeRequest(director, p, conn);
 }
 
+/** nat_icmp_send: a server that goes on with a connection which we do not have is told so, unless it ends it. */
+function unknownReply(director: Director, p: Packet): Verdict {
+  const { view, l3, l4, proto } = p;
+  if (proto === TCP && (view.getUint8(l4 + 13) & RST) !== 0) return ACCEPT;
+  if (proto === SCTP && stepOf(p) >> 8 === ABORT) return ACCEPT;
+  if (!director.dests.hasServer(proto, src(view, l3), view.getUint16(l4))) return ACCEPT;
+  p.drop = Drop.DirectorNoConnection;
+  p.rejectType = UNREACHABLE;
+  p.rejectCode = PORT;
+  return DROP;
+}
+
 /** Server → client. */
 export function reply(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
@@ -151,9 +192,8 @@ export function reply(director: Director, p: Packet): Verdict {
   if (p.l4Fault !== 0) return faulty(director, p, OUT);
   let conn = connectionOf(director, p, OUT);
   if (conn === NO_CONN) {
-    if (proto !== UDP || director.services.followers.size === 0 || p.hook === LOCAL_IN) return ACCEPT;
-    conn = scheduleOut(director, p);
-    if (conn === NO_CONN) return ACCEPT;
+    if (proto === UDP && director.services.followers.size !== 0 && p.hook !== LOCAL_IN) conn = scheduleOut(director, p);
+    if (conn === NO_CONN) return director.sysctls.natIcmpSend === 0 ? ACCEPT : unknownReply(director, p);
   }
   const { rows } = director.conns;
   const at = conn << CONN_SHIFT;
@@ -175,6 +215,7 @@ export function reply(director: Director, p: Packet): Verdict {
 /** ICMP errors that are routed through us to a service's address which is not ours. */
 export function forwardedIcmp(director: Director, p: Packet): Verdict {
   if (p.proto !== ICMP || p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
+  if (director.isBackup && director.sysctls.backupOnly !== 0) return ACCEPT;
   return icmpRequest(director, p);
 }
 

@@ -112,9 +112,6 @@ describe('ICMP errors', () => {
       frame().ipv4('10.0.2.11', CLIENT).icmp({ type: 3 }).payload(ours.slice(0, 23)),
       frame().ipv4('10.0.2.11', CLIENT).icmp({ type: 3 }).payload(ours.slice(0, 10)),
       frame()
-        .ipv4('10.0.2.11', CLIENT, { proto: 1 })
-        .payload(Uint8Array.of(3, 3, 0, 0)),
-      frame()
         .ipv4('10.0.2.11', CLIENT)
         .icmp({ type: 3 })
         .payload(Uint8Array.from(ours, (byte, i) => (i === 0 ? 0x4f : byte))),
@@ -124,6 +121,18 @@ describe('ICMP errors', () => {
       const o = b.send(before);
       expect(o.verdict).toBe('accept');
       expect(o.bytes).toEqual(before);
+    }
+  });
+
+  it('drops what is shorter than an ICMP header', () => {
+    for (const [from, to] of [
+      ['10.0.2.11', CLIENT],
+      [CLIENT, VIP],
+    ] as const) {
+      const cut = frame()
+        .ipv4(from, to, { proto: 1 })
+        .payload(Uint8Array.of(3, 3, 0, 0));
+      expect(b.send(cut)).toMatchObject({ verdict: 'drop', drop: 'DirectorIcmpBad' });
     }
   });
 

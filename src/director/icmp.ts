@@ -16,57 +16,86 @@ import * as ipv4 from '../wire/ipv4.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
+import { lendAddress } from './forward/unbound.ts';
 import { WayOut, wayOut } from './forward/way-out.ts';
+import { NOT_OURS, REFUSED, scheduleQuoted } from './schedule.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = ipv4.IpProto;
 const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEEDED } = IcmpType;
-const { Vip, Rip, Ports, Meta, Flags, Dest } = Conn;
+const { Vip, Rip, Ports, Meta, Flags, Dest, Packets } = Conn;
 const { None: NONE, Remote: REMOTE } = WayOut;
 const METHOD_MASK = ConnFlag.MethodMask;
 const MASQ = Method.Masq;
 const HEADER = ICMP_HEADER;
 const NO_FAULT = IcmpFault.None;
 
+/** The IPv4 header that an ICMP error of one of our types quotes, with at least 4 bytes behind it; -1 when `p` is no such message. */
+function quoted(p: Packet): number {
+  const { view, l3, l4, end } = p;
+  if (p.isLaterFragment !== 0 || end - l4 < HEADER + ipv4.IPV4_HEADER || ipv4.isFragment(view, l3)) return -1;
+  const t = type(view, l4);
+  if (t !== UNREACHABLE && t !== QUENCH && t !== EXCEEDED) return -1;
+  const inner = l4 + HEADER;
+  if (view.getUint8(inner) >> 4 !== 4) return -1;
+  const header = ipv4.headerLength(view, inner);
+  return header < ipv4.IPV4_HEADER || inner + header + 4 > end ? -1 : inner;
+}
+
+/** Is what is quoted at `inner` of a protocol that we balance, with its ports? */
+function hasPorts(p: Packet, inner: number): boolean {
+  const proto = ipv4.proto(p.view, inner);
+  return (proto === TCP || proto === UDP || proto === SCTP) && !ipv4.isLaterFragment(p.view, inner);
+}
+
 /**
  * The connection that an ICMP error is about, or NO_CONN. A quoted packet stands the other way round: its tuple reversed is looked up.
  * @param dir Dir.In: errors about answers; Dir.Out: errors about requests
  */
-function related(director: Director, p: Packet, dir: number): number {
-  const { view, l3, l4, end } = p;
-  if (p.isLaterFragment !== 0 || end - l4 < HEADER + ipv4.IPV4_HEADER || ipv4.isFragment(view, l3)) return NO_CONN;
-  const t = type(view, l4);
-  if (t !== UNREACHABLE && t !== QUENCH && t !== EXCEEDED) return NO_CONN;
-  const inner = l4 + HEADER;
-  if (view.getUint8(inner) >> 4 !== 4) return NO_CONN;
-  const header = ipv4.headerLength(view, inner);
-  if (header < ipv4.IPV4_HEADER || inner + header + 4 > end) return NO_CONN;
-  const proto = ipv4.proto(view, inner);
-  if (proto !== TCP && proto !== UDP && proto !== SCTP) return NO_CONN;
-  if (ipv4.isLaterFragment(view, inner)) return NO_CONN;
-  const ports = view.getInt32(inner + header);
+function related(director: Director, p: Packet, inner: number, dir: number): number {
+  const { view } = p;
+  const ports = view.getInt32(inner + ipv4.headerLength(view, inner));
   const reversed = (ports << 16) | (ports >>> 16);
-  const flow = director.flows.find(ipv4.dst(view, inner), ipv4.src(view, inner), reversed, proto);
+  const flow = director.flows.find(ipv4.dst(view, inner), ipv4.src(view, inner), reversed, ipv4.proto(view, inner));
   return flow === NO_FLOW ? NO_CONN : director.conns.find(flow, dir);
+}
+
+function refuse(p: Packet): Verdict {
+  p.drop = Drop.DirectorIcmpBad;
+  return DROP;
+}
+
+/** Too short for a header of its own. */
+function isCut(p: Packet): boolean {
+  return p.isLaterFragment === 0 && p.end - p.l4 < HEADER;
 }
 
 /** An ICMP packet on LOCAL_IN, LOCAL_OUT or FORWARD that may be about an answer which we sent on to a client. */
 export function icmpRequest(director: Director, p: Packet): Verdict {
-  const conn = related(director, p, Dir.In);
-  if (conn === NO_CONN) return ACCEPT;
-  const { view, l3, l4 } = p;
-  if (check(view, l4, p.end) !== NO_FAULT) {
-    p.drop = Drop.DirectorIcmpBad;
-    return DROP;
+  const inner = quoted(p);
+  if (inner < 0) return isCut(p) ? refuse(p) : ACCEPT;
+  if (!hasPorts(p, inner)) return ACCEPT;
+  let conn = related(director, p, inner, Dir.In);
+  if (conn === NO_CONN) {
+    if (director.sysctls.scheduleIcmp === 0) return ACCEPT;
+    conn = scheduleQuoted(director, p, inner);
+    if (conn === NOT_OURS) return ACCEPT;
+    if (conn === REFUSED) return DROP;
   }
+  const { view, l3, l4 } = p;
+  if (check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
-  director.countIn(rows[at + Dest]!, 1, p.end - l3);
-  if ((rows[at + Flags]! & METHOD_MASK) !== MASQ) return routeRequest(director, p, conn);
-  const way = wayOut(director, p, rows[at + Dest]!);
+  const dest = rows[at + Dest]!;
+  if (dest === director.dests.unbound) lendAddress(director, p, conn);
+  director.countIn(dest, 1, p.end - l3);
+  if ((rows[at + Flags]! & METHOD_MASK) !== MASQ) {
+    rows[at + Packets]!++;
+    return routeRequest(director, p, conn);
+  }
+  const way = wayOut(director, p, dest);
   if (way === NONE) return DROP;
   const rip = rows[at + Rip]!;
-  const inner = l4 + HEADER;
   ipv4.setDst(view, l3, rip);
   ipv4.fillChecksum(view, l3);
   ipv4.setSrc(view, inner, rip);
@@ -80,21 +109,20 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
 
 /** An ICMP packet on FORWARD, LOCAL_IN or LOCAL_OUT that may be about a request which we sent on to a server. */
 export function icmpReply(director: Director, p: Packet): Verdict {
-  const conn = related(director, p, Dir.Out);
+  const inner = quoted(p);
+  if (inner < 0) return isCut(p) ? refuse(p) : ACCEPT;
+  if (!hasPorts(p, inner)) return ACCEPT;
+  const conn = related(director, p, inner, Dir.Out);
   if (conn === NO_CONN) return ACCEPT;
   const { view, l3, l4 } = p;
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   const isMasq = (rows[at + Flags]! & METHOD_MASK) === MASQ;
-  if (isMasq && check(view, l4, p.end) !== NO_FAULT) {
-    p.drop = Drop.DirectorIcmpBad;
-    return DROP;
-  }
+  if (isMasq && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   director.countOut(rows[at + Dest]!, 1, p.end - l3);
   p.ipvsProperty = 1;
   if (!isMasq) return ACCEPT;
   const vip = rows[at + Vip]!;
-  const inner = l4 + HEADER;
   ipv4.setSrc(view, l3, vip);
   ipv4.fillChecksum(view, l3);
   ipv4.setDst(view, inner, vip);

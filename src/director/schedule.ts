@@ -6,8 +6,9 @@ import { seconds } from '../base/clock.ts';
 import { NO_FLOW } from '../flow/flow-table.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
+import { isMulticast, isZeroNet } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
-import { dst, IpProto, src } from '../wire/ipv4.ts';
+import { dst, headerLength, IpProto, proto as protocolOf, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
@@ -20,7 +21,7 @@ import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 export const NOT_OURS = -1;
 export const REFUSED = -2;
 
-const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP, Icmp: ICMP } = IpProto;
 const { Syn: SYN, Rst: RST } = TcpFlag;
 const FTP_DATA = 20;
 /** Until the state machine has set the real timeout, which it does with this very packet. */
@@ -32,7 +33,7 @@ const FIRST_TIMEOUT = seconds(3);
  */
 export function schedule(director: Director, p: Packet, step: number): number {
   const { view, l3, l4, proto } = p;
-  const { services, sysctls } = director;
+  const { sysctls } = director;
   // A TCP connection begins with SYN (SYN/ACK too, for active FTP), unless sloppy_tcp lets it be joined midway.
   if (proto === TCP && ((step & RST) !== 0 || ((step & SYN) === 0 && sysctls.sloppyTcp === 0))) return NOT_OURS;
   if (proto === SCTP && !beginsAssociation(step, sysctls.sloppySctp)) {
@@ -41,26 +42,45 @@ export function schedule(director: Director, p: Packet, step: number): number {
     p.drop = Drop.SctpTooShort;
     return REFUSED;
   }
-  const vip = dst(view, l3);
-  const ports = view.getInt32(l4);
+  return scheduleFlow(director, p, proto, src(view, l3), dst(view, l3), view.getInt32(l4));
+}
+
+/**
+ * schedule_icmp: an error about an answer whose connection we do not have gets one, so that it finds the server that a hash would find
+ * (ip_vs_try_to_schedule). @param inner the quoted IPv4 header, with its ports behind it
+ */
+export function scheduleQuoted(director: Director, p: Packet, inner: number): number {
+  const { view } = p;
+  const ports = view.getInt32(inner + headerLength(view, inner));
+  const reversed = (ports << 16) | (ports >>> 16);
+  return scheduleFlow(director, p, protocolOf(view, inner), dst(view, inner), src(view, inner), reversed);
+}
+
+/** @param ports cport << 16 | vport */
+function scheduleFlow(director: Director, p: Packet, proto: number, cip: number, vip: number, ports: number): number {
+  const { services } = director;
   const vport = ports & 0xffff;
   const service = services.match(proto, vip, vport, p.mark);
-  if (service === NO_SERVICE || ports >>> 16 === FTP_DATA) return NOT_OURS;
-  const cip = src(view, l3);
+  if (service === NO_SERVICE) return NOT_OURS;
+  if (director.defence.refuses()) {
+    p.drop = Drop.DirectorDropPacket;
+    return REFUSED;
+  }
+  if (ports >>> 16 === FTP_DATA) return NOT_OURS;
   if (p.isLocalOut !== 0) {
     // An answer of a server on this machine, to a client that is balanced too, begins nothing.
     const flow = director.flows.find(vip, cip, (vport << 16) | (ports >>> 16), proto);
     if (flow !== NO_FLOW && director.conns.find(flow, Dir.In) !== NO_CONN) return NOT_OURS;
   }
   if ((services.flags[service]! & ServiceFlag.Persistent) !== 0) {
-    return schedulePersistent(director, p, service, cip, vip, ports);
+    return schedulePersistent(director, p, service, proto, cip, vip, ports);
   }
   const isMarked = services.protocol[service] === 0;
   if (!isMarked && vport !== services.port[service]) return leave(director, p, service, vport);
   const dest = services.schedulers[service]!.pick(cip, vip, ports);
   if (dest === NO_DEST) return leave(director, p, service, vport);
   const rport = director.dests.port[dest] === 0 ? vport : director.dests.port[dest]!;
-  return connect(director, p, service, dest, cip, vip, ports, rport);
+  return connect(director, p, service, dest, proto, cip, vip, ports, rport);
 }
 
 /** By the client's template: the server that it had, or a new one that it will keep. */
@@ -68,6 +88,7 @@ function schedulePersistent(
   director: Director,
   p: Packet,
   service: number,
+  proto: number,
   cip: number,
   vip: number,
   ports: number,
@@ -78,7 +99,7 @@ function schedulePersistent(
   const isMarked = services.protocol[service] === 0;
   // One template for the port of its service; for FTP and for services of all ports, of all ports; for a mark, of all protocols.
   const hasPort = isOwnPort && vport !== FTP;
-  const proto = isMarked && !isOwnPort ? 0 : p.proto;
+  const kind = isMarked && !isOwnPort ? 0 : proto;
   const address = isMarked && !isOwnPort ? services.vip[service]! : vip;
   const client = cip & services.netmask[service]!;
   const key = hasPort ? vport : 0;
@@ -88,20 +109,20 @@ function schedulePersistent(
     p.drop = Drop.DirectorNoCallId;
     return REFUSED;
   }
-  let template = findTemplate(director, engine, proto, client, address, key, data);
+  let template = findTemplate(director, engine, kind, client, address, key, data);
   if (template !== NO_CONN && !isTemplateGood(director, template)) template = NO_CONN;
   let dest: number;
   if (template === NO_CONN) {
     dest = services.schedulers[service]!.pick(cip, vip, ports);
     if (dest === NO_DEST) return leave(director, p, service, vport);
     const dport = hasPort ? dests.port[dest]! : 0;
-    template = addTemplate(director, service, dest, proto, client, address, key, dport, data);
+    template = addTemplate(director, service, dest, kind, client, address, key, dport, data);
     if (template === NO_CONN) return tableFull(p);
   } else {
     dest = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
   }
   const rport = isOwnPort && dests.port[dest] !== 0 ? dests.port[dest]! : vport;
-  const conn = connect(director, p, service, dest, cip, vip, ports, rport);
+  const conn = connect(director, p, service, dest, proto, cip, vip, ports, rport);
   if (conn >= 0) conns.setControl(template, conn);
   conns.restart(template, director.now);
   return conn;
@@ -198,7 +219,7 @@ export function scheduleOut(director: Director, p: Packet): number {
       if (template === NO_CONN) template = addTemplate(director, service, dest, UDP, client, vip, vport, rport, data);
       if (template === NO_CONN) return NO_CONN;
     }
-    const conn = connect(director, p, service, dest, cip, vip, (cport << 16) | vport, rport);
+    const conn = connect(director, p, service, dest, UDP, cip, vip, (cport << 16) | vport, rport);
     if (template !== NO_CONN) {
       if (conn >= 0) conns.setControl(template, conn);
       conns.restart(template, director.now);
@@ -215,6 +236,7 @@ function connect(
   p: Packet,
   service: number,
   dest: number,
+  proto: number,
   cip: number,
   vip: number,
   ports: number,
@@ -222,14 +244,14 @@ function connect(
 ): number {
   const { services, dests } = director;
   const method = dests.method[dest]!;
-  const isOnePacket = p.proto === UDP && (services.flags[service]! & ServiceFlag.OnePacket) !== 0;
+  const isOnePacket = proto === UDP && (services.flags[service]! & ServiceFlag.OnePacket) !== 0;
   const flags =
     method |
     ConnFlag.Inactive |
     (method === Method.Masq ? 0 : ConnFlag.NoOutput) |
     (isOnePacket ? ConnFlag.OnePacket : 0);
   const rip = dests.ip[dest]!;
-  const conn = director.conns.add(director.now, p.proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT);
+  const conn = director.conns.add(director.now, proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT);
   if (conn === NO_CONN) return tableFull(p);
   dests.bind(dest, false, true);
   dests.counters.addConnection(dest);
@@ -243,11 +265,39 @@ function tableFull(p: Packet): number {
   return REFUSED;
 }
 
-/** No server for it: port unreachable, also for TCP; but ports that only an FTP service claimed are let through. */
+/**
+ * No server for it: with cache_bypass, what a mark's service was asked goes to where it wants to go. Else port unreachable, also for TCP; but ports that only
+ * an FTP service claimed are let through. An ICMP error is answered by nobody.
+ */
 function leave(director: Director, p: Packet, service: number, vport: number): number {
-  if (director.services.port[service] === FTP && vport !== FTP) return NOT_OURS;
+  const { services } = director;
+  if (director.sysctls.cacheBypass !== 0 && services.protocol[service] === 0 && canBypass(director, p)) {
+    return bypass(director, p, service);
+  }
+  if (services.port[service] === FTP && vport !== FTP) return NOT_OURS;
   p.drop = Drop.DirectorNoDestination;
-  p.rejectType = IcmpType.DestUnreachable;
-  p.rejectCode = UnreachCode.Port;
+  if (p.proto !== ICMP) {
+    p.rejectType = IcmpType.DestUnreachable;
+    p.rejectCode = UnreachCode.Port;
+  }
   return REFUSED;
+}
+
+/** Another's unicast address (inet_addr_type). */
+function canBypass(director: Director, p: Packet): boolean {
+  const to = dst(p.view, p.l3);
+  if (p.proto === ICMP || isMulticast(to) || isZeroNet(to) || to === -1) return false;
+  const { routing } = director;
+  return !routing.resolve(to) || !(routing.isLocal || routing.isBroadcast);
+}
+
+/** A connection without a server; nobody counts it. */
+function bypass(director: Director, p: Packet, service: number): number {
+  const { view, l3, l4, proto } = p;
+  const isOnePacket = proto === UDP && (director.services.flags[service]! & ServiceFlag.OnePacket) !== 0;
+  const flags = Method.Bypass | (isOnePacket ? ConnFlag.OnePacket : 0);
+  const [cip, vip, ports] = [src(view, l3), dst(view, l3), view.getInt32(l4)];
+  const none = director.dests.unbound;
+  const conn = director.conns.add(director.now, proto, cip, vip, ports, 0, 0, none, flags, FIRST_TIMEOUT);
+  return conn === NO_CONN ? tableFull(p) : conn;
 }

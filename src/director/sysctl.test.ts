@@ -51,11 +51,12 @@ describe('net.ipv4.vs.*', () => {
     expect(s.set('net.ipv4.vs.sloppy_tcp', 'yes')).toBe('EINVAL');
     expect(s.set('net.ipv4.vs.sloppy_tcp', '9999999999')).toBe('EINVAL');
     expect(s.set('net.ipv4.vs.nosuch', '1')).toBe('ENOENT');
-    expect(s.set('net.ipv4.vs.snat_reroute', '1')).toBe(null);
-    expect(s.set('net.ipv4.vs.snat_reroute', '0')).toBe('EINVAL');
+    expect(s.set('net.ipv4.vs.snat_reroute', '0')).toBe(null);
+    expect(s.get('snat_reroute')).toBe('0');
+    expect(s.set('net.ipv4.vs.conntrack', '0')).toBe(null);
+    expect(s.set('net.ipv4.vs.conntrack', '1')).toBe('EINVAL');
     expect(s.set('net.ipv4.vs.sync_threshold', '3 50')).toBe(null);
     expect(s.set('net.ipv4.vs.sync_threshold', '3 51')).toBe('EINVAL');
-    expect(s.get('snat_reroute')).toBe('1');
     for (const name of ['lblc_expiration', 'lblcr_expiration']) {
       expect(s.set(`net.ipv4.vs.${name}`, '600')).toBe(null);
       expect(s.get(name)).toBe('600');
@@ -63,5 +64,17 @@ describe('net.ipv4.vs.*', () => {
       expect(s.set(name, '8589935')).toBe('EINVAL');
     }
     expect([s.lblcExpiration, s.lblcrExpiration]).toEqual([600, 600]);
+  });
+
+  it('tells of a mode that was written, not of one that stayed', () => {
+    const s = new Sysctls();
+    const told: number[] = [];
+    s.onMode = () => told.push(s.dropEntry);
+    for (const text of ['3', '3', '4', '-1', 'x', '', '0']) s.set('drop_entry', text);
+    s.set('am_droprate', '7');
+    expect(told).toEqual([3, 0]);
+    expect(['drop_entry', 'drop_packet', 'secure_tcp'].map((name) => s.set(name, '4'))).toEqual(
+      Array(3).fill('EINVAL'),
+    );
   });
 });

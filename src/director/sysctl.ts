@@ -5,6 +5,7 @@
  * accepted and ignored.
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
+import { parseNumber } from './sysctl-number.ts';
 
 /** What the data path reads: plain numbers, one shape. A switch is off at 0 and on at anything else, as in the kernel. */
 interface Values {
@@ -42,9 +43,13 @@ interface Values {
   syncVersion: number;
 }
 
+/** What the kernel's reader of a key takes (kernel/sysctl.c: proc_dointvec and its kin). Seconds are kept as ticks there, so fewer fit. */
+type Kind = 'int' | 'seconds' | 'mode' | 'power of two' | 'unsigned long';
+
 interface Key {
   readonly name: string;
   readonly field: keyof Values;
+  readonly kind: Kind;
   readonly min: number;
   readonly max: number;
   /** Its behaviour is there: other values than the initial one may be written. */
@@ -55,40 +60,48 @@ const INT_MIN = -2147483648;
 const INT_MAX = 2147483647;
 /** Seconds that fit the kernel's tick counter (proc_dointvec_jiffies). */
 const LONGEST = Math.floor(INT_MAX / TICKS_PER_SECOND);
+const RANGES: Readonly<Record<Kind, readonly [number, number]>> = {
+  int: [INT_MIN, INT_MAX],
+  seconds: [-LONGEST, LONGEST],
+  mode: [0, 3],
+  'power of two': [1, INT_MAX],
+  'unsigned long': [0, Number.MAX_SAFE_INTEGER],
+};
 
-function key(name: string, field: keyof Values, isBuilt: boolean, min = INT_MIN, max = INT_MAX): Key {
-  return { name, field, isBuilt, min, max };
+function key(name: string, field: keyof Values, isBuilt: boolean, kind: Kind = 'int', min?: number, max?: number): Key {
+  const [least, most] = RANGES[kind];
+  return { name, field, isBuilt, kind, min: min ?? least, max: max ?? most };
 }
 
 const KEYS: readonly Key[] = [
-  key('am_droprate', 'amDroprate', false),
-  key('amemthresh', 'amemthresh', false),
-  key('backup_only', 'backupOnly', false),
-  key('cache_bypass', 'cacheBypass', false),
+  key('am_droprate', 'amDroprate', true),
+  key('amemthresh', 'amemthresh', true),
+  key('backup_only', 'backupOnly', true),
+  key('cache_bypass', 'cacheBypass', true),
   key('conn_reuse_mode', 'connReuseMode', true),
   key('conntrack', 'conntrack', false),
-  key('drop_entry', 'dropEntry', false, 0, 3),
-  key('drop_packet', 'dropPacket', false, 0, 3),
+  key('drop_entry', 'dropEntry', true, 'mode'),
+  key('drop_packet', 'dropPacket', true, 'mode'),
   key('expire_nodest_conn', 'expireNodestConn', true),
   key('expire_quiescent_template', 'expireQuiescentTemplate', true),
-  key('ignore_tunneled', 'ignoreTunneled', false),
-  key('lblc_expiration', 'lblcExpiration', true, -LONGEST, LONGEST),
-  key('lblcr_expiration', 'lblcrExpiration', true, -LONGEST, LONGEST),
-  key('nat_icmp_send', 'natIcmpSend', false),
+  key('ignore_tunneled', 'ignoreTunneled', true),
+  key('lblc_expiration', 'lblcExpiration', true, 'seconds'),
+  key('lblcr_expiration', 'lblcrExpiration', true, 'seconds'),
+  key('nat_icmp_send', 'natIcmpSend', true),
   key('pmtu_disc', 'pmtuDisc', false),
   key('run_estimation', 'runEstimation', true),
-  key('schedule_icmp', 'scheduleIcmp', false),
-  key('secure_tcp', 'secureTcp', false, 0, 3),
+  key('schedule_icmp', 'scheduleIcmp', true),
+  key('secure_tcp', 'secureTcp', true, 'mode'),
   key('sloppy_sctp', 'sloppySctp', true),
   key('sloppy_tcp', 'sloppyTcp', true),
-  key('snat_reroute', 'snatReroute', false),
+  key('snat_reroute', 'snatReroute', true),
   key('sync_persist_mode', 'syncPersistMode', false),
-  key('sync_ports', 'syncPorts', false),
-  key('sync_qlen_max', 'syncQlenMax', false),
-  key('sync_refresh_period', 'syncRefreshPeriod', false),
-  key('sync_retries', 'syncRetries', false, 0, 3),
+  key('sync_ports', 'syncPorts', false, 'power of two'),
+  key('sync_qlen_max', 'syncQlenMax', false, 'unsigned long'),
+  key('sync_refresh_period', 'syncRefreshPeriod', false, 'seconds'),
+  key('sync_retries', 'syncRetries', false, 'int', 0, 3),
   key('sync_sock_size', 'syncSockSize', false),
-  key('sync_version', 'syncVersion', false, 0, 1),
+  key('sync_version', 'syncVersion', false, 'int', 0, 1),
 ];
 
 /** The one key with two numbers. */
@@ -125,6 +138,8 @@ export class Sysctls implements Values {
   syncRetries = 0;
   syncSockSize = 0;
   syncVersion = 1;
+  /** Told when the mode of a defence was changed: modes 1 and 2 are judged at once. */
+  onMode: () => void = () => {};
 
   /** Value of `net.ipv4.vs.NAME` as sysctl prints it; undefined when there is no such key. */
   get(name: string): string | undefined {
@@ -141,13 +156,14 @@ export class Sysctls implements Values {
     }
     const key = KEYS.find((k) => k.name === short);
     if (key === undefined) return 'ENOENT';
-    const trimmed = text.trim();
-    if (!/^[+-]?[0-9]{1,10}$/.test(trimmed)) return 'EINVAL';
-    const value = Number(trimmed);
-    if (value < key.min || value > key.max) return 'EINVAL';
+    const value = parseNumber(text);
+    if (value === 'nothing') return null;
+    if (value === undefined || value < key.min || value > key.max) return 'EINVAL';
+    if (key.kind === 'power of two' && (value & (value - 1)) !== 0) return 'EINVAL';
     if (value === this[key.field]) return null;
     if (!key.isBuilt) return 'EINVAL';
     this[key.field] = value;
+    if (key.kind === 'mode') this.onMode();
     return null;
   }
 

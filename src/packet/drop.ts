@@ -79,6 +79,8 @@ export const Drop = {
   DirectorDrained: 62,
   SctpTooShort: 63,
   DirectorNoCallId: 64,
+  // director, the defences
+  DirectorNoConnection: 65,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -133,6 +135,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   DirectorDropPacket: 'new connection refused by the drop_packet defence',
   DirectorConnTableFull: 'connection table full',
   DirectorIcmpBad: 'ICMP error about a balanced connection with a bad checksum or a truncated quotation',
+  DirectorNoConnection: 'packet of a real server without a connection (nat_icmp_send=1)',
   DirectorNoRoute: 'no route to the real server',
   DeviceTxFull: 'the device did not take more frames',
   DeviceTxError: 'the device refused the frame',
