@@ -159,3 +159,10 @@ add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more inf
 -A -t 10.0.1.100:80 --drain ; Illegal 'drain' option with the 'add-service' command ; FAIL 2
 -L --drain --timeout ; The option 'drain' conflicts with the 'timeout' option in the 'list' command ; FAIL 2
 -L --drain --stats ; options conflicts in the list command ; FAIL 2
+
+# Only here: the whole table from a file.
+--plan rules ; plan ; OK
+--apply=- --json ; apply ; OK
+--apply ; --apply: missing argument ; FAIL 255
+--plan rules -n ; Illegal 'numeric' option with the 'plan' command ; FAIL 2
+--plan rules more ; unexpected argument more ; FAIL 2

@@ -4,6 +4,7 @@ import type { MarkRule } from '../engine/test-marks.ts';
 import type { IpCommand } from '../model/ip.ts';
 import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
 import { parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
+import type { TableLine } from './api.ts';
 import { describeIssue } from './config-issue.ts';
 import { ApiFailure } from './http.ts';
 
@@ -108,6 +109,10 @@ function check<T>(name: string, value: unknown, schema: z.ZodType<T>): T {
 
 export function readIpvsCommands(body: Record<string, unknown>): IpvsCommand[] {
   return check('commands', body.commands, z.array(ipvsCommand));
+}
+
+export function readTableLines(body: Record<string, unknown>): TableLine[] {
+  return check('lines', body.lines, z.array(z.strictObject({ line: z.int().min(1), command: ipvsCommand })));
 }
 
 export function readIpCommands(body: Record<string, unknown>): IpCommand[] {

@@ -13,6 +13,8 @@
  *   POST   /v1/ipvs                       { commands: IpvsCommand[] }  → CommandResults
  *   GET    /v1/ipvs/services[?key=JSON]   NDJSON of ServiceRow
  *   GET    /v1/ipvs/drains                DrainRow[]
+ *   POST   /v1/ipvs/plan                  { lines: TableLine[] } what would change if they were the whole table → TablePlan
+ *   PUT    /v1/ipvs/table                 { lines: TableLine[] } make them the whole table, or change nothing → TablePlan
  *   GET    /v1/ipvs/connections           NDJSON of ConnectionRow
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
  *   POST   /v1/reload                     read the configuration file again → ReloadResult
@@ -24,7 +26,7 @@
  */
 import type { DropRow, HookRow } from '../engine/messages.ts';
 import type { IpErrno } from '../model/ip.ts';
-import type { IpvsErrno } from '../model/ipvs.ts';
+import type { IpvsCommand, IpvsErrno, ServiceKey } from '../model/ipvs.ts';
 
 export type { DropRow, HookRow };
 
@@ -57,6 +59,35 @@ export interface ReloadResult {
   readonly changes: readonly string[];
 }
 
+/** A command, and where its file says it. */
+export interface TableLine {
+  readonly line: number;
+  readonly command: IpvsCommand;
+}
+
+export interface TableFault {
+  readonly line: number;
+  readonly errno: IpvsErrno;
+}
+
+export interface TableChange {
+  readonly command: IpvsCommand;
+  /** Its line in the diff: `~ server 10.0.1.100:80 → 10.0.2.11:80 weight 1 → 2`. */
+  readonly text: string;
+  /** Connections whose server is removed. */
+  readonly orphans: number;
+}
+
+/** From the table as it is to that of a file. */
+export interface TablePlan {
+  /** Lines that cannot be had: then there are no changes. */
+  readonly faults: readonly TableFault[];
+  readonly changes: readonly TableChange[];
+  readonly orphans: number;
+  /** Of services that choose by hash (sh, dh, mh): how many of their connections' clients would be sent elsewhere. */
+  readonly moves: readonly { readonly service: ServiceKey; readonly of: number; readonly elsewhere: number }[];
+}
+
 /** Closed set of error codes. */
 export type ErrorCode =
   | 'bad-request'
@@ -68,6 +99,7 @@ export type ErrorCode =
   | 'bad-filter'
   | 'no-such-device'
   | 'bad-config'
+  | 'busy'
   | 'not-in-test-mode'
   | 'internal';
 

@@ -26,6 +26,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   'bad-filter': 422,
   'no-such-device': 404,
   'bad-config': 422,
+  busy: 409,
   'not-in-test-mode': 409,
   internal: 500,
 };

@@ -23,6 +23,8 @@ export type Action = { readonly text: string } & (
   | { readonly do: 'ipvs'; readonly command: IpvsCommand }
 );
 
+export type IpvsAction = Extract<Action, { readonly do: 'ipvs' }>;
+
 /** The changes in the order in which they must be made. */
 export function plan(from: Config | null, to: Config): readonly Action[] {
   const devices = planDevices(from?.devices ?? [], to.devices);
@@ -190,8 +192,9 @@ function planSysctls(from: ReadonlyMap<string, string>, to: ReadonlyMap<string, 
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-function planIpvs(from: IpvsTable, to: IpvsTable): Action[] {
-  const actions: Action[] = [];
+/** From one table to the other: what stays is not touched, what differs is edited. */
+export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {
+  const actions: IpvsAction[] = [];
   for (const [id, { spec }] of from.services) {
     if (to.services.has(id)) continue;
     actions.push({ do: 'ipvs', command: { op: 'delete-service', service: spec.key }, text: `- service ${id}` });
@@ -213,8 +216,8 @@ function planIpvs(from: IpvsTable, to: IpvsTable): Action[] {
   return actions;
 }
 
-function planServers(service: ServiceKey, from: IpvsService | undefined, to: IpvsService): Action[] {
-  const actions: Action[] = [];
+function planServers(service: ServiceKey, from: IpvsService | undefined, to: IpvsService): IpvsAction[] {
+  const actions: IpvsAction[] = [];
   const name = service.kind === 'fwmark' ? serviceId(service) : `${service.address}:${service.port}`;
   // New ones before old ones go, so that the service is never without a server.
   for (const [id, server] of to.servers) {
@@ -237,9 +240,9 @@ function planServers(service: ServiceKey, from: IpvsService | undefined, to: Ipv
   return actions;
 }
 
-function planTimeouts(from: IpvsTable['timeouts'], to: IpvsTable['timeouts']): Action[] {
-  const isWanted = to.tcp !== 0 || to.tcpFin !== 0 || to.udp !== 0;
-  if (!isWanted || changed({ ...from }, { ...to }) === '') return [];
+function planTimeouts(from: IpvsTable['timeouts'], to: IpvsTable['timeouts']): IpvsAction[] {
+  const wanted = Object.fromEntries(Object.entries(to).filter(([, value]) => value !== 0));
+  if (changed<Record<string, number>>({ ...from }, wanted) === '') return [];
   const text = `~ timeouts tcp ${to.tcp} tcpfin ${to.tcpFin} udp ${to.udp} (0 = unchanged)`;
   return [{ do: 'ipvs', command: { op: 'set-timeouts', ...to }, text }];
 }

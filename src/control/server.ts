@@ -11,10 +11,12 @@ import {
   readNumber,
   readServiceKey,
   readSysctlValue,
+  readTableLines,
 } from './api-schema.ts';
 import type { Captures } from './capture.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
+import { TableChanger } from './table-change.ts';
 
 /** Rows asked of the worker at a time: what it can list between two breaths. */
 const PAGE = 256;
@@ -50,6 +52,7 @@ export function createApi(context: ApiContext): Server {
 
 function apiRoutes(context: ApiContext): Route[] {
   const { engine } = context;
+  const tables = new TableChanger(engine);
   const get = (path: string, run: Route['run']): Route => ({ method: 'GET', path: `/v1/${path}`, run });
   const post = (path: string, run: Route['run']): Route => ({ method: 'POST', path: `/v1/${path}`, run });
   return [
@@ -77,6 +80,16 @@ function apiRoutes(context: ApiContext): Route[] {
       return results;
     }),
     get('ipvs/drains', () => engine.call('list-drains', {})),
+    post('ipvs/plan', async ({ request }) => tables.plan(readTableLines(await readJson(request)))),
+    {
+      method: 'PUT',
+      path: '/v1/ipvs/table',
+      run: async ({ request }) => {
+        const plan = await tables.apply(readTableLines(await readJson(request)));
+        await context.ipvsChanged(plan.changes.map(({ command }) => command));
+        return plan;
+      },
+    },
     get('ipvs/services', (call) => listServices(engine, call)),
     get('ipvs/connections', async ({ response }) => {
       const page = (cursor: number) => engine.call('list-connections', { cursor, limit: PAGE });

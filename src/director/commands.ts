@@ -308,7 +308,7 @@ function isInteger(n: number, max: number): boolean {
 }
 
 /** A server must have a unicast address, ours or another's (inet_addr_type in ip_vs_new_dest). */
-function isUnicast(director: Director, ip: number): boolean {
+export function isUnicast(director: Director, ip: number): boolean {
   if (isMulticast(ip) || isZeroNet(ip) || ip >>> 28 === 15) return false;
   return isLoopback(ip) || !director.routing.resolve(ip) || !director.routing.isBroadcast;
 }

@@ -309,6 +309,13 @@ export class DestTable {
     return this.active[d]! + this.inactive[d]! + this.persistent[d]!;
   }
 
+  /** Rows that nobody uses. */
+  get room(): number {
+    let n = this.capacity - this.#fresh;
+    for (let d = this.#free; d !== 0; d = this.#chain[d - 1]!) n++;
+    return n;
+  }
+
   /** Rows in the trash, for tests and listings. */
   get trashed(): number {
     let n = 0;

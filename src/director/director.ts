@@ -20,6 +20,7 @@ import type {
   IpvsErrno,
   IpvsInfo,
   IpvsStats,
+  ServerKey,
   ServiceKey,
   ServiceRow,
 } from '../model/ipvs.ts';
@@ -39,6 +40,7 @@ import { sctpTimeouts } from './sctp-states.ts';
 import { ServiceTable } from './services.ts';
 import { Sysctls } from './sysctl.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
+import { chosenServer, executeAll, type Refusal } from './transaction.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
@@ -56,8 +58,8 @@ export interface DirectorOptions {
   /** Tick. */
   readonly now: number;
   readonly maxConnections: number;
-  readonly maxServices?: number;
-  readonly maxDestinations?: number;
+  readonly maxServices?: number | undefined;
+  readonly maxDestinations?: number | undefined;
   /** Memory of the connection table. */
   readonly allocate?: Allocate;
 }
@@ -85,6 +87,8 @@ export class Director {
   readonly udpTimeouts: Int32Array;
   readonly sctpTimeouts: Int32Array;
   tcpTable: TcpStateTable;
+  /** Grows with each batch of commands. */
+  generation = 0;
   /** Tick of this breath. */
   now: number;
   /** Another director synchronises its connections to us: with backup_only we direct nothing ourselves. */
@@ -225,7 +229,20 @@ export class Director {
 
   /** Run commands in order, each on its own; null for one that worked. */
   execute(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
+    this.generation++;
     return commands.map((command) => executeCommand(this, command));
+  }
+
+  /** Run commands all or none, and only while `generation` is this one; null when they have run. */
+  executeAll(commands: readonly IpvsCommand[], generation: number): Refusal | 'changed' | null {
+    if (generation !== this.generation) return 'changed';
+    this.generation++;
+    return executeAll(this, commands);
+  }
+
+  /** Whom a hash scheduler would choose for this client. */
+  choose(service: ServiceKey, client: ServerKey, virtual: ServerKey): ServerKey | null {
+    return chosenServer(this, service, client, virtual);
   }
 
   info(): IpvsInfo {

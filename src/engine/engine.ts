@@ -23,12 +23,16 @@ import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
+import type { IpvsOutcome } from './messages.ts';
 
 export interface EngineOptions {
   readonly clock: Clock;
   readonly rng: Rng;
   /** Director connections at most; each takes two flow rows. */
   readonly maxConnections: number;
+  /** As of the director, when absent. */
+  readonly maxServices?: number | undefined;
+  readonly maxDestinations?: number | undefined;
   /** Packets alive at once: bursts under way, packets armed for receive, waiting for ARP, or in a queue. */
   readonly maxPackets: number;
   /** Memory of the pool and the tables; plain memory when absent. */
@@ -68,7 +72,9 @@ export class Engine {
     this.stack.now = now;
     this.ip = new IpControl(this.stack);
     this.drops = this.stack.drops;
-    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, maxConnections, allocate });
+    const { maxServices, maxDestinations } = options;
+    const limits = { maxConnections, maxServices, maxDestinations };
+    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, allocate, ...limits });
     this.hooks.register(this.director.hooks());
   }
 
@@ -158,6 +164,11 @@ export class Engine {
 
   executeIpvs(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
     return this.director.execute(commands);
+  }
+
+  /** All of them or none, between two breaths, and only while the director's generation is this one. */
+  executeAllIpvs(commands: readonly IpvsCommand[], generation: number): IpvsOutcome {
+    return this.director.executeAll(commands, generation);
   }
 
   /** Value of a sysctl as procps prints it; undefined when there is no such key. */

@@ -87,6 +87,9 @@ export interface CaptureRecord {
   readonly comment: string;
 }
 
+/** Null: done. 'changed': others have run commands since. Else which command cannot be had, and why; then nothing has changed. */
+export type IpvsOutcome = { readonly index: number; readonly errno: IpvsErrno } | 'changed' | null;
+
 export interface EngineRequests {
   ping: { args: Record<string, never>; result: { readonly breaths: number } };
   'add-device': { args: DeviceSpec; result: null };
@@ -102,6 +105,10 @@ export interface EngineRequests {
   'set-sysctl': { args: { readonly key: string; readonly value: string }; result: 'EINVAL' | 'ENOENT' | null };
   'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
   ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
+  /** Run all or none, and only while the generation is this one. */
+  'ipvs-all': { args: { readonly commands: readonly IpvsCommand[]; readonly generation: number }; result: IpvsOutcome };
+  /** Grows with each batch of commands. */
+  'ipvs-generation': { args: Record<string, never>; result: number };
   /** How many there are, without listing them. */
   'ipvs-counts': {
     args: Record<string, never>;

@@ -56,6 +56,8 @@ const handlers: Handlers = {
   'set-sysctl': ({ engine }, { key, value }) => engine.setSysctl(key, value),
   'list-sysctls': ({ engine }) => engine.listSysctls(),
   ipvs: ({ engine }, { commands }) => engine.executeIpvs(commands),
+  'ipvs-all': ({ engine }, { commands, generation }) => engine.executeAllIpvs(commands, generation),
+  'ipvs-generation': ({ engine }) => engine.director.generation,
   'ipvs-counts': ({ engine }) => ({
     services: engine.director.services.count,
     servers: engine.director.dests.count,

@@ -3,6 +3,7 @@
  * strtol(3)'s blanks and signs, host names and service names.
  */
 import { isIPv6 } from 'node:net';
+import type { IpvsCommand } from '../../model/ipvs.ts';
 import type { NameSource } from './names.ts';
 
 export interface HostPort {
@@ -74,4 +75,18 @@ function parseIp6(text: string): string | undefined {
   const high = Number.parseInt(mapped[2]!, 16);
   const low = Number.parseInt(mapped[3]!, 16);
   return `::${mapped[1] ?? ''}${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`;
+}
+
+/** Is the command about IPv6? */
+export function holdsIp6(command: IpvsCommand): boolean {
+  const addresses: string[] = [];
+  if ('service' in command && command.service !== undefined) {
+    const key = 'key' in command.service ? command.service.key : command.service;
+    if (key.kind === 'address') addresses.push(key.address);
+    else if (key.family === 6) return true;
+  }
+  if ('server' in command) {
+    addresses.push('key' in command.server ? command.server.key.address : command.server.address);
+  }
+  return addresses.some((address) => address.includes(':'));
 }

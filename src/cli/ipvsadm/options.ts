@@ -21,7 +21,9 @@ export type CommandName =
   | 'save'
   | 'zero'
   | 'drain'
-  | 'undrain';
+  | 'undrain'
+  | 'plan'
+  | 'apply';
 
 export type OptionName =
   | 'numeric'
@@ -160,6 +162,8 @@ export const COMBINATIONS: Readonly<Record<CommandName, Combination>> = {
   zero: { needs: [], may: ['service-address'], oneOf: [] },
   drain: { needs: ['service-address', 'real-server'], may: ['deadline', 'udp-idle', 'wait'], oneOf: [] },
   undrain: { needs: ['service-address', 'real-server'], may: [], oneOf: [] },
+  plan: { needs: [], may: ['json'], oneOf: [] },
+  apply: { needs: [], may: ['json'], oneOf: [] },
 };
 
 /** Only the tunnel options are looked at. */
@@ -222,6 +226,20 @@ const COMMAND_ROWS: readonly OptionRow[] = [
   },
   { tag: 'drain', long: 'drain', help: 'take a real server out of service (with -L: how far that is)' },
   { tag: 'undrain', long: 'undrain', help: 'put it back' },
+  {
+    tag: 'plan',
+    long: 'plan',
+    value: 'required',
+    metavar: 'FILE',
+    help: 'print what --apply FILE would change; status 2 when that is anything',
+  },
+  {
+    tag: 'apply',
+    long: 'apply',
+    value: 'required',
+    metavar: 'FILE',
+    help: 'make the table what the file says (- is stdin), all or nothing',
+  },
   { tag: 'help', long: 'help', short: 'h', help: 'this text' },
   { tag: 'version', long: 'version', short: 'v', help: 'version' },
 ];
@@ -374,6 +392,7 @@ const SYNOPSIS = [
   '--set TCP TCPFIN UDP',
   '--drain SERVICE -r HOST[:PORT] [--deadline SECONDS|none] [--udp-idle SECONDS|none] [--wait]',
   '--undrain SERVICE -r HOST[:PORT]',
+  '--plan|--apply FILE [--json]',
   '--start-daemon|--stop-daemon master|backup [daemon options]',
   '-h | -v',
 ];

@@ -56,6 +56,7 @@ export type Parsed =
       readonly command: DrainCommand;
       readonly wait: boolean;
     }
+  | { readonly kind: 'plan' | 'apply'; readonly file: string; readonly json: boolean }
   | { readonly kind: 'save'; readonly numeric: boolean }
   | { readonly kind: 'restore' | 'help' | 'version' };
 
@@ -96,6 +97,7 @@ export function parse(words: readonly string[], program: string, names: NameSour
   if (first === 'help' || first === 'version') return { kind: first };
   if (first === undefined || !COMMANDS.has(first)) throw tryHelp(program);
   const name = first as CommandName;
+  const file = reader.value ?? '';
   if (name === 'start-daemon' || name === 'stop-daemon') checkRole(name, reader.value!);
 
   const entry = emptyEntry();
@@ -141,6 +143,9 @@ export function parse(words: readonly string[], program: string, names: NameSour
     case 'drain':
     case 'undrain':
       return { kind: 'drain', name, command: drainCommand(name, entry), wait: entry.given.has('wait') };
+    case 'plan':
+    case 'apply':
+      return { kind: name, file, json: entry.given.has('json') };
   }
 }
 

@@ -11,6 +11,7 @@ import type {
 } from '../../model/ipvs.ts';
 import { ApiError } from '../client.ts';
 import type { CliCommand, CliContext } from '../command.ts';
+import { holdsIp6 } from './address.ts';
 import { formatDrains, waitForDrain } from './drain.ts';
 import { errnoMessage, NO_SERVICE } from './errors.ts';
 import {
@@ -29,6 +30,7 @@ import { type ListForm, type Parsed, parse } from './parse.ts';
 import { Refused } from './refused.ts';
 import { restore } from './restore.ts';
 import { saveService } from './save.ts';
+import { changeTable } from './table.ts';
 
 export const ipvsadm: CliCommand = {
   async run(args, context) {
@@ -110,6 +112,9 @@ class Tool {
         }
         return parsed.wait ? waitForDrain(this.#context, parsed.command) : 0;
       }
+      case 'plan':
+      case 'apply':
+        return changeTable(this.#context, parsed, (words) => this.#parse(words));
       case 'list-daemons':
         if (parsed.form.json) out('[]\n');
         return 0;
@@ -226,19 +231,6 @@ class Tool {
     }
     this.#context.out(text);
   }
-}
-
-function holdsIp6(command: IpvsCommand): boolean {
-  const addresses: string[] = [];
-  if ('service' in command && command.service !== undefined) {
-    const key = 'key' in command.service ? command.service.key : command.service;
-    if (key.kind === 'address') addresses.push(key.address);
-    else if (key.family === 6) return true;
-  }
-  if ('server' in command) {
-    addresses.push('key' in command.server ? command.server.key.address : command.server.address);
-  }
-  return addresses.some((address) => address.includes(':'));
 }
 
 function addressOf(at: { readonly address: string }): string {

@@ -1,0 +1,95 @@
+/** For tests: an engine in this thread, behind the real API on a socket of its own. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import type { Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ManualClock, seconds } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import { MemoryDevice } from '../device/memory.ts';
+import type { Arena } from '../device/native.ts';
+import { Captures as EngineCaptures } from '../engine/capture.ts';
+import { Engine } from '../engine/engine.ts';
+import type { EngineRequestName, EngineRequests } from '../engine/messages.ts';
+import { answer } from '../engine/requests.ts';
+import type { IpvsCommand } from '../model/ipvs.ts';
+import { Captures } from './capture.ts';
+import type { Engine as EngineCaller } from './engine-client.ts';
+import { createApi } from './server.ts';
+
+export class ControlRig implements EngineCaller {
+  readonly clock = new ManualClock(0);
+  readonly engine: Engine;
+  readonly front: MemoryDevice;
+  readonly back: MemoryDevice;
+  /** What the daemon would have heard of. */
+  readonly changed: IpvsCommand['op'][] = [];
+  readonly #directory = mkdtempSync(join(tmpdir(), 'tapvs-rig-'));
+  readonly #server: Server;
+
+  constructor(maxConnections = 4096) {
+    const limits = { maxServices: 4096, maxDestinations: 32768 };
+    this.engine = new Engine({ clock: this.clock, rng: new SeededRng(1), maxConnections, maxPackets: 512, ...limits });
+    this.front = new MemoryDevice(this.engine.pool, { name: 'front', macLo: 0x101, drops: this.engine.drops });
+    this.back = new MemoryDevice(this.engine.pool, { name: 'back', macLo: 0x201, drops: this.engine.drops });
+    for (const device of [this.front, this.back]) this.engine.addDevice(device);
+    this.engine.executeIp([
+      { op: 'addr-add', device: 'front', address: '10.0.1.1', prefixLength: 24 },
+      { op: 'addr-add', device: 'front', address: '10.0.1.100', prefixLength: 32 },
+      { op: 'addr-add', device: 'back', address: '10.0.2.1', prefixLength: 24 },
+    ]);
+    this.engine.setSysctl('net.ipv4.ip_forward', '1');
+    this.#server = createApi({
+      engine: this,
+      captures: new Captures(this, 'test', () => {}),
+      testClock: false,
+      testMarks: false,
+      status: () => Promise.reject(new Error('no daemon')),
+      reload: () => Promise.reject(new Error('no daemon')),
+      ipChanged: async () => {},
+      ipvsChanged: async (commands) => void this.changed.push(...commands.map(({ op }) => op)),
+      logError: (message, error) => {
+        throw new Error(`${message}: ${error.message}`);
+      },
+    });
+  }
+
+  get socketPath(): string {
+    return join(this.#directory, 'api.sock');
+  }
+
+  listen(): Promise<void> {
+    return new Promise((resolve) => this.#server.listen(this.socketPath, resolve));
+  }
+
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  /** As the worker answers, copies and all. */
+  async call<N extends EngineRequestName>(
+    name: N,
+    args: EngineRequests[N]['args'],
+  ): Promise<EngineRequests[N]['result']> {
+    const context = {
+      engine: this.engine,
+      captures: new EngineCaptures(this.engine, () => {}),
+      testClock: null,
+      testMarks: null,
+      arena: {} as Arena,
+      post: () => {},
+      isStopping: false,
+    };
+    return structuredClone(
+      answer(context, { id: 1, name, args: structuredClone(args) }),
+    ) as EngineRequests[N]['result'];
+  }
+
+  pass(secondsToPass: number): void {
+    for (let left = seconds(secondsToPass); left > 0; left -= 25) {
+      this.clock.advance(25);
+      this.engine.breathe();
+    }
+  }
+}
