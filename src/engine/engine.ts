@@ -73,8 +73,16 @@ export class Engine {
     this.ip = new IpControl(this.stack);
     this.drops = this.stack.drops;
     const { maxServices, maxDestinations } = options;
-    const limits = { maxConnections, maxServices, maxDestinations };
-    this.director = new Director({ flows: this.flows, routing: this.stack, rng, now, allocate, ...limits });
+    this.director = new Director({
+      flows: this.flows,
+      routing: this.stack,
+      rng,
+      now,
+      maxConnections,
+      maxServices,
+      maxDestinations,
+      allocate,
+    });
     this.hooks.register(this.director.hooks());
   }
 
