@@ -152,8 +152,8 @@ describe('a lab', () => {
     expect(await lab.curl('http://10.0.1.11/')).toBe('rs1\n');
     expect(await lab.curl('http://10.0.1.12/client')).toMatch(/^10\.0\.1\.2:\d+\n$/);
     expect(await lab.curl('http://10.0.1.12/big?bytes=1000000')).toHaveLength(1_000_000);
-    const socat = ['bash', '-c', 'exec 3<>/dev/udp/10.0.1.11/7; printf hello >&3; head -c 9 <&3'];
-    expect((await lab.run(lab.plan.client, socat)).stdout).toBe('rs1 hello');
+    const echo = ['bash', '-c', `exec 3<>/dev/udp/${lab.plan.vip}/7; printf hello >&3; head -c 9 <&3`];
+    expect((await lab.run(`${ONE}rs1`, echo)).stdout).toBe('rs1 hello');
     const pids = await pidsIn(`${ONE}rs1`);
     await lab.down();
     for (const pid of pids) expect(existsSync(`/proc/${pid}`)).toBe(false);

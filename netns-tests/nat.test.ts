@@ -8,28 +8,9 @@ import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Lab, labUp } from '../src/lab/lab.ts';
 import { LAB_ECHO_PORT, LAB_KERNEL_IP, type LabKind, labPlan } from '../src/lab/plan.ts';
-import { runIn, runOkIn } from '../src/rtnl/netns.ts';
+import { runIn } from '../src/rtnl/netns.ts';
 import { describeFrame } from '../src/wire/build.ts';
-import { faultsOf, watch } from './watch.ts';
-
-/** Checksum errors that a host's own stack counted. */
-async function checksumErrors(netns: string): Promise<string> {
-  const text = await runOkIn(netns, [
-    'nstat',
-    '-asz',
-    'TcpInCsumErrors',
-    'UdpInCsumErrors',
-    'IcmpInCsumErrors',
-    'IpExtInCsumErrors',
-    'TcpInErrs',
-  ]);
-  return text
-    .split('\n')
-    .filter((line) => !line.startsWith('#') && line.trim() !== '')
-    .map((line) => line.split(/\s+/).slice(0, 2).join(' '))
-    .filter((line) => !line.endsWith(' 0'))
-    .join(', ');
-}
+import { checksumErrors, faultsOf, watch } from './watch.ts';
 
 describe.each<{ kind: LabKind; offload: boolean }>([
   { kind: 'tap', offload: true },

@@ -13,7 +13,7 @@
 
 LC_ALL=C
 export LC_ALL
-dry=no state_dir=${TAPVS_STATE_DIR:-/run/tapvs} wrong=0
+dry=no state_dir=${TAPVS_STATE_DIR:-/run/tapvs-host} wrong=0
 
 die() { echo "$self: $*" >&2; exit 1; }
 usage_error() { echo "$self: $*; see $self --help" >&2; exit 64; }

@@ -100,13 +100,20 @@ export class Lab {
 
   /** The web server of each real server; resolves when all listen. */
   async startServers(): Promise<void> {
-    await Promise.all(this.plan.servers.map((server) => this.startServer(server.netns, server.name)));
+    const { method, vip, servers } = this.plan;
+    // A UDP socket on 0.0.0.0 would answer from the server's own address, and nobody rewrites that to the VIP but nat.
+    const echoAddress = method === 'nat' ? '0.0.0.0' : vip;
+    await Promise.all(servers.map(({ netns, name }) => this.startServer(netns, name, { echoAddress })));
   }
 
   /** One web server (web-server.ts) in a namespace, the director's too. */
-  async startServer(netns: string, name: string, ports: { http?: number; echo?: number } = {}): Promise<ChildProcess> {
-    const { http = LAB_HTTP_PORT, echo = LAB_ECHO_PORT } = ports;
-    const words = ['--name', name, '--http', String(http), '--echo', String(echo)];
+  async startServer(
+    netns: string,
+    name: string,
+    options: { http?: number; echo?: number; echoAddress?: string } = {},
+  ): Promise<ChildProcess> {
+    const { http = LAB_HTTP_PORT, echo = LAB_ECHO_PORT, echoAddress = '0.0.0.0' } = options;
+    const words = ['--name', name, '--http', String(http), '--echo', String(echo), '--echo-address', echoAddress];
     const child = this.spawn(netns, [process.execPath, builtFile('lab/web-server.js'), ...words]);
     await waitForLine(child, /^ready$/);
     return child;

@@ -1,13 +1,13 @@
 // A real server of the lab: HTTP on TCP, an echo on UDP, and its own name in each answer.
 //
-//   node web-server.js --name rs1 [--address 0.0.0.0] [--http 80] [--echo 7]
+//   node web-server.js --name rs1 [--address 0.0.0.0] [--http 80] [--echo 7] [--echo-address 0.0.0.0]
 //
 //   GET /anything          rs1
 //   GET /client            the peer as this server sees it: 10.0.1.2:40312
 //   GET /big?bytes=N       N bytes, the same ones for the same N
 //   GET /slow?chunks=N&ms=T   N lines, one each T milliseconds
 //   POST /anything         the number of bytes received and their SHA-256
-//   UDP                    `rs1 ` and what came
+//   UDP                    `rs1 ` and what came; from the echo's address, which must be the VIP where the director does not rewrite it back
 //
 // Says `ready` on stdout when both sockets listen.
 import { createHash } from 'node:crypto';
@@ -73,6 +73,7 @@ const { values } = parseArgs({
     address: { type: 'string', default: '0.0.0.0' },
     http: { type: 'string', default: '80' },
     echo: { type: 'string', default: '7' },
+    'echo-address': { type: 'string' },
   },
 });
 
@@ -83,6 +84,6 @@ echo.on('message', (datagram, from) => {
   echo.send(Buffer.concat([Buffer.from(`${values.name} `), datagram]), from.port, from.address);
 });
 http.listen(Number(values.http), values.address, 4096, () => {
-  echo.bind(Number(values.echo), values.address, () => process.stdout.write('ready\n'));
+  echo.bind(Number(values.echo), values['echo-address'] ?? values.address, () => process.stdout.write('ready\n'));
 });
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(0));
