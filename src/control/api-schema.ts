@@ -41,6 +41,17 @@ const server = z.strictObject({
     .optional(),
 });
 
+const role = z.enum(['master', 'backup']);
+const daemon = z.strictObject({
+  role,
+  device: z.string(),
+  syncId: z.int().min(0).max(255),
+  maxLength: z.int().min(0).max(65507).optional(),
+  group: z.string().optional(),
+  port: port.optional(),
+  ttl: z.int().min(0).max(255).optional(),
+});
+
 const ipvsCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('add-service'), service }),
   z.strictObject({ op: z.literal('edit-service'), service }),
@@ -60,6 +71,8 @@ const ipvsCommand = z.discriminatedUnion('op', [
   }),
   z.strictObject({ op: z.literal('undrain'), service: serviceKey, server: serverKey }),
   z.strictObject({ op: z.literal('set-timeouts'), tcp: whole, tcpFin: whole, udp: whole }),
+  z.strictObject({ op: z.literal('start-daemon'), daemon }),
+  z.strictObject({ op: z.literal('stop-daemon'), role }),
 ]) satisfies z.ZodType<IpvsCommand>;
 
 const device = z.string();

@@ -98,7 +98,7 @@ export class Applier {
       const action = actions[i]!;
       const other = otherWay(action.command, errno);
       if (other === 'done') continue;
-      const [again] = other === null ? [errno] : await this.#engine.call('ipvs', { commands: [other] });
+      const again = other === null ? errno : (await this.#engine.call('ipvs', { commands: other })).at(-1);
       if (again) faults.push(new ApplyError(`${what(action)}: ${again}`));
     }
     return faults;
@@ -113,21 +113,24 @@ function isGone(op: string, errno: IpErrno): boolean {
   return op.endsWith('-del') && (errno === 'ESRCH' || errno === 'ENOENT' || errno === 'EADDRNOTAVAIL');
 }
 
-/** The command that reaches the same end from where things are; 'done' when nothing is left to do, null when there is none. */
-function otherWay(command: IpvsCommand, errno: IpvsErrno): IpvsCommand | 'done' | null {
+/** The commands that reach the same end from where things are; 'done' when nothing is left to do, null when there are none. */
+function otherWay(command: IpvsCommand, errno: IpvsErrno): readonly IpvsCommand[] | 'done' | null {
   const isMissing = errno === 'ESRCH' || errno === 'ENOENT';
   switch (command.op) {
     case 'add-service':
-      return errno === 'EEXIST' ? { ...command, op: 'edit-service' } : null;
+      return errno === 'EEXIST' ? [{ ...command, op: 'edit-service' }] : null;
     case 'edit-service':
-      return isMissing ? { ...command, op: 'add-service' } : null;
+      return isMissing ? [{ ...command, op: 'add-service' }] : null;
     case 'add-server':
-      return errno === 'EEXIST' ? { ...command, op: 'edit-server' } : null;
+      return errno === 'EEXIST' ? [{ ...command, op: 'edit-server' }] : null;
     case 'edit-server':
-      return errno === 'ENOENT' ? { ...command, op: 'add-server' } : null;
+      return errno === 'ENOENT' ? [{ ...command, op: 'add-server' }] : null;
     case 'delete-service':
     case 'delete-server':
+    case 'stop-daemon':
       return isMissing ? 'done' : null;
+    case 'start-daemon':
+      return errno === 'EEXIST' ? [{ op: 'stop-daemon', role: command.daemon.role }, command] : null;
     default:
       return null;
   }

@@ -291,6 +291,7 @@ function refusalText(command: IpvsCommand, errno: IpvsErrno): string {
   if (errno === 'ENOENT' && (command.op === 'add-service' || command.op === 'edit-service')) {
     return `there is no scheduler '${command.service.scheduler}', or no such persistence engine`;
   }
+  if (errno === 'ENODEV' && command.op === 'start-daemon') return `there is no device '${command.daemon.device}'`;
   return `the director refuses it: ${errno}`;
 }
 

@@ -1,5 +1,13 @@
 /** Commands of ipvsadm folded into what they amount to: the services with their servers, and the timeouts. A value; the engine is not asked. */
-import type { IpvsCommand, IpvsErrno, ServerKey, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import type {
+  DaemonSpec,
+  IpvsCommand,
+  IpvsErrno,
+  ServerKey,
+  ServerSpec,
+  ServiceKey,
+  ServiceSpec,
+} from '../model/ipvs.ts';
 
 export interface IpvsService {
   readonly spec: ServiceSpec;
@@ -12,9 +20,15 @@ export interface IpvsTable {
   readonly services: ReadonlyMap<string, IpvsService>;
   /** Seconds; 0 = not set. */
   readonly timeouts: { readonly tcp: number; readonly tcpFin: number; readonly udp: number };
+  /** Synchronisation daemons, by role. */
+  readonly daemons: ReadonlyMap<DaemonSpec['role'], DaemonSpec>;
 }
 
-export const EMPTY_TABLE: IpvsTable = { services: new Map(), timeouts: { tcp: 0, tcpFin: 0, udp: 0 } };
+export const EMPTY_TABLE: IpvsTable = {
+  services: new Map(),
+  timeouts: { tcp: 0, tcpFin: 0, udp: 0 },
+  daemons: new Map(),
+};
 
 /** `tcp 10.0.1.100:80`, `fwmark 7`: one service, one text. */
 export function serviceId(key: ServiceKey): string {
@@ -31,6 +45,7 @@ export function serverId(key: ServerKey): string {
 export class IpvsTableBuilder {
   readonly #services = new Map<string, { spec: ServiceSpec; servers: Map<string, ServerSpec> }>();
   #timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
+  readonly #daemons = new Map<DaemonSpec['role'], DaemonSpec>();
 
   apply(command: IpvsCommand): IpvsErrno | null {
     switch (command.op) {
@@ -63,6 +78,14 @@ export class IpvsTableBuilder {
         this.#timeouts = { tcp: command.tcp || tcp, tcpFin: command.tcpFin || tcpFin, udp: command.udp || udp };
         return null;
       }
+      case 'start-daemon': {
+        const { daemon } = command;
+        if (this.#daemons.has(daemon.role)) return 'EEXIST';
+        this.#daemons.set(daemon.role, daemon);
+        return null;
+      }
+      case 'stop-daemon':
+        return this.#daemons.delete(command.role) ? null : 'ESRCH';
       case 'zero':
         return null;
       case 'drain':
@@ -72,6 +95,6 @@ export class IpvsTableBuilder {
   }
 
   table(): IpvsTable {
-    return { services: this.#services, timeouts: this.#timeouts };
+    return { services: this.#services, timeouts: this.#timeouts, daemons: this.#daemons };
   }
 }

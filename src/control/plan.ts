@@ -6,7 +6,7 @@
  * namespace, interface, offload, …); the flows over it survive that too, for the flow table does not know devices.
  */
 import type { IpCommand } from '../model/ip.ts';
-import type { IpvsCommand, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import type { DaemonSpec, IpvsCommand, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
 import type { Config, DeviceConfig, RouteConfig } from './config.ts';
 import { EMPTY_TABLE, type IpvsService, type IpvsTable, serviceId } from './ipvs-table.ts';
 
@@ -43,6 +43,7 @@ export function plan(from: Config | null, to: Config): readonly Action[] {
     ...routes.add,
     ...planSysctls(from?.sysctl ?? new Map(), to.sysctl),
     ...planIpvs(from?.ipvs ?? EMPTY_TABLE, to.ipvs),
+    ...planDaemons(from?.ipvs ?? EMPTY_TABLE, to.ipvs, remade),
   ];
 }
 
@@ -245,6 +246,35 @@ function planTimeouts(from: IpvsTable['timeouts'], to: IpvsTable['timeouts']): I
   if (changed<Record<string, number>>({ ...from }, wanted) === '') return [];
   const text = `~ timeouts tcp ${to.tcp} tcpfin ${to.tcpFin} udp ${to.udp} (0 = unchanged)`;
   return [{ do: 'ipvs', command: { op: 'set-timeouts', ...to }, text }];
+}
+
+/** A daemon whose settings change is stopped and started; one whose device is made anew stopped with it. */
+function planDaemons(from: IpvsTable, to: IpvsTable, remade: ReadonlySet<string>): Action[] {
+  const actions: Action[] = [];
+  const stop = (role: DaemonSpec['role'], text: string): Action => ({
+    do: 'ipvs',
+    command: { op: 'stop-daemon', role },
+    text,
+  });
+  for (const role of ['master', 'backup'] as const) {
+    const before = from.daemons.get(role);
+    const daemon = to.daemons.get(role);
+    if (daemon === undefined) {
+      if (before !== undefined) actions.push(stop(role, `- sync daemon ${role}`));
+      continue;
+    }
+    const changes = before === undefined ? '' : changed(daemonFacts(before), daemonFacts(daemon));
+    if (before !== undefined && changes === '' && !remade.has(daemon.device)) continue;
+    const isNew = before === undefined || changes === '';
+    if (!isNew) actions.push(stop(role, ''));
+    const text = isNew ? `+ sync daemon ${role} ${factsText(daemonFacts(daemon))}` : `~ sync daemon ${role} ${changes}`;
+    actions.push({ do: 'ipvs', command: { op: 'start-daemon', daemon }, text });
+  }
+  return actions;
+}
+
+function daemonFacts({ device, syncId, maxLength, group, port, ttl }: DaemonSpec): Facts {
+  return { device, syncid: syncId, maxlen: maxLength, group, port, ttl };
 }
 
 function serviceText(spec: ServiceSpec): string {

@@ -91,6 +91,7 @@ function apiRoutes(context: ApiContext): Route[] {
       },
     },
     get('ipvs/services', (call) => listServices(engine, call)),
+    get('ipvs/daemons', () => engine.call('list-daemons', {})),
     get('ipvs/connections', async ({ response }) => {
       const page = (cursor: number) => engine.call('list-connections', { cursor, limit: PAGE });
       await sendPages(response, await page(0), page);

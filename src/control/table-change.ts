@@ -178,7 +178,8 @@ function tableOf(rows: readonly ServiceRow[], timeouts: IpvsTable['timeouts']): 
     });
     return [serviceId(spec.key), { spec, servers: new Map(oldestFirst) }] as const;
   });
-  return { services: new Map(services), timeouts };
+  // Daemons are no part of a table: -S does not save them.
+  return { services: new Map(services), timeouts, daemons: EMPTY_TABLE.daemons };
 }
 
 function removalsFirst(actions: readonly IpvsAction[]): readonly IpvsAction[] {

@@ -52,6 +52,10 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
       return undrain(director, command.service, command.server);
     case 'set-timeouts':
       return setTimeouts(director, command.tcp, command.tcpFin, command.udp);
+    case 'start-daemon':
+      return director.sync.start(command.daemon);
+    case 'stop-daemon':
+      return director.sync.stop(command.role);
   }
 }
 

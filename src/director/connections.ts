@@ -66,6 +66,8 @@ export const ConnFlag = {
   Resetting: 0x4000,
   /** A template that a persistence engine made: it is found by what the engine knows (persistence-engine.ts), and has no flow row. */
   HasPe: 0x1000,
+  /** Another director told us of it. */
+  Synced: 0x2000,
 } as const;
 export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
 
@@ -78,7 +80,7 @@ export const TEMPLATE_KIND = 0x100;
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, FlowOut, NextIn } = Conn;
 const { Deltas, Packets } = Conn;
 const CONNECTION = FlowColumn.Connection;
-const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE } = ConnFlag;
+const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE, Synced: SYNCED } = ConnFlag;
 const MASQ = Method.Masq;
 
 export class ConnTable {
@@ -89,6 +91,12 @@ export class ConnTable {
   readonly control: Int32Array;
   /** How many connections this one controls: while there are any, it does not end. */
   readonly controlled: Int32Array;
+  /** State that backups were last told of. */
+  readonly toldState: Uint8Array;
+  /** When its time would have been over as backups were last told, a tick rounded down to 4; the low two bits count repetitions. */
+  readonly toldUntil: Int32Array;
+  /** Firewall marks of connections that are bound to no server, where they have one. */
+  readonly marks = new Map<number, number>();
   readonly #flows: FlowTable;
   readonly #wheel: TimerWheel;
   /** Id + 1 of the free list through FlowIn; ids from #fresh on were never used. */
@@ -101,6 +109,8 @@ export class ConnTable {
     this.rows = new Int32Array(allocate((capacity << CONN_SHIFT) * 4));
     this.control = new Int32Array(capacity);
     this.controlled = new Int32Array(capacity);
+    this.toldState = new Uint8Array(capacity);
+    this.toldUntil = new Int32Array(capacity);
     this.#flows = flows;
     this.#wheel = new TimerWheel(capacity, now);
   }
@@ -182,23 +192,17 @@ export class ConnTable {
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;
+    this.toldState[id] = 0;
+    this.toldUntil[id] = now & ~3;
     const addresses = diff32(vip, rip);
     rows[at + Deltas] = (addresses << 16) | fold(addresses + diff16(ports & 0xffff, rport));
     if (hasFlow) this.#link(flowIn, id, Dir.In);
     else rows[at + FlowIn] = NO_FLOW;
     rows[at + FlowOut] = NO_FLOW;
-    if ((flags & TEMPLATE) === 0) {
-      const cport = ports >>> 16;
-      const flowOut =
-        (flags & METHOD_MASK) === MASQ
-          ? flows.obtain(rip, cip, (rport << 16) | cport, proto)
-          : flows.obtain(vip, cip, (ports << 16) | cport, proto);
-      if (flowOut === NO_FLOW) {
-        this.#unlink(id, Dir.In);
-        this.#release(id);
-        return NO_CONN;
-      }
-      this.#link(flowOut, id, Dir.Out);
+    if ((flags & TEMPLATE) === 0 && !this.#linkReply(id)) {
+      this.#unlink(id, Dir.In);
+      this.#release(id);
+      return NO_CONN;
     }
     const expires = (now + timeout) | 0;
     rows[at + Expires] = expires;
@@ -211,12 +215,42 @@ export class ConnTable {
     this.#wheel.cancel(id);
     this.#unlink(id, Dir.In);
     this.#unlink(id, Dir.Out);
+    if ((this.rows[(id << CONN_SHIFT) + Flags]! & SYNCED) !== 0) this.marks.delete(id);
     const control = this.control[id]!;
     if (control !== 0) {
       this.controlled[control - 1]!--;
       this.control[id] = 0;
     }
     this.#release(id);
+  }
+
+  /** Where answers come from depends on the forwarding method. False when the flow table is full. */
+  #linkReply(id: number): boolean {
+    const rows = this.rows;
+    const at = id << CONN_SHIFT;
+    const ports = rows[at + Ports]!;
+    const meta = rows[at + Meta]!;
+    const cip = rows[at + Cip]!;
+    const cport = ports >>> 16;
+    const proto = (meta >> 8) & 0xff;
+    const flow =
+      (rows[at + Flags]! & METHOD_MASK) === MASQ
+        ? this.#flows.obtain(rows[at + Rip]!, cip, (meta & 0xffff0000) | cport, proto)
+        : this.#flows.obtain(rows[at + Vip]!, cip, (ports << 16) | cport, proto);
+    if (flow === NO_FLOW) return false;
+    this.#link(flow, id, Dir.Out);
+    return true;
+  }
+
+  /** Bind a connection that had none to a server, whose forwarding method may be another than the one that it brought. @param flags without Used */
+  rebind(id: number, dest: number, flags: number): void {
+    const at = id << CONN_SHIFT;
+    this.marks.delete(id);
+    this.rows[at + Dest] = dest;
+    this.#unlink(id, Dir.Out);
+    this.rows[at + Flags] = flags | USED;
+    this.rows[at + FlowOut] = NO_FLOW;
+    if ((flags & TEMPLATE) === 0) this.#linkReply(id);
   }
 
   /** `id` ends not before `by`: `by` is controlled by `id`. */
@@ -261,6 +295,14 @@ export class ConnTable {
     this.rows[at + Timeout] = timeout;
     this.rows[at + Expires] = expires;
     this.#start(id, expires);
+  }
+
+  /** It ends after `left` ticks if no packet comes, though its timeout is longer. */
+  shorten(id: number, now: number, left: number): void {
+    const at = id << CONN_SHIFT;
+    const expires = (now + Math.min(left, this.rows[at + Timeout]!)) | 0;
+    this.rows[at + Expires] = expires;
+    if (((expires - this.rows[at + Due]!) | 0) < 0) this.#start(id, expires);
   }
 
   #start(id: number, expires: number): void {

@@ -11,10 +11,12 @@ import { seconds } from '../base/clock.ts';
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
+import type { Datagrams } from '../hooks/datagrams.ts';
 import type { HookOp } from '../hooks/hooks.ts';
 import type { Routing } from '../hooks/routing.ts';
 import type {
   ConnectionRow,
+  DaemonRow,
   DrainRow,
   IpvsCommand,
   IpvsErrno,
@@ -38,6 +40,8 @@ import { Resets } from './resets.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 import { sctpTimeouts } from './sctp-states.ts';
 import { ServiceTable } from './services.ts';
+import { SyncDaemons } from './sync/daemons.ts';
+import type { SyncMaster } from './sync/master.ts';
 import { Sysctls } from './sysctl.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
 import { chosenServer, executeAll, type Refusal } from './transaction.ts';
@@ -55,6 +59,8 @@ export interface DirectorOptions {
   readonly flows: FlowTable;
   readonly routing: Routing;
   readonly rng: Rng;
+  /** For the synchronisation daemons; without it none starts. */
+  readonly datagrams?: Datagrams;
   /** Tick. */
   readonly now: number;
   readonly maxConnections: number;
@@ -80,6 +86,11 @@ export class Director {
   readonly drains: Drains;
   /** Packets that are due because of drains; the engine sends them. */
   readonly resets: Resets;
+  readonly sync: SyncDaemons;
+  /** The synchronisation master while it runs. */
+  master: SyncMaster | null = null;
+  /** A synchronisation backup runs. */
+  isBackup = false;
   /** Schedulers with something to collect. */
   readonly collectors = new Set<Scheduler>();
   /** Ticks per state; `--set` changes them. */
@@ -91,8 +102,6 @@ export class Director {
   generation = 0;
   /** Tick of this breath. */
   now: number;
-  /** Another director synchronises its connections to us: with backup_only we direct nothing ourselves. */
-  isBackup = false;
   readonly #estimators: readonly [Estimator, Estimator, Estimator];
   readonly #fire: (conn: number) => void;
   /** Where the flush of connections to removed servers stands; -1 when there is none to do. */
@@ -114,6 +123,7 @@ export class Director {
     this.sctpTimeouts = sctpTimeouts();
     this.tcpTable = normalTable;
     this.now = now;
+    this.sync = new SyncDaemons(this, options.datagrams ?? null);
     this.#collectAt = now;
     this.defence = new Defence(this, now);
     this.sysctls.onMode = () => this.defence.update();
@@ -131,6 +141,7 @@ export class Director {
       } else {
         // For good: a template that had to wait for its connections once lives by minutes from then on (ip_vs_conn_expire).
         this.conns.prolong(conn, this.now, WAIT_FOR_CONTROLLED);
+        if (this.master !== null) this.master.tellNow(conn);
       }
     };
   }
@@ -180,6 +191,7 @@ export class Director {
     if (this.#flushAt >= 0) this.#flush();
     this.drains.advance(now);
     this.resets.advance();
+    this.sync.advance(now);
     this.dests.advance(now);
     this.defence.advance(now);
     if (this.collectors.size !== 0 && ((now - this.#collectAt) | 0) >= 0) this.#collect();
@@ -260,6 +272,10 @@ export class Director {
 
   listConnections(cursor: number, limit: number): { rows: ConnectionRow[]; next: number } {
     return connectionRows(this, cursor, limit);
+  }
+
+  listDaemons(): DaemonRow[] {
+    return this.sync.list();
   }
 
   /** Counters over all services, gone ones too. */

@@ -158,9 +158,11 @@ export function request(director: Director, p: Packet): Verdict {
   if (dest === director.dests.unbound) lendAddress(director, p, conn);
   director.countIn(dest, packets, wireBytes(p, packets));
   moveState(director, conn, INPUT, step);
-  rows[at + Packets]! += packets;
+  const seen = rows[at + Packets]!;
+  rows[at + Packets] = seen + packets;
   director.conns.restart(conn, director.now);
   const verdict = forwardRequest(director, p, conn);
+  if (director.master !== null) director.master.tell(conn, seen, seen + packets);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
   return verdict;
 }

@@ -55,8 +55,6 @@ describe('net.ipv4.vs.*', () => {
     expect(s.get('snat_reroute')).toBe('0');
     expect(s.set('net.ipv4.vs.conntrack', '0')).toBe(null);
     expect(s.set('net.ipv4.vs.conntrack', '1')).toBe('EINVAL');
-    expect(s.set('net.ipv4.vs.sync_threshold', '3 50')).toBe(null);
-    expect(s.set('net.ipv4.vs.sync_threshold', '3 51')).toBe('EINVAL');
     for (const name of ['lblc_expiration', 'lblcr_expiration']) {
       expect(s.set(`net.ipv4.vs.${name}`, '600')).toBe(null);
       expect(s.get(name)).toBe('600');
@@ -76,5 +74,22 @@ describe('net.ipv4.vs.*', () => {
     expect(['drop_entry', 'drop_packet', 'secure_tcp'].map((name) => s.set(name, '4'))).toEqual(
       Array(3).fill('EINVAL'),
     );
+  });
+
+  it('checks the keys of synchronisation as the kernel does', () => {
+    const s = new Sysctls();
+    /** Which of the values are taken. */
+    const taken = (name: string, values: string) => values.split(', ').filter((value) => s.set(name, value) === null);
+    expect(taken('sync_version', '0, 1, 2, -1')).toEqual(['0', '1']);
+    expect(taken('sync_ports', '2, 3, 0, -1, 64, 1024')).toEqual(['2', '64', '1024']);
+    expect(taken('sync_persist_mode', '1, 5, -5')).toEqual(['1', '5', '-5']);
+    expect(taken('sync_qlen_max', '10, -1, 3000000000')).toEqual(['10', '3000000000']);
+    expect(taken('sync_sock_size', '5, -5')).toEqual(['5', '-5']);
+    expect(taken('sync_refresh_period', '10, -1, 9000000')).toEqual(['10', '-1']);
+    expect(taken('sync_retries', '3, 4, -1')).toEqual(['3']);
+    expect(taken('backup_only', '2, -2')).toEqual(['2', '-2']);
+    const thresholds = '5, 5 100, 5 0, 0 0, 5 5, 5 4, -1 4, 1 -4, 1 2 3, x, 2, 200, 2,50, 2 x, 0x10 0x20, 010 0x20';
+    expect(taken('sync_threshold', thresholds)).toEqual(['5', '5 100', '5 0', '0 0', '1 2 3', '0x10 0x20', '010 0x20']);
+    expect(s.get('sync_threshold')).toBe('8\t32');
   });
 });

@@ -38,6 +38,9 @@ interface Values {
   /** Seconds. */
   syncRefreshPeriod: number;
   syncRetries: number;
+  /** Packets. */
+  syncThreshold: number;
+  syncPeriod: number;
   /** Bytes. */
   syncSockSize: number;
   syncVersion: number;
@@ -95,17 +98,17 @@ const KEYS: readonly Key[] = [
   key('sloppy_sctp', 'sloppySctp', true),
   key('sloppy_tcp', 'sloppyTcp', true),
   key('snat_reroute', 'snatReroute', true),
-  key('sync_persist_mode', 'syncPersistMode', false),
-  key('sync_ports', 'syncPorts', false, 'power of two'),
-  key('sync_qlen_max', 'syncQlenMax', false, 'unsigned long'),
-  key('sync_refresh_period', 'syncRefreshPeriod', false, 'seconds'),
-  key('sync_retries', 'syncRetries', false, 'int', 0, 3),
-  key('sync_sock_size', 'syncSockSize', false),
-  key('sync_version', 'syncVersion', false, 'int', 0, 1),
+  key('sync_persist_mode', 'syncPersistMode', true),
+  key('sync_ports', 'syncPorts', true, 'power of two'),
+  key('sync_qlen_max', 'syncQlenMax', true, 'unsigned long'),
+  key('sync_refresh_period', 'syncRefreshPeriod', true, 'seconds'),
+  key('sync_retries', 'syncRetries', true, 'int', 0, 3),
+  key('sync_sock_size', 'syncSockSize', true),
+  key('sync_version', 'syncVersion', true, 'int', 0, 1),
 ];
 
-/** The one key with two numbers. */
-const SYNC_THRESHOLD = { name: 'sync_threshold', value: '3\t50' } as const;
+/** The one key with two numbers: the packet at which a connection is told first, and of how many packets one is then. */
+const SYNC_THRESHOLD = 'sync_threshold';
 
 export const SYSCTL_PREFIX = 'net.ipv4.vs.';
 
@@ -136,6 +139,8 @@ export class Sysctls implements Values {
   syncQlenMax = 16384;
   syncRefreshPeriod = 0;
   syncRetries = 0;
+  syncThreshold = 3;
+  syncPeriod = 50;
   syncSockSize = 0;
   syncVersion = 1;
   /** Told when the mode of a defence was changed: modes 1 and 2 are judged at once. */
@@ -144,16 +149,14 @@ export class Sysctls implements Values {
   /** Value of `net.ipv4.vs.NAME` as sysctl prints it; undefined when there is no such key. */
   get(name: string): string | undefined {
     const short = withoutPrefix(name);
-    if (short === SYNC_THRESHOLD.name) return SYNC_THRESHOLD.value;
+    if (short === SYNC_THRESHOLD) return this.#threshold;
     const key = KEYS.find((k) => k.name === short);
     return key === undefined ? undefined : this[key.field].toString();
   }
 
   set(name: string, text: string): 'EINVAL' | 'ENOENT' | null {
     const short = withoutPrefix(name);
-    if (short === SYNC_THRESHOLD.name) {
-      return text.trim().split(/\s+/).join('\t') === SYNC_THRESHOLD.value ? null : 'EINVAL';
-    }
+    if (short === SYNC_THRESHOLD) return this.#setThreshold(text);
     const key = KEYS.find((k) => k.name === short);
     if (key === undefined) return 'ENOENT';
     const value = parseNumber(text);
@@ -167,10 +170,27 @@ export class Sysctls implements Values {
     return null;
   }
 
+  get #threshold(): string {
+    return `${this.syncThreshold}\t${this.syncPeriod}`;
+  }
+
+  /** One number keeps the other; what stands behind the second is not looked at (proc_do_sync_threshold). */
+  #setThreshold(text: string): 'EINVAL' | null {
+    const [word = '', other] = text.trim().split(/\s+/);
+    const first = parseNumber(word);
+    const period = other === undefined ? this.syncPeriod : parseNumber(other);
+    if (first === 'nothing') return null;
+    if (first === undefined || period === undefined || period === 'nothing' || first < 0 || period < 0) return 'EINVAL';
+    if (first > INT_MAX || period > INT_MAX || (first >= period && period !== 0)) return 'EINVAL';
+    this.syncThreshold = first;
+    this.syncPeriod = period;
+    return null;
+  }
+
   /** Full names and values, sorted by name. */
   list(): (readonly [string, string])[] {
     const rows = KEYS.map(({ name, field }) => [SYSCTL_PREFIX + name, this[field].toString()] as const);
-    rows.push([SYSCTL_PREFIX + SYNC_THRESHOLD.name, SYNC_THRESHOLD.value]);
+    rows.push([SYSCTL_PREFIX + SYNC_THRESHOLD, this.#threshold]);
     return rows.sort((a, b) => (a[0] < b[0] ? -1 : 1));
   }
 }

@@ -76,6 +76,7 @@ export class Engine {
     this.director = new Director({
       flows: this.flows,
       routing: this.stack,
+      datagrams: this.stack.datagrams,
       rng,
       now,
       maxConnections,
@@ -159,6 +160,7 @@ export class Engine {
   removeDevice(name: string): boolean {
     const ifc = this.stack.link.findInterface(name);
     if (ifc === undefined || ifc.device === null) return false;
+    this.director.sync.forget(ifc.id);
     this.ip.removeInterface(ifc.id);
     ifc.device.close();
     this.generation++;

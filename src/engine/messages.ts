@@ -7,6 +7,7 @@
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
 import type {
   ConnectionRow,
+  DaemonRow,
   DrainRow,
   IpvsCommand,
   IpvsErrno,
@@ -121,6 +122,7 @@ export interface EngineRequests {
     result: { readonly rows: readonly ServiceRow[]; readonly next: number };
   };
   'list-drains': { args: Record<string, never>; result: readonly DrainRow[] };
+  'list-daemons': { args: Record<string, never>; result: readonly DaemonRow[] };
   'list-connections': {
     args: { readonly cursor: number; readonly limit: number };
     result: { readonly rows: readonly ConnectionRow[]; readonly next: number };

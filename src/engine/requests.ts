@@ -66,6 +66,7 @@ const handlers: Handlers = {
   'ipvs-info': ({ engine }) => engine.director.info(),
   'list-services': ({ engine }, { key, cursor, limit }) => engine.director.listServices(cursor, limit, key),
   'list-drains': ({ engine }) => engine.director.listDrains(),
+  'list-daemons': ({ engine }) => engine.director.listDaemons(),
   'list-connections': ({ engine }, { cursor, limit }) => engine.director.listConnections(cursor, limit),
   'start-capture': ({ captures }, spec) => captures.start(spec.captureId, spec),
   'stop-capture': ({ captures }, { captureId }) => {

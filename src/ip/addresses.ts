@@ -67,6 +67,11 @@ export class AddressTable implements ArpAddresses {
     return first !== 0 ? first : elsewhere;
   }
 
+  /** The device's own first address, 0 when it has none. */
+  own(device: number): number {
+    return this.#rows.find((a) => a.device === device && a.scope !== RouteScope.Host)?.ip ?? 0;
+  }
+
   /** arp_process and arp_ignore() of net/ipv4/arp.c; the numbers of arp_ignore are in ip-sysctl.rst. */
   answersFor(ifc: Interface, target: number, sender: number): boolean {
     const route = this.#routes.lookup(target);

@@ -115,6 +115,7 @@ export class IpControl {
     for (const address of [...stack.addresses.rows]) if (address.device === id) stack.addresses.remove(address);
     for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
     this.sysctls.removeInterface(ifc);
+    stack.datagrams.forget(id);
     stack.link.interfaces[id] = null;
     if (stack.hostId === id) stack.hostId = NONE;
     stack.routes.changed();

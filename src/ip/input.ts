@@ -24,6 +24,9 @@ const PRE_ROUTING = Hook.PreRouting;
 const { Unicast: UNICAST, Local: LOCAL, Broadcast: BROADCAST } = RouteKind;
 const IPV4_HEADER = ipv4.IPV4_HEADER;
 const NO_FAULT = Drop.None;
+const IGMP = ipv4.IpProto.Igmp;
+/** 224.0.0.0/24. */
+const LOCAL_GROUPS = 0xe00000 | -0x1000000;
 
 /** The one gate of IPv4: checks the header, cuts link padding off, finds and checks the transport. False: dropped. */
 export function gateIpv4(stack: IpStack, p: Packet): boolean {
@@ -61,6 +64,7 @@ export function afterPreRouting(stack: IpStack, p: Packet): void {
   const dst = ipv4.dst(view, l3);
   if (ifc.id === LOOPBACK_ID) return routeLooped(stack, p, dst);
   const src = ipv4.src(view, l3);
+  if (isMulticast(dst) && stack.groups.isMember(ifc.id, dst)) return multicastIn(stack, ifc, p, src);
   const martian = martianReason(src, dst);
   if (martian !== NO_FAULT) return drop(stack.link, p, martian);
   if (dst === -1) return broadcastIn(stack, ifc, p, src);
@@ -113,6 +117,19 @@ function broadcastIn(stack: IpStack, ifc: Interface, p: Packet, src: number): vo
   const fault = src === 0 ? NO_FAULT : sourceFault(stack, ifc, src);
   if (fault !== NO_FAULT) return drop(stack.link, p, fault);
   p.pktType = PacketType.Broadcast;
+  localIn(stack, p);
+}
+
+/** For a group that we are in (ip_route_input_mc). A group of this segment, 224.0.0.0/24, may be written to by a host without an address. */
+function multicastIn(stack: IpStack, ifc: Interface, p: Packet, src: number): void {
+  const isNameless = src === 0 && (ipv4.dst(p.view, p.l3) >> 8 === LOCAL_GROUPS || p.proto === IGMP);
+  const net = src >>> 24;
+  if (isMulticast(src) || src === -1 || net === 127 || (net === 0 && !isNameless)) {
+    return drop(stack.link, p, Drop.MartianSource);
+  }
+  const fault = isNameless ? NO_FAULT : sourceFault(stack, ifc, src);
+  if (fault !== NO_FAULT) return drop(stack.link, p, fault);
+  p.pktType = PacketType.Multicast;
   localIn(stack, p);
 }
 

@@ -17,7 +17,7 @@ import { isTransportSumRight } from './transport.ts';
 
 const ACCEPT = Verdict.Accept;
 const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
 const HOST_MTU = 65535;
 
@@ -33,6 +33,7 @@ export function localIn(stack: IpStack, p: Packet): void {
 
 /** After LOCAL_IN: find who the packet is for. */
 export function deliver(stack: IpStack, p: Packet): void {
+  if (p.proto === UDP && stack.datagrams.count !== 0 && stack.datagrams.deliver(p)) return;
   if (p.pktType !== PacketType.Host) return deliverBroadcast(stack, p);
   const dst = ipv4.dst(p.view, p.l3);
   const host = stack.hostId === NONE ? null : (stack.link.interfaces[stack.hostId] ?? null);
@@ -53,6 +54,10 @@ function deliverToHost(stack: IpStack, p: Packet): void {
 
 /** Broadcasts end here: behind the host port nobody stands on this segment. An echo request is answered only when that is asked for. */
 function deliverBroadcast(stack: IpStack, p: Packet): void {
+  if (p.pktType === PacketType.Multicast) {
+    if (p.proto === IGMP) return stack.groups.input(stack, p);
+    return drop(stack.link, p, p.l4Fault !== 0 ? p.l4Fault : Drop.MulticastNotForUs);
+  }
   if (p.l4Fault !== 0) return drop(stack.link, p, p.l4Fault);
   const isEcho = p.proto === ICMP && p.isLaterFragment === 0 && typeOf(p.view, p.l4) === IcmpType.Echo;
   const s = stack.settings;

@@ -73,6 +73,7 @@ function pump(stack: IpStack): void {
 /** Once per breath, after `stack.now` was set: neighbours in time, and the errors for what waited in vain. */
 export function tick(stack: IpStack): void {
   neighbourTick(stack.link);
+  stack.groups.tick(stack);
   if (stack.hasDeferred) pump(stack);
 }
 

@@ -13,6 +13,8 @@ import { BROADCAST_HOP } from '../link/resolve.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
 import { AddressTable } from './addresses.ts';
+import { UdpListeners } from './datagrams.ts';
+import { Groups } from './groups.ts';
 import { IcmpLimiter } from './icmp-limit.ts';
 import { RouteKind, RouteTable } from './routes.ts';
 
@@ -42,6 +44,8 @@ export class IpStack implements Routing {
   readonly routes = new RouteTable();
   readonly addresses = new AddressTable(this.routes);
   readonly limiter = new IcmpLimiter();
+  readonly groups = new Groups();
+  readonly datagrams = new UdpListeners(this);
   /** By Drop. */
   readonly drops: Float64Array;
   readonly stats: LinkStats;

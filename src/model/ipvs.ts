@@ -50,6 +50,28 @@ export interface ServerSpec {
     | undefined;
 }
 
+/** A synchronisation daemon. What is left out, or 0, is the kernel's default: 224.0.0.81, port 8848, TTL 1, messages as long as an Ethernet frame carries. */
+export interface DaemonSpec {
+  readonly role: 'master' | 'backup';
+  readonly device: string;
+  /** 0…255; a backup with 0 takes in all. */
+  readonly syncId: number;
+  /** Bytes of a message. */
+  readonly maxLength?: number | undefined;
+  readonly group?: string | undefined;
+  readonly port?: number | undefined;
+  readonly ttl?: number | undefined;
+}
+
+/** A daemon that runs, with all settings as they came out. */
+export interface DaemonRow extends Required<DaemonSpec> {
+  readonly maxLength: number;
+  readonly group: string;
+  readonly port: number;
+  readonly ttl: number;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
 export type IpvsCommand =
   | { readonly op: 'add-service'; readonly service: ServiceSpec }
   | { readonly op: 'edit-service'; readonly service: ServiceSpec }
@@ -75,7 +97,9 @@ export type IpvsCommand =
   /** The server gets its weight back. */
   | { readonly op: 'undrain'; readonly service: ServiceKey; readonly server: ServerKey }
   /** Seconds; 0 leaves a timeout as it is. */
-  | { readonly op: 'set-timeouts'; readonly tcp: number; readonly tcpFin: number; readonly udp: number };
+  | { readonly op: 'set-timeouts'; readonly tcp: number; readonly tcpFin: number; readonly udp: number }
+  | { readonly op: 'start-daemon'; readonly daemon: DaemonSpec }
+  | { readonly op: 'stop-daemon'; readonly role: 'master' | 'backup' };
 
 /** Counters since creation or the last zeroing. Bytes are IP total lengths; a super-packet counts as its segments. */
 export interface IpvsStats {
@@ -160,4 +184,6 @@ export type IpvsErrno =
   | 'EOPNOTSUPP'
   | 'ENOSPC'
   | 'EAFNOSUPPORT'
-  | 'ENODATA';
+  | 'ENODATA'
+  | 'ENODEV'
+  | 'EADDRNOTAVAIL';

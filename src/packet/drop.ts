@@ -81,6 +81,14 @@ export const Drop = {
   DirectorNoCallId: 64,
   // director, the defences
   DirectorNoConnection: 65,
+  // connection synchronisation and multicast groups
+  SyncTaken: 66,
+  SyncTooShort: 67,
+  SyncBadSize: 68,
+  SyncOtherId: 69,
+  SyncBadRecord: 70,
+  IgmpTaken: 71,
+  IgmpMalformed: 72,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -152,6 +160,13 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   DirectorDrained: 'of a connection that is being reset, because the time of its drained server is over',
   SctpTooShort: 'shorter than an SCTP header, or one without a chunk that belongs to no connection',
   DirectorNoCallId: 'for a service with the persistence engine sip, but no UDP message with a Call-ID',
+  SyncTaken: 'synchronisation message taken in',
+  SyncTooShort: 'synchronisation message shorter than its header',
+  SyncBadSize: 'synchronisation message that is not as long as it says, or longer than --sync-maxlen',
+  SyncOtherId: 'synchronisation message of another syncid',
+  SyncBadRecord: 'synchronisation message with a broken record; what stood before it was taken in',
+  IgmpTaken: 'IGMP message taken in',
+  IgmpMalformed: 'IGMP message that is too short, has a wrong checksum, or is no query',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

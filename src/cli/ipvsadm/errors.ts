@@ -14,6 +14,8 @@ const ANY_COMMAND: Readonly<Record<IpvsErrno, string>> = {
   ENOSPC: 'No space left on device',
   EAFNOSUPPORT: 'Operation not supported with specified address family',
   ENODATA: 'No data available',
+  ENODEV: 'No such device',
+  EADDRNOTAVAIL: 'Cannot assign requested address',
 };
 
 const NO_SCHEDULER = 'Scheduler or persistence engine not found';

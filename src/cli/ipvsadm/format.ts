@@ -2,7 +2,15 @@
  * The lists of ipvsadm, byte for byte: widths, cuts and trailing blanks are those of the classic tool (ipvsadm.c, print_title, print_service_entry,
  * print_conn and print_largenum). Pure functions from rows to text.
  */
-import type { ConnectionRow, IpvsInfo, IpvsStats, ServerKey, ServerRow, ServiceRow } from '../../model/ipvs.ts';
+import type {
+  ConnectionRow,
+  DaemonRow,
+  IpvsInfo,
+  IpvsStats,
+  ServerKey,
+  ServerRow,
+  ServiceRow,
+} from '../../model/ipvs.ts';
 import { parseIp4 } from './address.ts';
 import type { Names } from './names.ts';
 import type { ListForm } from './parse.ts';
@@ -248,4 +256,8 @@ function right(value: number, width: number): string {
 
 function two(value: number): string {
   return String(value).padStart(2, '0');
+}
+
+export function formatDaemon({ role, device, syncId, maxLength, group, port, ttl }: DaemonRow): string {
+  return `${role} sync daemon (mcast=${device}, syncid=${syncId}, maxlen=${maxLength}, group=${group}, port=${port}, ttl=${ttl})\n`;
 }

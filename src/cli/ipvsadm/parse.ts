@@ -4,6 +4,7 @@
  * arguments, scheduler flags, illegal combinations, and last what a command demands of its values.
  */
 import type {
+  DaemonSpec,
   ForwardMethod,
   IpvsCommand,
   IpvsProtocol,
@@ -46,8 +47,6 @@ export type DrainCommand = Extract<IpvsCommand, { readonly op: 'drain' | 'undrai
 
 export type Parsed =
   | { readonly kind: 'change'; readonly name: CommandName; readonly command: IpvsCommand }
-  /** start-daemon or stop-daemon. */
-  | { readonly kind: 'sync'; readonly name: CommandName }
   | { readonly kind: 'list-services'; readonly service: ServiceKey | undefined; readonly form: ListForm }
   | { readonly kind: 'list-connections' | 'list-timeouts' | 'list-daemons' | 'list-drains'; readonly form: ListForm }
   | {
@@ -61,6 +60,8 @@ export type Parsed =
   | { readonly kind: 'restore' | 'help' | 'version' };
 
 const DEFAULT_PERSISTENCE = 360;
+/** Where daemons speak when nothing is said. */
+const DEFAULT_DEVICE = 'eth0';
 const INT_MAX = 2_147_483_647;
 
 const COMMANDS: ReadonlySet<string> = new Set(Object.keys(COMBINATIONS));
@@ -88,6 +89,7 @@ interface Entry {
   tunPort: number;
   deadline: number | undefined;
   udpIdle: number | undefined;
+  daemon: Omit<DaemonSpec, 'role'>;
 }
 
 /** Parse one command line (without the program's name). Throws Refused, and LookupNeeded for a host name that is not known yet. */
@@ -98,7 +100,7 @@ export function parse(words: readonly string[], program: string, names: NameSour
   if (first === undefined || !COMMANDS.has(first)) throw tryHelp(program);
   const name = first as CommandName;
   const file = reader.value ?? '';
-  if (name === 'start-daemon' || name === 'stop-daemon') checkRole(name, reader.value!);
+  const role = name === 'start-daemon' || name === 'stop-daemon' ? checkRole(name, reader.value!) : 'master';
 
   const entry = emptyEntry();
   for (let tag = reader.next(); tag !== undefined; tag = reader.next()) readOption(entry, tag, reader, names);
@@ -132,8 +134,9 @@ export function parse(words: readonly string[], program: string, names: NameSour
     case 'set':
       return { kind: 'change', name, command: { op: 'set-timeouts', tcp, tcpFin, udp } };
     case 'start-daemon':
+      return { kind: 'change', name, command: { op: name, daemon: { ...entry.daemon, role } } };
     case 'stop-daemon':
-      return { kind: 'sync', name };
+      return { kind: 'change', name, command: { op: name, role } };
     case 'list':
       return list(entry);
     case 'save':
@@ -171,6 +174,7 @@ function emptyEntry(): Entry {
     tunPort: 0,
     deadline: undefined,
     udpIdle: undefined,
+    daemon: { device: DEFAULT_DEVICE, syncId: 0 },
   };
 }
 
@@ -258,26 +262,28 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
       return;
     case 'syncid':
       give(e, tag);
-      if (parseNumber(text, 0, 255) === undefined) throw new Refused('illegal syncid specified');
+      e.daemon = { ...e.daemon, syncId: parseNumber(text, 0, 255) ?? refuse('illegal syncid specified') };
       return;
     case 'mcast-interface':
       give(e, tag);
+      e.daemon = { ...e.daemon, device: text.slice(0, 15) };
       return;
     case 'mcast-group':
       give(e, tag);
       checkGroup(text);
+      e.daemon = { ...e.daemon, group: text };
       return;
     case 'mcast-port':
       give(e, tag);
-      if (parseNumber(text, 1, 65535) === undefined) throw new Refused('illegal mcast-port specified');
+      e.daemon = { ...e.daemon, port: parseNumber(text, 1, 65535) ?? refuse('illegal mcast-port specified') };
       return;
     case 'mcast-ttl':
       give(e, tag);
-      if (parseNumber(text, 1, 255) === undefined) throw new Refused('illegal mcast-ttl specified');
+      e.daemon = { ...e.daemon, ttl: parseNumber(text, 1, 255) ?? refuse('illegal mcast-ttl specified') };
       return;
     case 'sync-maxlen':
       give(e, tag);
-      if (parseNumber(text, 1, 65507) === undefined) throw new Refused('illegal sync-maxlen specified');
+      e.daemon = { ...e.daemon, maxLength: parseNumber(text, 1, 65507) ?? refuse('illegal sync-maxlen specified') };
       return;
     case 'deadline':
       give(e, tag);

@@ -2,6 +2,7 @@
 import type { CommandResults } from '../../control/api.ts';
 import type {
   ConnectionRow,
+  DaemonRow,
   DrainRow,
   IpvsCommand,
   IpvsErrno,
@@ -17,6 +18,7 @@ import { errnoMessage, NO_SERVICE } from './errors.ts';
 import {
   formatConnection,
   formatConnectionTitle,
+  formatDaemon,
   formatHeadline,
   formatService,
   formatTimeouts,
@@ -83,9 +85,6 @@ class Tool {
         err(`${message}\n`);
         return 255;
       }
-      case 'sync':
-        err(`${errnoMessage(parsed.name, 'EINVAL')}\n`);
-        return 255;
       case 'list-services':
         return this.#listServices(parsed.service, parsed.form);
       case 'list-connections':
@@ -115,9 +114,11 @@ class Tool {
       case 'plan':
       case 'apply':
         return changeTable(this.#context, parsed, (words) => this.#parse(words));
-      case 'list-daemons':
-        if (parsed.form.json) out('[]\n');
+      case 'list-daemons': {
+        const rows = await client.get<readonly DaemonRow[]>('/v1/ipvs/daemons');
+        out(parsed.form.json ? `${JSON.stringify(rows)}\n` : rows.map(formatDaemon).join(''));
         return 0;
+      }
       case 'save': {
         const rows = sortServices(await this.#services(undefined));
         const naming = await this.#naming(parsed.numeric, rows);

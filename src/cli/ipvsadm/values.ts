@@ -10,8 +10,8 @@ export function refuse(message: string): never {
   throw new Refused(message);
 }
 
-export function checkRole(name: 'start-daemon' | 'stop-daemon', role: string): void {
-  if (role === 'master' || role === 'backup') return;
+export function checkRole(name: 'start-daemon' | 'stop-daemon', role: string): 'master' | 'backup' {
+  if (role === 'master' || role === 'backup') return role;
   throw new Refused(
     name === 'start-daemon' ? 'illegal start-daemon parameter specified' : 'illegal start_daemon specified',
   );

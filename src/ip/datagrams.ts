@@ -1,0 +1,114 @@
+/** UDP of this host's own: the listeners that local delivery asks, and sending as a socket would. Kernel: net/ipv4/udp.c, __udp4_lib_rcv, udp_send_skb. */
+import type { DatagramReceiver, Datagrams, Outgoing } from '../hooks/datagrams.ts';
+import { Hook } from '../hooks/hooks.ts';
+import { bear, drop } from '../link/link.ts';
+import { Drop } from '../packet/drop.ts';
+import { NONE, type Packet } from '../packet/packet.ts';
+import { isMulticast } from '../wire/addr.ts';
+import { ETH_HEADER } from '../wire/ethernet.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as udp from '../wire/udp.ts';
+import { isSameNetwork } from './addresses.ts';
+import type { IpStack } from './stack.ts';
+import { fillTransportChecksum, isTransportSumRight } from './transport.ts';
+
+const UDP = ipv4.IpProto.Udp;
+const { IPV4_HEADER } = ipv4;
+const { UDP_HEADER } = udp;
+
+interface Listener {
+  readonly device: number;
+  readonly ip: number;
+  readonly port: number;
+  readonly receive: DatagramReceiver;
+}
+
+export class UdpListeners implements Datagrams {
+  readonly #stack: IpStack;
+  #listeners: readonly Listener[] = [];
+
+  constructor(stack: IpStack) {
+    this.#stack = stack;
+  }
+
+  get count(): number {
+    return this.#listeners.length;
+  }
+
+  /** Local delivery's question. True: somebody listens for the datagram, and the packet has ended. */
+  deliver(p: Packet): boolean {
+    const { view, l3, l4 } = p;
+    if (p.l4Fault !== 0 || ipv4.isFragment(view, l3)) return false;
+    const dst = ipv4.dst(view, l3);
+    const port = udp.dstPort(view, l4);
+    for (let i = 0; i < this.#listeners.length; i++) {
+      const its = this.#listeners[i]!;
+      if (its.port !== port || its.ip !== dst || its.device !== p.inDevice) continue;
+      this.#hand(its, p);
+      return true;
+    }
+    return false;
+  }
+
+  #hand(its: Listener, p: Packet): void {
+    const { view, l3, l4 } = p;
+    const { link } = this.#stack;
+    if (!isTransportSumRight(p)) return drop(link, p, Drop.UdpBadChecksum);
+    const length = (p.gsoType === 0 ? udp.length(view, l4) : p.end - l4) - UDP_HEADER;
+    drop(link, p, its.receive(view, l4 + UDP_HEADER, length, ipv4.src(view, l3), udp.srcPort(view, l4)));
+  }
+
+  findDevice(name: string): number {
+    return this.#stack.link.findInterface(name)?.id ?? NONE;
+  }
+
+  deviceMtu(device: number): number {
+    return this.#stack.link.interfaces[device]?.mtu ?? 0;
+  }
+
+  addressOn(device: number): number {
+    return this.#stack.addresses.select(device, 0);
+  }
+
+  isOnLink(device: number, ip: number): boolean {
+    return this.#stack.addresses.rows.some((a) => a.device === device && isSameNetwork(a.ip, ip, a.length));
+  }
+
+  listen(device: number, ip: number, port: number, receive: DatagramReceiver): void {
+    this.#listeners = [...this.#listeners, { device, ip, port, receive }];
+    if (isMulticast(ip)) this.#stack.groups.join(this.#stack, device, ip);
+  }
+
+  unlisten(device: number, ip: number, port: number): void {
+    const at = this.#listeners.findIndex((l) => l.device === device && l.ip === ip && l.port === port);
+    if (at < 0) return;
+    this.#listeners = this.#listeners.toSpliced(at, 1);
+    if (isMulticast(ip)) this.#stack.groups.leave(this.#stack, device, ip);
+  }
+
+  /** The device is gone. */
+  forget(device: number): void {
+    this.#listeners = this.#listeners.filter((l) => l.device !== device);
+    this.#stack.groups.forget(device);
+  }
+
+  send(to: Outgoing, bytes: Uint8Array, length: number): void {
+    const stack = this.#stack;
+    const total = IPV4_HEADER + UDP_HEADER + length;
+    const q = bear(stack.link, ETH_HEADER + total);
+    if (q === null) return;
+    ipv4.emit(q.view, q.l3, total, UDP, to.src, to.dst, to.ttl, 0, stack.nextIdent(), 0);
+    q.l4 = q.l3 + IPV4_HEADER;
+    q.proto = UDP;
+    udp.emit(q.view, q.l4, to.srcPort, to.dstPort, UDP_HEADER + length);
+    const start = q.l4 + UDP_HEADER;
+    for (let i = 0; i < length; i++) q.bytes[start + i] = bytes[i]!;
+    fillTransportChecksum(q, q.l3, q.l4, UDP);
+    q.isLocalOut = 1;
+    if (isMulticast(to.dst)) {
+      q.nexthop = to.dst;
+      q.outDevice = to.device;
+    }
+    stack.defer(q, Hook.LocalOut);
+  }
+}
