@@ -5,8 +5,8 @@
   scripts/oracle --record [--scenarios DIR] [--recorded DIR] [--out DIR] [NAME...]
 
   NAME             scenarios to run, with * and ? (default: all)
-  --scenarios DIR  where NAME.json are (default: ../shared/oracle/scenarios)
-  --recorded DIR   transcripts of the real thing, NAME.txt (default: ../shared/oracle/recorded)
+  --scenarios DIR  where NAME.json are (default: ../shared/oracle/scenarios, and netns-tests/oracle/scenarios)
+  --recorded DIR   transcripts of the real thing, NAME.txt (default: `recorded` beside each)
   --out DIR        keep our transcripts and the daemons' logs there
   --all            run what netns-tests/oracle/skipped.txt excepts, too
   --jobs N         scenarios at the same time (default: one more than there are processors, for some only wait)
@@ -141,8 +141,8 @@ def missing(scenario, has_ipip):
 def read_arguments():
     p = argparse.ArgumentParser(prog="scripts/oracle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                 usage=argparse.SUPPRESS, add_help=False)
-    p.add_argument("--scenarios", default=os.path.join(ORACLE, "scenarios"))
-    p.add_argument("--recorded", default=os.path.join(ORACLE, "recorded"))
+    p.add_argument("--scenarios")
+    p.add_argument("--recorded")
     p.add_argument("--out")
     p.add_argument("--all", action="store_true")
     p.add_argument("--jobs", type=int, default=1 + (os.cpu_count() or 1))
@@ -153,9 +153,20 @@ def read_arguments():
     return p.parse_args()
 
 
+def folders(options):
+    """[(scenarios, recordings)]: those that were named, else the shared ones and our own."""
+    if options.scenarios or options.recorded:
+        return [(options.scenarios or os.path.join(ORACLE, "scenarios"), options.recorded or os.path.join(ORACLE, "recorded"))]
+    return [(os.path.join(folder, "scenarios"), os.path.join(folder, "recorded")) for folder in (ORACLE, HERE)]
+
+
 def choose(options):
-    """Names of the scenarios to run, sorted."""
-    there = sorted(f[:-5] for f in os.listdir(options.scenarios) if f.endswith(".json"))
+    """{name: (file of the scenario, file of the recording)}, sorted by name; of two of one name the first folder's."""
+    there = {}
+    for scenarios, recorded in folders(options):
+        for name in (f[:-5] for f in os.listdir(scenarios) if f.endswith(".json")):
+            there.setdefault(name, (os.path.abspath(os.path.join(scenarios, name + ".json")), os.path.join(recorded, name + ".txt")))
+    there = dict(sorted(there.items()))
     if not options.names:
         return there
     chosen = set()
@@ -163,9 +174,9 @@ def choose(options):
         pattern = os.path.basename(pattern).removesuffix(".json")
         found = fnmatch.filter(there, pattern)
         if not found:
-            sys.exit("error: no scenario is named %s in %s" % (pattern, options.scenarios))
+            sys.exit("error: no scenario is named %s in %s" % (pattern, ", ".join(folder for folder, _ in folders(options))))
         chosen.update(found)
-    return sorted(chosen)
+    return {name: there[name] for name in sorted(chosen)}
 
 
 def waits_long(task):
@@ -209,10 +220,9 @@ def around(name, lines):
     return result
 
 
-def compare(name, transcript, recorded):
-    """Lines of a unified diff; none when they are the same."""
-    path = os.path.join(recorded, name + ".txt")
-    with open(path) as f:
+def compare(name, transcript, recording):
+    """Lines of a unified diff; none when they are the same. @param recording its file"""
+    with open(recording) as f:
         want, have = around(name, f.read().splitlines()), around(name, transcript.splitlines())
     return list(difflib.unified_diff(want, have, "recorded/%s" % name, "now/%s" % name, lineterm="", n=3))
 
@@ -228,18 +238,18 @@ def record_afresh(options, oracle):
     out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
     os.makedirs(out, exist_ok=True)
     print("recording %d scenarios with Linux %s" % (len(names), record.kernel()), flush=True)
-    absent = record.record(oracle, [os.path.abspath(os.path.join(options.scenarios, name + ".json")) for name in names], out)
+    absent = record.record(oracle, [scenario for scenario, _ in names.values()], out)
     passed, failed, skipped = 0, absent, 0
-    for name in names:
+    for name, (_, recording) in names.items():
         if name in absent:
             print("FAILED  %-32s no transcript" % name)
             continue
-        if not os.path.exists(os.path.join(options.recorded, name + ".txt")):
+        if not os.path.exists(recording):
             print("new     %s" % name)
             skipped += 1
             continue
         with open(os.path.join(out, name + ".txt")) as f:
-            diff = compare(name, f.read(), options.recorded)
+            diff = compare(name, f.read(), recording)
         print("%-7s %s" % ("FAILED" if diff else "passed", name))
         for line in diff:
             print("    " + line)
@@ -256,9 +266,10 @@ def main():
     if options.help:
         print(__doc__.strip())
         return 0
-    oracle = next((path for path in (os.path.join(os.path.dirname(os.path.abspath(options.scenarios)), "oracle.py"),
+    places = folders(options)
+    oracle = next((path for path in (os.path.join(os.path.dirname(os.path.abspath(places[0][0])), "oracle.py"),
                                      os.path.join(ORACLE, "oracle.py")) if os.path.exists(path)), None)
-    for folder in (options.scenarios, options.recorded):
+    for folder in (folder for pair in places for folder in pair):
         if oracle is None or not os.path.isdir(folder):
             print("oracle: %s is not there: nothing to compare with" % (folder if oracle else os.path.join(ORACLE, "oracle.py")))
             print("0 passed, 0 failed, 0 skipped")
@@ -270,18 +281,19 @@ def main():
     tasks, skipped = [], []
     exceptions = [] if options.all else read_skipped()
     has_ipip = subprocess.run(["unshare", "-n", "ip", "link", "show", "tunl0"], capture_output=True).returncode == 0
-    for name in choose(options):
+    chosen = choose(options)
+    for name, (scenario, recording) in chosen.items():
         reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
         if reason is None and not options.all:
-            with open(os.path.join(options.scenarios, name + ".json")) as f:
+            with open(scenario) as f:
                 reason = missing(json.load(f), has_ipip)
-        if reason is None and not os.path.exists(os.path.join(options.recorded, name + ".txt")):
+        if reason is None and not os.path.exists(recording):
             reason = "no recording"
         if reason is not None:
             skipped.append(name)
             print("skipped %-32s %s" % (name, reason), flush=True)
             continue
-        tasks.append({"name": name, "scenario": os.path.abspath(os.path.join(options.scenarios, name + ".json")), "oracle": oracle,
+        tasks.append({"name": name, "scenario": scenario, "oracle": oracle,
                       "bin": os.path.abspath(options.bin), "log": os.path.join(out, name + ".log")})
     tasks.sort(key=waits_long, reverse=True)
     passed, failed = 0, []
@@ -290,7 +302,7 @@ def main():
         for name, transcript, seconds in pool.imap_unordered(run_scenario, tasks):
             with open(os.path.join(out, name + ".txt"), "w") as f:
                 f.write(transcript)
-            diff = compare(name, transcript, options.recorded)
+            diff = compare(name, transcript, chosen[name][1])
             print("%-7s %-32s %.1f s" % ("FAILED" if diff else "passed", name, seconds))
             for line in diff:
                 print("    " + line)

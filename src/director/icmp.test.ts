@@ -100,6 +100,18 @@ describe('ICMP errors', () => {
     expect(stats()).toMatchObject({ inPkts: 1, outPkts: 0 });
   });
 
+  it('sends one with a wrong checksum on as it is where nothing is rewritten (recording icmp_in_kinds_dr)', () => {
+    b.run('-A -u 10.0.1.101:53 -s rr', '-a -u 10.0.1.101:53 -r 10.0.2.11:53 -g -w 1');
+    b.send(udpPacket(`${CLIENT}:6000`, '10.0.1.101:53'));
+    const bad = frame()
+      .ipv4(CLIENT, '10.0.1.101')
+      .icmp({ type: 3, code: 3, checksum: 1 })
+      .payload(quoted('10.0.1.101', 53, CLIENT, 6000));
+    const before = bad.build();
+    const o = b.send(bad);
+    expect([o.verdict, o.bytes.slice(20)]).toEqual(['reroute', before.slice(20)]);
+  });
+
   it('leaves alone what is no error, not about ours, or cut short', () => {
     const ours = quoted(CLIENT, 6000, '10.0.2.11', 5353);
     const others = [

@@ -83,13 +83,15 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
     if (conn === REFUSED) return DROP;
   }
   const { view, l3, l4 } = p;
-  if (check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
+  // Only what is rewritten gets a new checksum, which must not hide that the old one was wrong.
+  const isMasq = (rows[at + Flags]! & METHOD_MASK) === MASQ;
+  if (isMasq && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   const dest = rows[at + Dest]!;
   if (dest === director.dests.unbound) lendAddress(director, p, conn);
   director.countIn(dest, 1, p.end - l3);
-  if ((rows[at + Flags]! & METHOD_MASK) !== MASQ) {
+  if (!isMasq) {
     rows[at + Packets]!++;
     return routeRequest(director, p, conn);
   }
