@@ -70,6 +70,33 @@ function* goodFrames(): Generator<Seed> {
     device: 'front',
     bytes: front().ipv4('10.0.1.2', VIP).udp({ srcPort: 2000, dstPort: 999 }).payload('closed').build(),
   };
+  const lines = ['PASV\r\n', 'EPSV\r\n', 'EPSV 1\r\n', 'PORT 10,0,1,2,24,1\r\n', 'EPRT |1|10.0.1.2|6145|\r\n'];
+  for (const [flags, line] of [['S', ''], ['.', ''], ...lines.map((text) => ['P.', text] as const)] as const) {
+    const toVip = front().ipv4('10.0.1.2', VIP, { df: true });
+    yield { device: 'front', bytes: toVip.tcp({ srcPort: 6000, dstPort: 21, flags, seq: 100 }).payload(line).build() };
+  }
+  for (const server of ['10.0.2.11', '10.0.2.12']) {
+    for (const line of [
+      '',
+      '227 ok (10,0,2,11,195,80).\r\n',
+      '229 ok (|||50001|)\r\n',
+      '229 ok (|1|10.0.2.11|50001|)\r\n',
+    ]) {
+      const answer = back().ipv4(server, '10.0.1.2', { df: true });
+      const flags = line === '' ? 'S.' : 'P.';
+      yield {
+        device: 'back',
+        bytes: answer.tcp({ srcPort: 21, dstPort: 6000, flags, seq: 100 }).payload(line).build(),
+      };
+    }
+  }
+  for (const header of ['Call-ID: a@h', 'i:a', 'Call-ID:\r\n a@h', 'Call-ID: #\r\nCall-ID: b@h']) {
+    const text = `INVITE sip:x SIP/2.0\r\n${header}\r\nCSeq: 1\r\n`;
+    const toVip = front().ipv4('10.0.1.2', VIP).udp({ srcPort: 7000, dstPort: 5060 });
+    yield { device: 'front', bytes: toVip.payload(text).build() };
+    const fromServer = back().ipv4('10.0.2.11', '10.0.1.2').udp({ srcPort: 5060, dstPort: 7001 });
+    yield { device: 'back', bytes: fromServer.payload(text).build() };
+  }
   for (const chunks of [[1], [10, 0], [10, 6], [0], [3], [7], [14], [6], [255], []]) {
     const list = chunks.map((type) => ({ type, value: 9 }));
     const toVip = front().ipv4('10.0.1.2', VIP).sctp({ srcPort: 5000, dstPort: 9899, chunks: list });
@@ -239,9 +266,15 @@ class Subject {
       ['tcp', 80],
       ['udp', 53],
       ['sctp', 9899],
+      ['tcp', 21],
+      ['udp', 5060],
     ] as const) {
       const service = { kind: 'address', protocol, address: VIP, port } as const;
-      commands.push({ op: 'add-service', service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false } });
+      const engine = port === 5060 ? { pe: 'sip', persistenceTimeout: 60 } : {};
+      commands.push({
+        op: 'add-service',
+        service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false, ...engine },
+      });
       for (const address of ['10.0.2.11', '10.0.2.12']) {
         const server = {
           key: { address, port: protocol === 'sctp' ? port + 1 : port },

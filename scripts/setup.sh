@@ -22,6 +22,20 @@ need_debian() {
   for pair in "$@"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
+  install_debian "${missing[@]}"
+}
+
+# need_python MODULE=PACKAGE …: the same for modules of Debian's own Python.
+need_python() {
+  local missing=() pair
+  for pair in "$@"; do
+    /usr/bin/python3 -c "import ${pair%%=*}" 2>/dev/null || missing+=("${pair#*=}")
+  done
+  install_debian "${missing[@]}"
+}
+
+install_debian() {
+  local missing=("$@")
   [ ${#missing[@]} -eq 0 ] && return
   command -v apt-get >/dev/null || die "please install: ${missing[*]} (this machine has no apt-get)"
   say "installing Debian packages: ${missing[*]}"

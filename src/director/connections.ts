@@ -17,6 +17,7 @@ import { type Allocate, plainMemory } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { diff16, diff32, fold } from '../wire/checksum.ts';
+import { IpProto } from '../wire/ipv4.ts';
 
 export const CONN_SHIFT = 4;
 /** Columns of a row. */
@@ -64,6 +65,10 @@ export const ConnFlag = {
   Used: 0x200,
   /** Its drain is over: both sides are being told (resets.ts). */
   Resetting: 0x4000,
+  /** The client's port is not known yet: its first packet fills it in. */
+  NoCport: 0x400,
+  /** A helper reads its packets (app/). */
+  App: 0x800,
   /** A template that a persistence engine made: it is found by what the engine knows (persistence-engine.ts), and has no flow row. */
   HasPe: 0x1000,
   /** Another director told us of it. */
@@ -81,7 +86,10 @@ const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, 
 const { Deltas, Packets } = Conn;
 const CONNECTION = FlowColumn.Connection;
 const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE, Synced: SYNCED } = ConnFlag;
+const { NoCport: NO_CPORT, App: APP } = ConnFlag;
+const HELPED = APP | NO_CPORT;
 const MASQ = Method.Masq;
+const { Tcp: TCP } = IpProto;
 
 export class ConnTable {
   /** The rows; hot code indexes them with `(id << CONN_SHIFT) + Conn.X`. */
@@ -103,9 +111,13 @@ export class ConnTable {
   #free = 0;
   #fresh = 0;
   #count = 0;
+  #withoutPort = 0;
+  /** Port of the services whose masqueraded TCP connections are a helper's; 0 = none. */
+  readonly #appPort: number;
 
-  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory, appPort = 0) {
     this.capacity = capacity;
+    this.#appPort = appPort;
     this.rows = new Int32Array(allocate((capacity << CONN_SHIFT) * 4));
     this.control = new Int32Array(capacity);
     this.controlled = new Int32Array(capacity);
@@ -118,6 +130,11 @@ export class ConnTable {
   /** Connections, templates included. */
   get count(): number {
     return this.#count;
+  }
+
+  /** Connections whose client's port is not known yet. */
+  get withoutPort(): number {
+    return this.#withoutPort;
   }
 
   /** Ids below this one may be in use. */
@@ -188,7 +205,8 @@ export class ConnTable {
     rows[at + Rip] = rip;
     rows[at + Ports] = ports;
     rows[at + Meta] = (rport << 16) | (proto << 8);
-    rows[at + Flags] = flags | USED;
+    const isApp = proto === TCP && (ports & 0xffff) === this.#appPort && (flags & (METHOD_MASK | TEMPLATE)) === MASQ;
+    rows[at + Flags] = flags | USED | (isApp ? APP : 0);
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;
@@ -204,6 +222,7 @@ export class ConnTable {
       this.#release(id);
       return NO_CONN;
     }
+    if ((flags & NO_CPORT) !== 0) this.#withoutPort++;
     const expires = (now + timeout) | 0;
     rows[at + Expires] = expires;
     this.#start(id, expires);
@@ -213,6 +232,7 @@ export class ConnTable {
   /** The row goes at once, with its flow rows and timer; counters elsewhere are the caller's business. */
   remove(id: number): void {
     this.#wheel.cancel(id);
+    if ((this.rows[(id << CONN_SHIFT) + Flags]! & NO_CPORT) !== 0) this.#withoutPort--;
     this.#unlink(id, Dir.In);
     this.#unlink(id, Dir.Out);
     if ((this.rows[(id << CONN_SHIFT) + Flags]! & SYNCED) !== 0) this.marks.delete(id);
@@ -248,9 +268,28 @@ export class ConnTable {
     this.marks.delete(id);
     this.rows[at + Dest] = dest;
     this.#unlink(id, Dir.Out);
-    this.rows[at + Flags] = flags | USED;
+    this.rows[at + Flags] = flags | USED | (this.rows[at + Flags]! & HELPED);
     this.rows[at + FlowOut] = NO_FLOW;
     if ((flags & TEMPLATE) === 0) this.#linkReply(id);
+  }
+
+  /** The client's port has become known (ip_vs_conn_fill_cport). */
+  fillClientPort(id: number, cport: number): void {
+    const rows = this.rows;
+    const at = id << CONN_SHIFT;
+    rows[at + Flags]! &= ~NO_CPORT;
+    this.#withoutPort--;
+    this.#unlink(id, Dir.In);
+    this.#unlink(id, Dir.Out);
+    const vport = rows[at + Ports]! & 0xffff;
+    const ports = (cport << 16) | vport;
+    rows[at + Ports] = ports;
+    // With a full flow table it is not found by that tuple any more.
+    const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, ports, (rows[at + Meta]! >> 8) & 0xff);
+    if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;
+    else this.#link(flow, id, Dir.In);
+    rows[at + FlowOut] = NO_FLOW;
+    this.#linkReply(id);
   }
 
   /** `id` ends not before `by`: `by` is controlled by `id`. */

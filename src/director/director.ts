@@ -27,6 +27,7 @@ import type {
   ServiceRow,
 } from '../model/ipvs.ts';
 import { Counters } from './accounting.ts';
+import { FtpApp } from './app/ftp.ts';
 import { executeCommand } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag, ConnTable } from './connections.ts';
 import { Defence } from './defence.ts';
@@ -48,7 +49,8 @@ import { chosenServer, executeAll, type Refusal } from './transaction.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
-const { Inactive: INACTIVE, Template: TEMPLATE, Assured: ASSURED, Resetting: RESETTING, HasPe: HAS_PE } = ConnFlag;
+const { Inactive: INACTIVE, Template: TEMPLATE, Assured: ASSURED, Resetting: RESETTING } = ConnFlag;
+const { HasPe: HAS_PE, App: APP } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -78,6 +80,7 @@ export class Director {
   readonly conns: ConnTable;
   /** What persistence engines know of their templates. */
   readonly engines = new EngineTable();
+  readonly ftp = new FtpApp();
   /** Row 0: everything that crossed the director. */
   readonly total: Counters;
   readonly sysctls: Sysctls;
@@ -114,7 +117,7 @@ export class Director {
     this.routing = options.routing;
     this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
     this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
-    this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate);
+    this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate, this.ftp.port);
     this.total = new Counters(1);
     this.sysctls = new Sysctls();
     this.rng = rng;
@@ -171,6 +174,7 @@ export class Director {
     const dest = this.conns.rows[at + Dest]!;
     if ((flags & RESETTING) !== 0) this.resets.forget(conn);
     if ((flags & HAS_PE) !== 0) this.engines.remove(conn);
+    if ((flags & APP) !== 0) this.ftp.forget(conn);
     this.conns.remove(conn);
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }

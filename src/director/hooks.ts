@@ -39,7 +39,8 @@ const PORT = UnreachCode.Port;
 const UNKNOWN = FLOW_UNKNOWN;
 const ABSENT = NO_FLOW;
 const { Meta, Flags, Dest, Packets } = Conn;
-const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET } = ConnFlag;
+const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET, App: APP, NoCport: NO_CPORT } = ConnFlag;
+const HELPED = APP | NO_CPORT;
 const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
 const MASQ = Method.Masq;
@@ -56,6 +57,14 @@ function connectionOf(director: Director, p: Packet, dir: number): number {
     p.flow = flow;
   }
   return flow === ABSENT ? NO_CONN : director.conns.find(flow, dir);
+}
+
+/** The connection that waits for a packet of this client, from whatever port (ip_vs_conn_in_get). */
+function connectionWithoutPort(director: Director, p: Packet): number {
+  const { view, l3 } = p;
+  const flow = director.flows.find(src(view, l3), dst(view, l3), view.getUint16(p.l4 + 2), p.proto);
+  const conn = flow === ABSENT ? NO_CONN : director.conns.find(flow, IN);
+  return conn !== NO_CONN && (director.conns.rows[(conn << CONN_SHIFT) + Flags]! & NO_CPORT) !== 0 ? conn : NO_CONN;
 }
 
 /** A packet whose transport header is broken: ours is dropped under the gate's name for the fault, others pass. */
@@ -134,6 +143,7 @@ export function request(director: Director, p: Packet): Verdict {
   const step = stepOf(p);
   const { rows } = director.conns;
   let conn = connectionOf(director, p, IN);
+  if (conn === NO_CONN && director.conns.withoutPort !== 0) conn = connectionWithoutPort(director, p);
   if (conn === NO_CONN) {
     conn = schedule(director, p, step);
   } else if (isNew(proto, step) && isUsedAgain(director, conn)) {
@@ -161,6 +171,10 @@ export function request(director: Director, p: Packet): Verdict {
   const seen = rows[at + Packets]!;
   rows[at + Packets] = seen + packets;
   director.conns.restart(conn, director.now);
+  if ((flags & HELPED) !== 0) {
+    if ((flags & NO_CPORT) !== 0) director.conns.fillClientPort(conn, p.view.getUint16(p.l4));
+    if ((flags & APP) !== 0 && !director.ftp.request(director, p, conn)) return DROP;
+  }
   const verdict = forwardRequest(director, p, conn);
   if (director.master !== null) director.master.tell(conn, seen, seen + packets);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
@@ -203,6 +217,7 @@ export function reply(director: Director, p: Packet): Verdict {
     p.drop = Drop.DirectorDrained;
     return DROP;
   }
+  if ((rows[at + Flags]! & APP) !== 0 && !director.ftp.reply(director, p, conn)) return DROP;
   const packets = wirePackets(p);
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
   moveState(director, conn, OUTPUT, stepOf(p));

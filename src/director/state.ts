@@ -7,7 +7,7 @@ import { Direction, nextTcpState, TcpState, tcpActive } from './tcp-states.ts';
 
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
 const { Meta, Flags, Timeout, Dest } = Conn;
-const { Inactive: INACTIVE, NoOutput: NO_OUTPUT, Assured: ASSURED } = ConnFlag;
+const { Inactive: INACTIVE, NoOutput: NO_OUTPUT, Assured: ASSURED, Template: TEMPLATE } = ConnFlag;
 const ESTABLISHED = TcpState.Established;
 const SCTP_ESTABLISHED = SctpState.Established;
 const NONE = NO_STEP;
@@ -16,7 +16,9 @@ const { Output: OUTPUT, InputOnly: INPUT_ONLY } = Direction;
 /** The client of a template is real: it has completed a handshake, or a server has answered it (ip_vs_control_assure_ct). */
 function assureTemplate(director: Director, conn: number): void {
   const control = director.conns.control[conn]! - 1;
-  if (control >= 0) director.conns.rows[(control << CONN_SHIFT) + Flags]! |= ASSURED;
+  if (control < 0) return;
+  const at = (control << CONN_SHIFT) + Flags;
+  if ((director.conns.rows[at]! & TEMPLATE) !== 0) director.conns.rows[at]! |= ASSURED;
 }
 
 /**

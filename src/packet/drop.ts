@@ -89,6 +89,7 @@ export const Drop = {
   SyncBadRecord: 70,
   IgmpTaken: 71,
   IgmpMalformed: 72,
+  DirectorPayloadTooLong: 73,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -155,7 +156,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   ResetSent: 'answered with a TCP reset',
   UnreachableSent: 'answered with ICMP unreachable',
   ArpLearned: 'ARP reply or announcement taken in',
-  TcpBadChecksum: 'TCP checksum wrong, in a segment for us that no host port takes',
+  TcpBadChecksum:
+    'TCP checksum wrong, in a segment for us that no host port takes, or of a connection whose payload a helper reads',
   UdpBadChecksum: 'UDP checksum wrong, in a datagram for us that no host port takes',
   DirectorDrained: 'of a connection that is being reset, because the time of its drained server is over',
   SctpTooShort: 'shorter than an SCTP header, or one without a chunk that belongs to no connection',
@@ -167,6 +169,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   SyncBadRecord: 'synchronisation message with a broken record; what stood before it was taken in',
   IgmpTaken: 'IGMP message taken in',
   IgmpMalformed: 'IGMP message that is too short, has a wrong checksum, or is no query',
+  DirectorPayloadTooLong: 'no room in the packet for the address that a helper must write into it',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

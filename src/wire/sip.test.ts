@@ -16,17 +16,15 @@ describe('the Call-ID', () => {
     ['i: a@h', 'a@h'],
     ['I:a@h', 'a@h'],
     ['Call-ID: word', 'word'],
-    ['Call-ID: a@h,b', 'a@h,b'],
-    ['Call-ID: w!"%()*+,-./:<>?[]_`{}~@[::1]:5060', 'w!"%()*+,-./:<>?[]_`{}~@[::1]:5060'],
+    ['Call-ID:\ta@h', 'a@h'],
+    ['Call-ID:\r\n a@h', 'a@h'],
+    ['Call-ID\r\n : a@h', 'a@h'],
+    ['Call-ID: w!"%()*+-./:<>?[]_`{}~@[::1]:5060', 'w!"%()*+-./:<>?[]_`{}~@[::1]:5060'],
     [`Call-ID: ${'x'.repeat(255)}`, 'x'.repeat(255)],
     ['Call-ID: #\r\nCall-ID: a@h', 'a@h'],
     ['Call-ID: a@h\r\nCall-ID: b@h', 'a@h'],
     ['\r\nCall-ID: a@h', 'a@h'],
   ])('of %j is %j', (header, value) => expect(read(message(header))).toBe(value));
-
-  it('may stand on a line of its own, whose first letter is lost, as in the kernel', () => {
-    expect(read(message('Call-ID:\r\n xa@h'))).toBe('a@h');
-  });
 
   it.each(['\n', '\r', '\r\n'])('may end with %j', (eol) => {
     expect(read(message('Call-ID: a@h', eol))).toBe('a@h');
@@ -38,7 +36,7 @@ describe('the Call-ID', () => {
     'Call-ID: a@h b',
     'Call-ID: a@h;tag=1',
     'Call-ID: a=b',
-    'Call-ID:\ta@h',
+    'Call-ID: a@h,b',
     'Call-ID a@h',
     ' Call-ID: a@h',
     '\tCall-ID: a@h',

@@ -21,7 +21,7 @@ function isLetter(c: number): boolean {
 }
 const isWordByte = Uint8Array.from({ length: 256 }, (_, c) => {
   const isDigit = c >= 0x30 && c <= 0x39;
-  return isLetter(c) || isDigit || '!"%()*+,-./:<>?[\\]_`{}~'.includes(String.fromCharCode(c)) ? 1 : 0;
+  return isLetter(c) || isDigit || '!"%\'()*+-./:<>?[\\]_`{}~'.includes(String.fromCharCode(c)) ? 1 : 0;
 });
 
 const isEol = (c: number | undefined): boolean => c === CR || c === LF;
@@ -36,18 +36,12 @@ function continuation(bytes: Uint8Array, at: number, end: number): number {
   return i;
 }
 
-/** Behind the blanks at `at`, over continued lines; -1 when the header ends there. */
+/** Behind the blanks at `at`, over one continued line; -1 when the header ends there. */
 function skipBlanks(bytes: Uint8Array, at: number, end: number): number {
   let i = at;
   while (i < end) {
-    if (bytes[i] === SPACE) {
-      i++;
-      continue;
-    }
-    if (!isEol(bytes[i])) return i;
-    i = continuation(bytes, i, end);
-    if (i < 0) return -1;
-    // The byte that begins the continued line is not looked at again: the kernel's loop steps over it.
+    if (isEol(bytes[i])) return continuation(bytes, i, end);
+    if (bytes[i] !== SPACE && bytes[i] !== TAB) return i;
     i++;
   }
   return i;
