@@ -87,7 +87,7 @@ export class Engine {
     this.hooks.register(this.director.hooks());
   }
 
-  /** One turn. Answers how many packets came in; 0 means that nobody had anything for us. */
+  /** One turn. Answers how many packets came in; 0 means that nobody had anything for us, and we have nothing for them. */
   breathe(): number {
     this.breaths++;
     const stack = this.stack;
@@ -111,7 +111,7 @@ export class Engine {
     }
     if (this.director.resets.isDue) this.#sendResets();
     flush(stack.link);
-    return received;
+    return received === 0 && this.director.sync.isBusy ? 1 : received;
   }
 
   /** After a sleep: any device may have something. */

@@ -5,7 +5,7 @@
 
 /**
  * Takes a datagram: `length` bytes of payload at `at`, which are the packet's and may not be kept.
- * @returns the Drop reason under which the packet ends: that it was taken in, or what was wrong with it
+ * @returns the Drop reason under which the packet ends: that it was taken in, or what was wrong with it; Drop.None when it is not for this listener
  */
 export type DatagramReceiver = (m: DataView, at: number, length: number, src: number, srcPort: number) => number;
 
@@ -18,10 +18,10 @@ export interface Datagrams {
   addressOn(device: number): number;
   /** Is the address in a network of the device? */
   isOnLink(device: number, ip: number): boolean;
-  /** Hand what comes to `ip`:`port` by `device` to `receive`. A multicast `ip` is a group: it is joined, and left with its last listener. */
+  /** Hand what comes to `ip`:`port` by `device` to `receive`, and to whoever else listens there. A multicast `ip` is a group: it is joined, and left with its last listener. */
   listen(device: number, ip: number, port: number, receive: DatagramReceiver): void;
-  /** Not an error when nobody listens there. */
-  unlisten(device: number, ip: number, port: number): void;
+  /** Not an error when it does not listen there. */
+  unlisten(device: number, ip: number, port: number, receive: DatagramReceiver): void;
   /** Send from between packets, not from inside a hook. What does not go is counted as a drop. */
   send(datagram: Outgoing, bytes: Uint8Array, length: number): void;
 }

@@ -41,21 +41,23 @@ export class UdpListeners implements Datagrams {
     if (p.l4Fault !== 0 || ipv4.isFragment(view, l3)) return false;
     const dst = ipv4.dst(view, l3);
     const port = udp.dstPort(view, l4);
-    for (let i = 0; i < this.#listeners.length; i++) {
-      const its = this.#listeners[i]!;
-      if (its.port !== port || its.ip !== dst || its.device !== p.inDevice) continue;
-      this.#hand(its, p);
+    const isForUs = (l: Listener) => l.port === port && l.ip === dst && l.device === p.inDevice;
+    const listeners = this.#listeners;
+    if (!listeners.some(isForUs)) return false;
+    const { link } = this.#stack;
+    if (!isTransportSumRight(p)) {
+      drop(link, p, Drop.UdpBadChecksum);
       return true;
     }
-    return false;
-  }
-
-  #hand(its: Listener, p: Packet): void {
-    const { view, l3, l4 } = p;
-    const { link } = this.#stack;
-    if (!isTransportSumRight(p)) return drop(link, p, Drop.UdpBadChecksum);
     const length = (p.gsoType === 0 ? udp.length(view, l4) : p.end - l4) - UDP_HEADER;
-    drop(link, p, its.receive(view, l4 + UDP_HEADER, length, ipv4.src(view, l3), udp.srcPort(view, l4)));
+    let reason: number = Drop.None;
+    for (const its of listeners) {
+      if (!isForUs(its)) continue;
+      const answer = its.receive(view, l4 + UDP_HEADER, length, ipv4.src(view, l3), udp.srcPort(view, l4));
+      if (answer !== Drop.None) reason = answer;
+    }
+    drop(link, p, reason === Drop.None ? Drop.MulticastNotForUs : reason);
+    return true;
   }
 
   findDevice(name: string): number {
@@ -79,8 +81,10 @@ export class UdpListeners implements Datagrams {
     if (isMulticast(ip)) this.#stack.groups.join(this.#stack, device, ip);
   }
 
-  unlisten(device: number, ip: number, port: number): void {
-    const at = this.#listeners.findIndex((l) => l.device === device && l.ip === ip && l.port === port);
+  unlisten(device: number, ip: number, port: number, receive: DatagramReceiver): void {
+    const at = this.#listeners.findIndex(
+      (l) => l.device === device && l.ip === ip && l.port === port && l.receive === receive,
+    );
     if (at < 0) return;
     this.#listeners = this.#listeners.toSpliced(at, 1);
     if (isMulticast(ip)) this.#stack.groups.leave(this.#stack, device, ip);

@@ -70,6 +70,8 @@ export interface DaemonRow extends Required<DaemonSpec> {
   readonly port: number;
   readonly ttl: number;
   readonly counters: Readonly<Record<string, number>>;
+  /** Of a backup: how the bulk transfer from another tapvs stands. */
+  readonly transfer?: 'asking' | 'receiving' | 'complete' | 'unanswered';
 }
 
 export type IpvsCommand =

@@ -90,6 +90,8 @@ export const Drop = {
   IgmpTaken: 71,
   IgmpMalformed: 72,
   DirectorPayloadTooLong: 73,
+  SyncBulkTaken: 74,
+  SyncBulkRefused: 75,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -167,6 +169,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   SyncBadSize: 'synchronisation message that is not as long as it says, or longer than --sync-maxlen',
   SyncOtherId: 'synchronisation message of another syncid',
   SyncBadRecord: 'synchronisation message with a broken record; what stood before it was taken in',
+  SyncBulkTaken: 'bulk transfer of connections: question or answer taken in',
+  SyncBulkRefused: 'bulk transfer of connections: malformed, of another transfer, or from beyond this segment',
   IgmpTaken: 'IGMP message taken in',
   IgmpMalformed: 'IGMP message that is too short, has a wrong checksum, or is no query',
   DirectorPayloadTooLong: 'no room in the packet for the address that a helper must write into it',

@@ -9,17 +9,32 @@ import { NO_FLOW } from '../../flow/flow-table.ts';
 import { Drop } from '../../packet/drop.ts';
 import { IpProto } from '../../wire/ipv4.ts';
 import { messageSize, SYNC_HEADER_V0, SyncFault, SyncReader, type SyncRecord, syncId } from '../../wire/ipvs-sync.ts';
+import { isBulk } from '../../wire/sync-bulk.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from '../connections.ts';
 import { NO_DEST } from '../destinations.ts';
 import type { Director } from '../director.ts';
+import { findEngine, type PersistenceEngine } from '../persistence-engine.ts';
+import { SCTP_STATE_NAMES } from '../sctp-states.ts';
 import { NO_SERVICE } from '../services.ts';
 import { TCP_STATE_NAMES } from '../tcp-states.ts';
 import { UDP_STATE_NAMES } from '../udp-states.ts';
 import { fromSyncFlags, TemplateState } from './record.ts';
 
 const { Rip, Meta, Flags, Timeout, Dest, Packets } = Conn;
-const { Inactive: INACTIVE, Template: TEMPLATE, NoOutput: NO_OUTPUT, Assured: ASSURED, MethodMask } = ConnFlag;
-const { Tcp: TCP, Udp: UDP } = IpProto;
+const {
+  Inactive: INACTIVE,
+  Template: TEMPLATE,
+  NoOutput: NO_OUTPUT,
+  Assured: ASSURED,
+  MethodMask,
+  HasPe: HAS_PE,
+} = ConnFlag;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
+const STATES: ReadonlyMap<number, readonly string[]> = new Map<number, readonly string[]>([
+  [TCP, TCP_STATE_NAMES],
+  [UDP, UDP_STATE_NAMES],
+  [SCTP, SCTP_STATE_NAMES],
+]);
 
 /** When the message does not say, and the protocol has no timeout for the state. */
 const DEFAULT_TIMEOUT = seconds(180);
@@ -53,6 +68,8 @@ export class SyncBackup {
 
   /** A message of the group. @returns the Drop reason under which its packet ends */
   receive(m: DataView, at: number, length: number): number {
+    // Questions to a master of ours, not messages.
+    if (isBulk(m, at, length)) return Drop.None;
     if (length < SYNC_HEADER_V0) return Drop.SyncTooShort;
     if (length !== messageSize(m, at) || length > this.#maxLength) return Drop.SyncBadSize;
     if (this.#syncId !== 0 && syncId(m, at) !== this.#syncId) return Drop.SyncOtherId;
@@ -73,22 +90,28 @@ export class SyncBackup {
     return true;
   }
 
-  /** A protocol that we balance, in a state that it has; templates are of any protocol and state. A persistence engine that we do not have spoils it. */
+  /** A protocol that we balance, in a state that it has; templates are of any protocol. A persistence engine that we do not have spoils it. */
   #isKnown(r: SyncRecord): boolean {
-    if (r.peDataLength !== 0) return false;
-    if ((fromSyncFlags(r.flags) & TEMPLATE) !== 0) return true;
-    if (r.protocol === TCP) return r.state < TCP_STATE_NAMES.length;
-    return r.protocol === UDP && r.state < UDP_STATE_NAMES.length;
+    if (r.peDataLength !== 0 && engineOf(r) === undefined) return false;
+    if ((fromSyncFlags(r.flags) & TEMPLATE) !== 0) return r.state <= TemplateState.Assured;
+    const names = STATES.get(r.protocol);
+    return names !== undefined && r.state < names.length;
   }
 
   #apply(r: SyncRecord): void {
-    const { conns, flows, dests, now } = this.#director;
+    const { conns, flows, dests, engines, now } = this.#director;
     const rows = conns.rows;
     const flags = fromSyncFlags(r.flags);
     const isTemplate = (flags & TEMPLATE) !== 0;
     const ports = (r.cport << 16) | r.vport;
-    const flow = flows.find(r.cip, r.vip, ports, isTemplate ? r.protocol | TEMPLATE_KIND : r.protocol);
-    let conn = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
+    const engine = isTemplate && r.peDataLength !== 0 ? engineOf(r) : undefined;
+    let conn: number;
+    if (engine !== undefined) {
+      conn = engines.find(engine, r.protocol, r.cip, r.vip, r.vport, textOf(r.peData, r.peDataLength));
+    } else {
+      const flow = flows.find(r.cip, r.vip, ports, isTemplate ? r.protocol | TEMPLATE_KIND : r.protocol);
+      conn = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
+    }
     if (conn !== NO_CONN && !isTemplate) {
       const at = conn << CONN_SHIFT;
       if (rows[at + Rip] !== r.rip || rows[at + Meta]! >>> 16 !== r.dport) {
@@ -103,10 +126,13 @@ export class SyncBackup {
       }
     }
     if (conn === NO_CONN) {
-      conn = this.#create(r, flags, ports);
+      conn = this.#create(r, engine === undefined ? flags : flags | HAS_PE, ports);
       if (conn === NO_CONN) {
         this.counters.skipped++;
         return;
+      }
+      if (engine !== undefined) {
+        engines.add(conn, engine, r.protocol, r.cip, r.vip, r.vport, textOf(r.peData, r.peDataLength));
       }
     } else {
       this.counters.updated++;
@@ -127,7 +153,7 @@ export class SyncBackup {
     rows[at + Packets] = this.#director.sysctls.syncThreshold;
     if (isTemplate) {
       const its = rows[at + Flags]! & ~ASSURED;
-      rows[at + Flags] = r.state >= TemplateState.Assured ? its | ASSURED : its;
+      rows[at + Flags] = r.state === TemplateState.Assured ? its | ASSURED : its;
     } else {
       rows[at + Meta] = (rows[at + Meta]! & ~0xff) | r.state;
       conns.toldState[conn] = r.state;
@@ -141,7 +167,8 @@ export class SyncBackup {
   #timeout(r: SyncRecord, isTemplate: boolean): number {
     if (r.timeout !== 0) return seconds(Math.min(r.timeout, LONGEST_TIMEOUT));
     if (isTemplate) return DEFAULT_TIMEOUT;
-    const table = r.protocol === TCP ? this.#director.tcpTimeouts : this.#director.udpTimeouts;
+    const { tcpTimeouts, udpTimeouts, sctpTimeouts } = this.#director;
+    const table = r.protocol === TCP ? tcpTimeouts : r.protocol === SCTP ? sctpTimeouts : udpTimeouts;
     return table[r.state] ?? DEFAULT_TIMEOUT;
   }
 
@@ -202,4 +229,14 @@ export class SyncBackup {
     const dest = dests.find(service, rip, port);
     return dest !== NO_DEST ? dest : dests.find(service, rip, port ^ dport);
   }
+}
+
+/** The persistence engine that a record names, if we have it. */
+function engineOf(r: SyncRecord): PersistenceEngine | undefined {
+  return findEngine(textOf(r.peName, r.peNameLength));
+}
+
+/** A character a byte. */
+function textOf(bytes: Uint8Array, length: number): string {
+  return String.fromCharCode(...bytes.subarray(0, length));
 }

@@ -11,7 +11,7 @@ import type { Director } from '../director.ts';
 
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Dest } = Conn;
 const { MethodMask: METHOD_MASK, Inactive: INACTIVE, NoOutput: NO_OUTPUT, Template: TEMPLATE } = ConnFlag;
-const { Assured: ASSURED, Synced: SYNCED, OnePacket: ONE_PACKET } = ConnFlag;
+const { Assured: ASSURED, Synced: SYNCED, OnePacket: ONE_PACKET, HasPe: HAS_PE } = ConnFlag;
 const MASQ = Method.Masq;
 const PER_SECOND = TICKS_PER_SECOND;
 
@@ -72,4 +72,20 @@ export function toRecord(director: Director, conn: number, record: SyncRecord): 
   record.hasSequences = 0;
   record.peDataLength = 0;
   record.peNameLength = 0;
+  if ((flags & HAS_PE) !== 0) fillEngine(director, conn, record);
+}
+
+/** What a persistence engine knows of a template. */
+function fillEngine(director: Director, conn: number, record: SyncRecord): void {
+  const its = director.engines.of(conn);
+  if (its === undefined) return;
+  record.peDataLength = copy(its.data, record.peData);
+  record.peNameLength = copy(its.engine.name, record.peName);
+}
+
+/** A character a byte. */
+function copy(text: string, to: Uint8Array): number {
+  const length = Math.min(text.length, to.length);
+  for (let i = 0; i < length; i++) to[i] = text.charCodeAt(i);
+  return length;
 }
