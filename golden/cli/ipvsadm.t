@@ -163,6 +163,230 @@ add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more inf
 # Only here: the whole table from a file.
 --plan rules ; plan ; OK
 --apply=- --json ; apply ; OK
---apply ; --apply: missing argument ; FAIL 255
+--apply ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
 --plan rules -n ; Illegal 'numeric' option with the 'plan' command ; FAIL 2
 --plan rules more ; unexpected argument more ; FAIL 2
+
+# What the classic parser says to combinations, asked of it.
+--add-service -M ; -M: missing argument ; FAIL 255
+--add-service -n --exact --tun-info --weight=7 9 1 -X ; multiple 'exact' options specified ; FAIL 2
+--add-service -p60 -- --tun-csum gue ; unexpected argument --tun-csum ; FAIL 2
+--add-service -t 10.0.1.100:80 -b -o -g ; invalid scheduler flag `-o' ; FAIL 2
+--add-service -t 10.0.1.100:80 -r 10.0.2.11 --stats ; Illegal 'real-server' option with the 'add-service' command ; FAIL 2
+--add-service -t 10.0.1.100:80 -r 10.0.2.11 -p 10.0.2.11 ; invalid timeout value `10.0.2.11' specified ; FAIL 2
+--add-service -w3 -r ; -r: missing argument ; FAIL 255
+--edit-server -- --tun-info ; unexpected argument --tun-info ; FAIL 2
+--edit-server -- -r -M ; unexpected argument -r ; FAIL 2
+--edit-server --persistent x -n ; invalid timeout value `x' specified ; FAIL 2
+--edit-server --weight=7 --tun-remcsum --weight=7 10.0.2.12:8080 -X -z ; multiple 'weight' options specified ; FAIL 2
+--edit-server -t 10.0.1.100:80 --persistent-conn 60 --bogus -f 7 --rate ; --bogus: unknown option ; FAIL 255
+--edit-server -t 10.0.1.100:80 --tun-csum --ops ; You need to supply the 'real-server' option for the 'edit-server' command ; FAIL 2
+--edit-server -t 10.0.1.100:80 -r 10.0.2.11 --tun-type ; --tun-type: missing argument ; FAIL 255
+--edit-server -t 10.0.1.100:80 -r 10.0.2.11 -X --timeout ; Illegal 'timeout' option with the 'edit-server' command ; FAIL 2
+--edit-server -t 10.0.1.100:80 2 ; unexpected argument 2 ; FAIL 2
+--edit-server sh 2 --rate -f --tun-info ; invalid fwmark value `--tun-info' specified ; FAIL 2
+--list -b 10.0.1.100:80 9 flag-1,flag-2 ; unexpected argument 9 ; FAIL 2
+--list -i --mcast-port ; --mcast-port: missing argument ; FAIL 255
+--list -r 10.0.2.11 --rate --persistent 60 ; Illegal 'persistent' option with the 'list' command ; FAIL 2
+--list -r 10.0.2.11 --tun-info -p --tun-info 1 --ops ; multiple 'tun-info' options specified ; FAIL 2
+--list -r 10.0.2.11 -b 10.0.1.100:80 --persistent-conn ; invalid scheduler flag `10.0.1.100:80' ; FAIL 2
+--list -r 10.0.2.11 -f 255.255.255.0 -x 60 gre --tun-csum ; invalid fwmark value `255.255.255.0' specified ; FAIL 2
+--list -t 10.0.1.100:80 60 10.0.2.11 255.255.255.0 ; unexpected argument 60 ; FAIL 2
+--list -t 10.0.1.100:80 9 1 --real-server=10.0.2.13:80 -mw2 -p wlc ; invalid timeout value `wlc' specified ; FAIL 2
+--list 6080 x ; unexpected argument 6080 ; FAIL 2
+--list ipip 10.0.2.12:8080 -f -t ; invalid fwmark value `-t' specified ; FAIL 2
+--save --sort 2 --persistent -y -X -g ; illegal l_threshold specified ; FAIL 2
+--save -r 10.0.2.11 -- gue --tun-nocsum ; unexpected argument gue ; FAIL 2
+--save -r 10.0.2.11 ; Illegal 'real-server' option with the 'save' command ; FAIL 2
+--save 5 --real-server=10.0.2.13:80 ; unexpected argument 5 ; FAIL 2
+--set --rate 255.255.255.0 -b 10.0.1.101 -t ; -t: missing argument ; FAIL 255
+--set -1 2 3 ; -1: unknown option ; FAIL 255
+--set -r 10.0.2.11 --ops --persistent=9 --timeout -p60 0 -z ; multiple 'persistent' options specified ; FAIL 2
+--set -t 10.0.1.100:80 -r 10.0.2.11 -- -p --tun-type 10.0.2.11 ; invalid timeout value `-p' specified ; FAIL 2
+--set -t 10.0.1.100:80 -r 10.0.2.11 5 --persistent=9 7 ; --set option requires 3 timeout values ; FAIL 2
+--set -t 10.0.1.100:80 ipip 2 3 gue --real-server=10.0.2.13:80 1 ; invalid timeout value `ipip' specified ; FAIL 2
+--set 0 0 5a ; invalid timeout value `5a' specified ; FAIL 2
+--set 0 2147483648 0 ; invalid timeout value `2147483648' specified ; FAIL 2
+--set 0 4294967296 0 ; invalid timeout value `4294967296' specified ; FAIL 2
+--set 0 99999999999999999999 0 ; invalid timeout value `99999999999999999999' specified ; FAIL 2
+--set 1 2 -3 ; -3: unknown option ; FAIL 255
+--set 1 2 3 --set ; invalid option `--set' ; FAIL 2
+--set 10 20 30 --tun-nocsum ; Illegal 'tun-nocsum' option with the 'set' command ; FAIL 2
+--set rr --tun-nocsum 255.255.255.0 -- 10.0.2.11 10.0.1.101 --nosort ; invalid timeout value `rr' specified ; FAIL 2
+--set rr -f -p60 10.0.1.100:53 --tun-type --weight=7 -- ; invalid fwmark value `-p60' specified ; FAIL 2
+--start-daemon master --tun-port 6080 ; Illegal 'tun-port' option with the 'start-daemon' command ; FAIL 2
+--stop-daemon backup --tun-nocsum ; Illegal 'tun-nocsum' option with the 'stop-daemon' command ; FAIL 2
+--weight=7 --list ; Try `ipvsadm -h' or 'ipvsadm --help' for more information. ; FAIL 255
+-A --exact -f x 1 --tun-type ; invalid fwmark value `x' specified ; FAIL 2
+-A --real-server=10.0.2.13:80 -X -f gue -w3 flag-1,flag-2 ; invalid fwmark value `gue' specified ; FAIL 2
+-A --tcp=10.0.1.100:83 ; --tcp=10.0.1.100:83: unknown option ; FAIL 255
+-A -f --sort 1 ; invalid fwmark value `--sort' specified ; FAIL 2
+-A -f -0 ; invalid fwmark value `-0' specified ; FAIL 2
+-A -f 00 ; invalid fwmark value `00' specified ; FAIL 2
+-A -f 0x10 ; invalid fwmark value `0x10' specified ; FAIL 2
+-A -f 1.5 ; invalid fwmark value `1.5' specified ; FAIL 2
+-A -f 1e3 ; invalid fwmark value `1e3' specified ; FAIL 2
+-A -f 3 -6 -p 5 -M 255.255.255.0 ; illegal ipv6 netmask specified ; FAIL 2
+-A -f 5a ; invalid fwmark value `5a' specified ; FAIL 2
+-A -f 9 -M 256.0.0.0 -p 5 ; illegal virtual server persistent mask specified ; FAIL 2
+-A -f 99999999999999999999 ; invalid fwmark value `99999999999999999999' specified ; FAIL 2
+-A -f abc ; invalid fwmark value `abc' specified ; FAIL 2
+-A -f rr ; invalid fwmark value `rr' specified ; FAIL 2
+-A -r 10.0.2.11 -f 10.0.1.100:53 -p 1 ; invalid fwmark value `10.0.1.100:53' specified ; FAIL 2
+-A -r 10.0.2.11 -t 10.0.2.11 --rate --mcast-port -- ; illegal mcast-port specified ; FAIL 2
+-A -r 10.0.2.11 ; You need to supply the 'service-address' option for the 'add-service' command ; FAIL 2
+-A -t 10.0.1.100:00 -s rr ; Zero port specified for non-persistent service ; FAIL 2
+-A -t 10.0.1.100:80 --nosort -b -M --stats ; invalid scheduler flag `-M' ; FAIL 2
+-A -t 10.0.1.100:80 -s lblc -b SH-PORT ; invalid scheduler flag `SH-PORT' ; FAIL 2
+-A -t 10.0.1.100:80 -s mh -b nosuch ; invalid scheduler flag `nosuch' ; FAIL 2
+-A -t 10.0.1.100:80 -s rr -b flag-4 ; invalid scheduler flag `flag-4' ; FAIL 2
+-A -t 10.0.1.100:80 -s sh -b sh-por ; invalid scheduler flag `sh-por' ; FAIL 2
+-A -t 10.0.1.100:80 -s wlc -b mh-port ; incompatible scheduler flag `mh-port' ; FAIL 2
+-A -t 10.0.1.100:80 -s wlc -b sh-port, ; incompatible scheduler flag `sh-port' ; FAIL 2
+-A -t 10.0.1.100:81 -x 9 ; Illegal 'u-threshold' option with the 'add-service' command ; FAIL 2
+-A -t 10.0.1.100:90 --scheduler ; --scheduler: missing argument ; FAIL 255
+-A -u 10.0.1.100:53 -o -o ; multiple 'ops' options specified ; FAIL 2
+-AD ; invalid option `-AD' ; FAIL 2
+-At ; -At: missing argument ; FAIL 255
+-C -- -g ; unexpected argument -g ; FAIL 2
+-C --tun-remcsum 10.0.1.101 -i --tun-remcsum 2 ; multiple 'tun-remcsum' options specified ; FAIL 2
+-C -r 10.0.2.11 -b -s ; invalid scheduler flag `-s' ; FAIL 2
+-C -r 10.0.2.11 -f --timeout -w --thresholds - ; invalid fwmark value `--timeout' specified ; FAIL 2
+-C -t 10.0.1.100:80 --tun-nocsum -f ; -f: missing argument ; FAIL 255
+-C -t 10.0.1.100:80 -i ; Illegal 'service-address' option with the 'flush' command ; FAIL 2
+-C -t 10.0.1.100:80 -r 10.0.2.11 --ops sh --syncid ; --syncid: missing argument ; FAIL 255
+-C -t 10.0.1.100:80 -r 10.0.2.11 -s -z -b --numeric ; invalid scheduler flag `--numeric' ; FAIL 2
+-D -- -f -y 3 7 --real-server=10.0.2.13:80 -n ; unexpected argument -f ; FAIL 2
+-D -- ; You need to supply the 'service-address' option for the 'delete-service' command ; FAIL 2
+-D --exact -f ipip ; invalid fwmark value `ipip' specified ; FAIL 2
+-D --persistent --tun-port --sort ; illegal tunnel port specified ; FAIL 2
+-D --timeout -f -f -mw2 ; invalid fwmark value `-f' specified ; FAIL 2
+-D --tun-csum -nX gre ; unexpected argument gre ; FAIL 2
+-D -r 10.0.2.11 -p60 sh-port 3 -n --rate ; unexpected argument sh-port ; FAIL 2
+-D -t 10.0.1.100:80 -g -m 24 ; multiple 'forwarding-method' options specified ; FAIL 2
+-D -t 10.0.1.100:80 -r 10.0.2.11 -- --thresholds --real-server=10.0.2.13:80 ; unexpected argument --thresholds ; FAIL 2
+-D -t 10.0.1.100:99 -M 255.255.255.0 ; Illegal 'netmask' option with the 'delete-service' command ; FAIL 2
+-D 10.0.1.100:80 10.0.1.100:80 --rate x 10.0.2.12:8080 ; unexpected argument 10.0.1.100:80 ; FAIL 2
+-E --thresholds 10.0.1.100:80 --ops -f --mcast-port --persistent ; invalid fwmark value `--mcast-port' specified ; FAIL 2
+-E -r 10.0.2.11 -p60 -f --tun-type -r 0 ; invalid fwmark value `--tun-type' specified ; FAIL 2
+-E -s rr ; You need to supply the 'service-address' option for the 'edit-service' command ; FAIL 2
+-E -t 10.0.1.100:80 -- -o --bogus -y ; unexpected argument -o ; FAIL 2
+-E -t 10.0.1.100:80 --persistent= ; invalid timeout value `' specified ; FAIL 2
+-E -t 10.0.1.100:80 --persistent=0 ; invalid timeout value `0' specified ; FAIL 2
+-E -t 10.0.1.100:80 --persistent=0x10 ; invalid timeout value `0x10' specified ; FAIL 2
+-E -t 10.0.1.100:80 --persistent=1e3 ; invalid timeout value `1e3' specified ; FAIL 2
+-E -t 10.0.1.100:80 --persistent=4294967295 ; invalid timeout value `4294967295' specified ; FAIL 2
+-E -t 10.0.1.100:80 --stats --timeout ; Illegal 'timeout' option with the 'edit-service' command ; FAIL 2
+-E -t 10.0.1.100:80 -o -p ; One-Packet Scheduling is only for UDP virtual services ; FAIL 2
+-E -t 10.0.1.100:80 -p -0 ; -0: unknown option ; FAIL 255
+-E -t 10.0.1.100:80 -p 1.5 ; invalid timeout value `1.5' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p 2678401 ; invalid timeout value `2678401' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p abc ; invalid timeout value `abc' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p-0 ; invalid timeout value `-0' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p-1 ; invalid timeout value `-1' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p00 ; invalid timeout value `00' specified ; FAIL 2
+-E -t 10.0.1.100:80 -p2147483647 ; invalid timeout value `2147483647' specified ; FAIL 2
+-E -t 10.0.1.100:80 -r 10.0.2.11 --stats sh --rate ; unexpected argument sh ; FAIL 2
+-E -t 10.0.1.100:80 -v ; invalid option `-v' ; FAIL 2
+-E -t 10.0.1.100:80 flag-1,flag-2 10.0.1.100:53 --persistent 10.0.1.101 -x 2 ; invalid timeout value `10.0.1.101' specified ; FAIL 2
+-L -- -n ; unexpected argument -n ; FAIL 2
+-L --exact --persistent 9 10.0.2.12:8080 10.0.2.12:8080 --sort - ; unexpected argument 10.0.2.12:8080 ; FAIL 2
+-L --exact=1 ; --exact=1: option does not take an argument ; FAIL 255
+-L --mcast-ttl 65536 ; illegal mcast-ttl specified ; FAIL 2
+-L --nosuch ; --nosuch: unknown option ; FAIL 255
+-L --nosuch=3 ; --nosuch=3: unknown option ; FAIL 255
+-L --numeric= ; --numeric=: option does not take an argument ; FAIL 255
+-L --persistent=9 -- -- -mw2 -t -u ; unexpected argument -- ; FAIL 2
+-L --stats --stats ; multiple 'stats' options specified ; FAIL 2
+-L --sync-maxlen 4294967295 ; illegal sync-maxlen specified ; FAIL 2
+-L --tcp-service ; --tcp-service: missing argument ; FAIL 255
+-L --timeout -A ; invalid option `-A' ; FAIL 2
+-L -S ; invalid option `-S' ; FAIL 2
+-L -f 10.0.2.11 --persistent -n -w -x ; invalid fwmark value `10.0.2.11' specified ; FAIL 2
+-L -n -c -t 10.0.1.100:80 ; The option 'service-address' conflicts with the 'connection' option in the 'list' command ; FAIL 2
+-L -n -t 10.0.1.100:80 word ; unexpected argument word ; FAIL 2
+-L -n= ; -n=: option does not take an argument ; FAIL 255
+-L -n=5 ; -n=5: option does not take an argument ; FAIL 255
+-L -r 10.0.2.11 - --rate 7 ; unexpected argument - ; FAIL 2
+-L -r 10.0.2.11 -n ; Illegal 'real-server' option with the 'list' command ; FAIL 2
+-L -r 10.0.2.11 rr 1 -p ; unexpected argument rr ; FAIL 2
+-L 24 -g --real-server=10.0.2.13:80 --nosort 10.0.1.101 24 -x ; -x: missing argument ; FAIL 255
+-L 3 ; unexpected argument 3 ; FAIL 2
+-LS ; invalid option `-LS' ; FAIL 2
+-Ln --rate --tun-info -c ; options conflicts in the list command ; FAIL 2
+-Ln --stats= ; --stats=: option does not take an argument ; FAIL 255
+-Ln --tun-csum --persistent gue --timeout flag-1,flag-2 -t sh-port ; invalid timeout value `gue' specified ; FAIL 2
+-Ln -r 10.0.2.11 --persistent-conn --thresholds --persistent-conn ; multiple 'persistent-conn' options specified ; FAIL 2
+-Ln -r 10.0.2.11 wlc 10.0.1.100:53 ; unexpected argument wlc ; FAIL 2
+-Ln -r 10.0.2.11 x -f --exact 9 --mcast-port ; invalid fwmark value `--exact' specified ; FAIL 2
+-Ln -t 10.0.1.100:80 -- --numeric gue -r 5 ; unexpected argument --numeric ; FAIL 2
+-Ln -t 10.0.1.100:80 -r 10.0.2.11 -s --exact ; Illegal 'scheduler' option with the 'list' command ; FAIL 2
+-Ln -t 10.0.1.100:80 -r 10.0.2.11 10.0.1.100:53 - ; unexpected argument 10.0.1.100:53 ; FAIL 2
+-Lz ; -Lz: unknown option ; FAIL 255
+-R --daemon ; Illegal 'daemon' option with the 'restore' command ; FAIL 2
+-R -L ; invalid option `-L' ; FAIL 2
+-S -b flag-1 ; Illegal 'sched-flags' option with the 'save' command ; FAIL 2
+-S -r 10.0.2.11 -- -6 ; unexpected argument -6 ; FAIL 2
+-S -r 10.0.2.11 --tun-remcsum 2 --persistent 10.0.2.12:8080 --persistent=9 ; invalid timeout value `10.0.2.12:8080' specified ; FAIL 2
+-S -r 10.0.2.11 -b 10.0.1.101 ; invalid scheduler flag `10.0.1.101' ; FAIL 2
+-S -r 10.0.2.11 -f --thresholds sh ; invalid fwmark value `--thresholds' specified ; FAIL 2
+-S -r 10.0.2.11 -nX -b -m ; invalid scheduler flag `-m' ; FAIL 2
+-S -t 10.0.1.100:80 -f --persistent-conn 6080 ; multiple 'service-address' options specified ; FAIL 2
+-S 255.255.255.0 --persistent=9 ; unexpected argument 255.255.255.0 ; FAIL 2
+-SnL ; invalid option `-SnL' ; FAIL 2
+-Z -- -x 0 3 ; unexpected argument -x ; FAIL 2
+-Z --tun-nocsum --tun-nocsum ; multiple 'tun-nocsum' options specified ; FAIL 2
+-Z -r 10.0.2.11 --tun-csum ; Illegal 'real-server' option with the 'zero' command ; FAIL 2
+-Z -r 10.0.2.11 -z -f gue -6 10.0.1.101 --persistent ; -z: unknown option ; FAIL 255
+-Z -t 10.0.1.100:80 --tun-remcsum --syncid --timeout -t ; illegal syncid specified ; FAIL 2
+-Z 60 -X -y ; -y: missing argument ; FAIL 255
+-Z rr -f -s -g -w3 sh ipip ; invalid fwmark value `-s' specified ; FAIL 2
+-a --persistent=9 --thresholds --real-server=10.0.2.13:80 --real-server=10.0.2.13:80 60 2 7 ; multiple 'real-server' options specified ; FAIL 2
+-a --persistent=9 -mw2 -f 10.0.1.100:80 10.0.1.100:53 2 ; invalid fwmark value `10.0.1.100:80' specified ; FAIL 2
+-a --tun-csum --tun-nocsum ; You need to supply the 'service-address' option for the 'add-server' command ; FAIL 2
+-a -f 3 -m -r :80 ; illegal real server address[:port] specified ; FAIL 2
+-a -i 1 --tun-port ; --tun-port: missing argument ; FAIL 255
+-a -t 10.0.1.100:80 -r 10.0.2.11:8080 --daemon ; Illegal 'daemon' option with the 'add-server' command ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.11:8080 --tun-csum ; Tunnel options conflict with forward method ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.12 -m --tun-type gu ; illegal tunnel type specified ; FAIL 2
+-a -t 10.0.1.100:80 0 ; unexpected argument 0 ; FAIL 2
+-a -t 10.0.1.100:80 10.0.2.11 9 --persistent-conn ; unexpected argument 10.0.2.11 ; FAIL 2
+-a 1 5 ; unexpected argument 1 ; FAIL 2
+-a 7 -mw2 10.0.1.100:53 --syncid 1 ; unexpected argument 7 ; FAIL 2
+-at -t 10.0.1.100:80 -M 7 --ops -s ; illegal virtual server address[:port] specified ; FAIL 2
+-at 255.255.255.0 -b --persistent-conn --tun-nocsum ; invalid scheduler flag `--persistent-conn' ; FAIL 2
+-at ; -at: missing argument ; FAIL 255
+-d --ops sh-port -p 255.255.255.0 9 ; invalid timeout value `255.255.255.0' specified ; FAIL 2
+-d -f -- gue wlc --persistent -y --tun-csum ; invalid fwmark value `--' specified ; FAIL 2
+-d -f --numeric --nosort --persistent-conn ; invalid fwmark value `--numeric' specified ; FAIL 2
+-d -f -x -m --tun-type ; invalid fwmark value `-x' specified ; FAIL 2
+-d -r 10.0.2.11 --numeric --numeric -M -o ; multiple 'numeric' options specified ; FAIL 2
+-d -r 10.0.2.11 --weight=7 -6 ; -6 used before -f\n ; FAIL 2
+-d -r 10.0.2.11 10.0.1.101 1 60 --timeout ; unexpected argument 10.0.1.101 ; FAIL 2
+-d -t 10.0.1.100:80 --tun-remcsum -b -g -s ; -s: missing argument ; FAIL 255
+-d -t 10.0.1.100:80 -o ipip sh ; unexpected argument ipip ; FAIL 2
+-d -t 10.0.1.100:80 -r 10.0.2.11:99 --persistent-conn ; Illegal 'persistent-conn' option with the 'delete-server' command ; FAIL 2
+-d -t 10.0.1.100:80 -r 10.0.2.11:99 -h ; invalid option `-h' ; FAIL 2
+-d ; You need to supply the 'service-address' option for the 'delete-server' command ; FAIL 2
+-e --real-server=10.0.2.13:80 -b -y -w -n ; illegal weight specified ; FAIL 2
+-e -b --bogus ; invalid scheduler flag `--bogus' ; FAIL 2
+-e -r 10.0.2.11 ; You need to supply the 'service-address' option for the 'edit-server' command ; FAIL 2
+-e -t 10.0.1.100:80 -b --tun-port ; invalid scheduler flag `--tun-port' ; FAIL 2
+-e -t 10.0.1.100:80 -r 10.0.2.11:80 --mcast-group 224.0.0.82 ; Illegal 'mcast-group' option with the 'edit-server' command ; FAIL 2
+-e -t 10.0.1.100:80 -s --tun-remcsum -b --exact ; invalid scheduler flag `--exact' ; FAIL 2
+-e -t 10.0.1.100:80 -w3 -- -y --weight=7 10.0.1.100:53 ; unexpected argument -y ; FAIL 2
+-l --tun-csum gre --tun-csum ; multiple 'tun-csum' options specified ; FAIL 2
+-l -r 10.0.2.11 -- -z ; unexpected argument -z ; FAIL 2
+-l -t 10.0.1.100:80 --tun-remcsum -o ; Illegal 'ops' option with the 'list' command ; FAIL 2
+-l -t 10.0.1.100:80 -b -g ; invalid scheduler flag `-g' ; FAIL 2
+-l -t 10.0.1.100:80 -r 10.0.2.11 -X --stats flag-1,flag-2 --timeout ; unexpected argument flag-1,flag-2 ; FAIL 2
+-l -t 10.0.1.100:80 -w ; -w: missing argument ; FAIL 255
+-l -t 10.0.1.100:80 24 -n --persistent sh-port 0 ; invalid timeout value `sh-port' specified ; FAIL 2
+-l -t 10.0.1.100:80 x ; unexpected argument x ; FAIL 2
+-l -x --tun-port ; illegal u_threshold specified ; FAIL 2
+-l 0 -p 10.0.1.100:53 ; invalid timeout value `10.0.1.100:53' specified ; FAIL 2
+10.0.1.101 -Z -t 10.0.1.100:80 -b ; -b: missing argument ; FAIL 255
+24 --edit-server -r 10.0.2.11 ; unexpected argument 24 ; FAIL 2
+24 --set -u ; -u: missing argument ; FAIL 255
+3 --add-service -t 10.0.1.100:80 --rate 10.0.2.12:8080 --rate sh ; multiple 'rate' options specified ; FAIL 2
+extra -Ln ; unexpected argument extra ; FAIL 2

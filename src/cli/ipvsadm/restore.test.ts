@@ -84,6 +84,15 @@ describe('ipvsadm -R', () => {
     expect(await run('')).toMatchObject({ status: 0, chunks: [] });
   });
 
+  it('ends with -h and -v, in peace', async () => {
+    expect(await run('-A -t 1.1.1.1:1\n-h\n-A -t 1.1.1.1:2\n')).toMatchObject({
+      status: 0,
+      log: ['help after 1'],
+      services: 1,
+    });
+    expect(await run('-v\nnonsense\n')).toMatchObject({ status: 0, log: ['version after 0'] });
+  });
+
   it('does a list where it stands', async () => {
     expect(await run('-A -t 1.1.1.1:1\n-L\n-A -t 1.1.1.1:2\n-Sn\n')).toMatchObject({
       status: 0,

@@ -1,6 +1,6 @@
 /**
  * ipvsadm -R: one command per line of standard input, words parted by blanks (no quoting, no comments), words `ipvsadm` left out, blank lines passed over.
- * A command that the daemon refuses prints its message and the next one runs; a line that ipvsadm itself refuses ends the whole. The status is that of
+ * A command that the daemon refuses prints its message and the next one runs; a line that ipvsadm itself refuses ends the whole, and so do -h and -v. The status is that of
  * the last line. Changes go to the daemon in chunks; while one is under way the next lines are parsed.
  */
 import type { Readable } from 'node:stream';
@@ -26,6 +26,8 @@ export async function restore(
   steps: RestoreSteps,
 ): Promise<number> {
   let status = 0;
+  /** After -h and -v, which end the program. */
+  let isOver = false;
   let commands: IpvsCommand[] = [];
   let names: CommandName[] = [];
   let underway: Promise<void> = Promise.resolve();
@@ -49,7 +51,7 @@ export async function restore(
 
   const line = async (text: string) => {
     const words = text.split(/[ \t\r]+/).filter((word) => word !== '' && word !== 'ipvsadm');
-    if (words.length === 0) return;
+    if (words.length === 0 || isOver) return;
     try {
       const parsing = steps.parse(words);
       const parsed = parsing instanceof Promise ? await parsing : parsing;
@@ -62,6 +64,7 @@ export async function restore(
       if (parsed.kind === 'restore') throw tryHelp(program);
       await settle();
       status = await steps.run(parsed);
+      isOver = parsed.kind === 'help' || parsed.kind === 'version';
     } catch (error) {
       if (error instanceof Refused) await settle();
       if (!(error instanceof Refused) || error.isFatal) throw error;

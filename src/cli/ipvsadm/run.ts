@@ -34,6 +34,9 @@ import { restore } from './restore.ts';
 import { saveService } from './save.ts';
 import { changeTable } from './table.ts';
 
+/** Of the tool whose every word this one keeps: scripts look at it. `tapvs version` says ours. */
+const VERSION = 'ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n';
+
 export const ipvsadm: CliCommand = {
   async run(args, context) {
     const tool = new Tool(context);
@@ -126,11 +129,11 @@ class Tool {
         return 0;
       }
       case 'version':
-        out('ipvsadm v1.31 (tapvs)\n');
+        out(VERSION);
         return 0;
       case 'help':
       case 'restore':
-        out(helpText(program));
+        out(VERSION + helpText(program));
         return 0;
     }
   }
