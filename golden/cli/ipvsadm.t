@@ -353,7 +353,6 @@ add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more inf
 -a -t 10.0.1.100:80 10.0.2.11 9 --persistent-conn ; unexpected argument 10.0.2.11 ; FAIL 2
 -a 1 5 ; unexpected argument 1 ; FAIL 2
 -a 7 -mw2 10.0.1.100:53 --syncid 1 ; unexpected argument 7 ; FAIL 2
--at -t 10.0.1.100:80 -M 7 --ops -s ; illegal virtual server address[:port] specified ; FAIL 2
 -at 255.255.255.0 -b --persistent-conn --tun-nocsum ; invalid scheduler flag `--persistent-conn' ; FAIL 2
 -at ; -at: missing argument ; FAIL 255
 -d --ops sh-port -p 255.255.255.0 9 ; invalid timeout value `255.255.255.0' specified ; FAIL 2
