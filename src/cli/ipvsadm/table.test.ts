@@ -243,6 +243,96 @@ describe('--plan and --apply', () => {
   }, 60_000);
 });
 
+describe('--json', () => {
+  const json = async (args: string): Promise<unknown> => JSON.parse((await run(`${args} --json`)).out);
+
+  it('has a shape for every list, with numbers as numbers', async () => {
+    await run('-R', TABLE);
+    connect('10.0.1.2', 7000);
+    const server = {
+      key: { address: '10.0.2.13', port: 80 },
+      method: 'masq',
+      weight: 1,
+      upperThreshold: 0,
+      lowerThreshold: 0,
+      persistentConns: 0,
+    };
+    const stats = {
+      conns: 1,
+      inPkts: 2,
+      outPkts: 0,
+      inBytes: 80,
+      outBytes: 0,
+      cps: 0,
+      inPps: 0,
+      outPps: 0,
+      inBps: 0,
+      outBps: 0,
+    };
+    const web = {
+      key: { kind: 'address', protocol: 'tcp', address: '10.0.1.100', port: 80 },
+      scheduler: 'mh',
+      schedulerFlags: 0,
+      ops: false,
+    };
+    const dns = {
+      key: { kind: 'address', protocol: 'udp', address: '10.0.1.100', port: 53 },
+      scheduler: 'rr',
+      persistenceTimeout: 60,
+    };
+    const timeouts = { tcp: 800, tcpFin: 100, udp: 200 };
+    expect(await json('-Ln')).toMatchObject({
+      version: '1.2.1',
+      size: 4096,
+      timeouts,
+      services: [{ ...web, stats }, dns],
+    });
+    for (const form of ['--stats', '--rate', '--thresholds', '--persistent-conn', '--tun-info', '-X']) {
+      const [row] = (await json(`-Ln -t 10.0.1.100:80 ${form}`)) as [{ servers: { key: { address: string } }[] }];
+      expect(row).toMatchObject({ ...web, stats });
+      expect(row.servers.find(({ key }) => key.address === '10.0.2.13')).toMatchObject(server);
+    }
+    expect(await json('-L --timeout')).toEqual(timeouts);
+    expect(await json('-L --daemon')).toEqual([]);
+    expect(await json('-L --drain')).toEqual([]);
+    expect(await json('-Lnc')).toMatchObject([
+      {
+        protocol: 'tcp',
+        state: 'ESTABLISHED',
+        expiresSeconds: 800,
+        client: { address: '10.0.1.2', port: 7000 },
+        virtual: { address: '10.0.1.100', port: 80 },
+        destination: { port: 80 },
+      },
+    ]);
+    await run('--drain -u 10.0.1.100:53 -r 10.0.2.11 --deadline 9');
+    expect(await json('-L --drain')).toEqual([
+      {
+        service: dns.key,
+        server: { address: '10.0.2.11', port: 53 },
+        state: 'done',
+        elapsedSeconds: 0,
+        leftSeconds: 9,
+        udpIdleSeconds: null,
+        weight: 1,
+        activeConns: 0,
+        inactiveConns: 0,
+        persistentConns: 0,
+        idled: 0,
+        reset: 0,
+        unanswered: 0,
+        removed: 0,
+      },
+    ]);
+    expect((await run('-Ln --drain')).out).toBe(
+      'Prot  Service        Server        State  Elapsed  Left  ActiveConn  InActConn  PersistConn  Idled  Reset  Unanswered  Removed\n' +
+        'UDP   10.0.1.100:53  10.0.2.11:53  done         0     9           0          0            0      0      0           0        0\n',
+    );
+    const wait = await run('--drain -u 10.0.1.100:53 -r 10.0.2.11 --wait');
+    expect(wait.out).toBe('drained after 0 s: 0 idled, 0 reset, 0 unanswered, 0 removed\n');
+  });
+});
+
 describe('-S and -R', () => {
   const port = fc.integer({ min: 1, max: 65535 });
   const server = fc.record({
