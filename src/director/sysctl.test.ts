@@ -92,4 +92,56 @@ describe('net.ipv4.vs.*', () => {
     expect(taken('sync_threshold', thresholds)).toEqual(['5', '5 100', '5 0', '0 0', '1 2 3', '0x10 0x20', '010 0x20']);
     expect(s.get('sync_threshold')).toBe('8\t32');
   });
+
+  it.each([
+    // Written one after the other, as recorded: key, text, what it has then; ! for those that are refused.
+    [
+      'am_droprate',
+      [
+        '2147483647 2147483647',
+        '2147483648! 2147483647',
+        '-2147483648 -2147483648',
+        '0x1f 31',
+        '010 8',
+        '09! 8',
+        '+1! 8',
+      ],
+    ],
+    ['sync_ports', ['2 2', '3! 2', '0! 2', '-1! 2', '010 8', '1 1']],
+    ['sync_retries', ['3 3', '4! 3', '-1! 3', '0 0']],
+    ['sync_version', ['0 0', '2! 0', '1 1']],
+    ['sync_qlen_max', ['4294967296 4294967296', '-1! 4294967296', '0 0']],
+    ['lblc_expiration', ['-1 -1', '2147483647! -1', '-2147483648! -1', '7 7']],
+    ['secure_tcp', ['3 3', '4! 3', '-1! 3', '0 0']],
+    ['sync_threshold', ['7 7\t50', '-1! 7\t50', '2147483647! 7\t50', '! 7\t50']],
+  ])('%s takes and refuses as the kernel does', (name, writes) => {
+    const s = new Sysctls();
+    for (const write of writes) {
+      const [text, after] = write.split(' ');
+      const refused = text!.endsWith('!');
+      expect([write, s.set(name, refused ? text!.slice(0, -1) || ' ' : text!)]).toEqual([
+        write,
+        refused ? 'EINVAL' : null,
+      ]);
+      expect(s.get(name)).toBe(after);
+    }
+  });
+
+  it('sync_threshold: two numbers, the first below the second, which may be 0', () => {
+    const s = new Sysctls();
+    const seen = ['1 2', '1\t1', '3 50', '0 0', '1\n', '5\n6', '', '\n1'].map((text) => [
+      s.set('sync_threshold', text),
+      s.get('sync_threshold'),
+    ]);
+    expect(seen).toEqual([
+      [null, '1\t2'],
+      ['EINVAL', '1\t2'],
+      [null, '3\t50'],
+      [null, '0\t0'],
+      [null, '1\t0'],
+      [null, '5\t6'],
+      [null, '5\t6'],
+      [null, '1\t6'],
+    ]);
+  });
 });

@@ -176,11 +176,11 @@ export class Sysctls implements Values {
 
   /** One number keeps the other; what stands behind the second is not looked at (proc_do_sync_threshold). */
   #setThreshold(text: string): 'EINVAL' | null {
+    if (text === '') return null;
     const [word = '', other] = text.trim().split(/\s+/);
     const first = parseNumber(word);
     const period = other === undefined ? this.syncPeriod : parseNumber(other);
-    if (first === 'nothing') return null;
-    if (first === undefined || period === undefined || period === 'nothing' || first < 0 || period < 0) return 'EINVAL';
+    if (typeof first !== 'number' || typeof period !== 'number' || first < 0 || period < 0) return 'EINVAL';
     if (first > INT_MAX || period > INT_MAX || (first >= period && period !== 0)) return 'EINVAL';
     this.syncThreshold = first;
     this.syncPeriod = period;
