@@ -54,6 +54,18 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import('./capture.ts').then((module) => module.capture),
   },
   {
+    name: 'explain',
+    summary: 'what would become of a packet, and why; nothing is sent',
+    isClassic: false,
+    load: () => import('./explain.ts').then((module) => module.explain),
+  },
+  {
+    name: 'trace',
+    summary: 'what becomes of live packets, and why',
+    isClassic: false,
+    load: () => import('./trace.ts').then((module) => module.trace),
+  },
+  {
     name: 'reload',
     summary: 'read the configuration file again',
     isClassic: false,

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { MarkRule } from '../engine/test-marks.ts';
 import type { IpCommand } from '../model/ip.ts';
 import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
+import type { ExplainSpec } from '../model/way.ts';
 import { parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
 import type { TableLine } from './api.ts';
 import { describeIssue } from './config-issue.ts';
@@ -75,6 +76,23 @@ const ipvsCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('stop-daemon'), role }),
 ]) satisfies z.ZodType<IpvsCommand>;
 
+const explainSpec = z.strictObject({
+  protocol: z.enum(['tcp', 'udp', 'icmp']),
+  source: ip,
+  destination: ip,
+  sourcePort: port.default(0),
+  destinationPort: port.default(0),
+  flags: z
+    .string()
+    .regex(/^[FSRP.UEWAC]*$/, "has other letters than tcpdump's FSRP.UEW")
+    .default('S'),
+  device: z.string().optional(),
+  mark: z.int().min(0).max(0xffffffff).default(0),
+  ttl: z.int().min(0).max(255).default(64),
+  length: z.int().min(0).max(65535).default(0),
+  df: z.boolean().default(false),
+}) satisfies z.ZodType<ExplainSpec>;
+
 const device = z.string();
 const route = z.strictObject({
   to: destination,
@@ -141,6 +159,10 @@ export function readServiceKey(text: string): ServiceKey {
     throw new ApiFailure('bad-request', 'key: is not JSON');
   }
   return check('key', value, serviceKey);
+}
+
+export function readExplain(body: Record<string, unknown>): ExplainSpec {
+  return check('packet', body, explainSpec);
 }
 
 export function readSysctlValue(body: Record<string, unknown>): string {

@@ -17,6 +17,8 @@
  *   PUT    /v1/ipvs/table                 { lines: TableLine[] } make them the whole table, or change nothing → TablePlan
  *   GET    /v1/ipvs/connections           NDJSON of ConnectionRow
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
+ *   POST   /v1/explain                    ExplainSpec                  → Explanation: nothing is sent, nothing changes
+ *   GET    /v1/trace?device=&filter=      NDJSON of TraceRecord until the client goes
  *   POST   /v1/reload                     read the configuration file again → ReloadResult
  *   POST   /v1/clock                      { seconds?, runs? } test mode only: turn the clock forward, hold it (runs: false) → { ticks }
  *   POST   /v1/marks                      { rules: MarkRule[] } test mode only: these rules set marks, no others
@@ -27,8 +29,9 @@
 import type { DropRow, HookRow } from '../engine/messages.ts';
 import type { IpErrno } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno, ServiceKey } from '../model/ipvs.ts';
+import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
 
-export type { DropRow, HookRow };
+export type { DropRow, ExplainSpec, Explanation, HookRow, TraceRecord };
 
 export interface Status {
   readonly version: string;

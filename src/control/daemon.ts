@@ -21,6 +21,7 @@ import { type Action, plan, planText } from './plan.ts';
 import { createApi } from './server.ts';
 import type { ServiceManager } from './service-manager.ts';
 import { claimSocket, listenAt } from './socket.ts';
+import { Traces } from './trace.ts';
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -58,6 +59,7 @@ export class Daemon {
   readonly #applier: Applier;
   readonly #captures: Captures;
   readonly #drains: DrainStore;
+  readonly #traces: Traces;
   readonly #started = performance.now();
   #server: Server | null = null;
   #config: Config;
@@ -65,11 +67,12 @@ export class Daemon {
   /** Reloads run one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: DaemonOptions, engine: EngineClient, captures: Captures) {
+  private constructor(options: DaemonOptions, engine: EngineClient, captures: Captures, traces: Traces) {
     this.#options = options;
     this.#config = options.config;
     this.#engine = engine;
     this.#captures = captures;
+    this.#traces = traces;
     this.#devices = new Devices(engine, options.log);
     this.#applier = new Applier(engine, this.#devices);
     this.#drains = new DrainStore(engine, options.stateDirectory, options.log);
@@ -80,17 +83,20 @@ export class Daemon {
     const { config, socketPath, testClock, testMarks, log, onDeath } = options;
     await claimSocket(socketPath);
     let captures: Captures | undefined;
+    let traces: Traces | undefined;
     const { limits, spin } = config;
     const engine = await EngineClient.start(
       { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock, testMarks },
       {
         onLog: (level, message, fields) => log[level](fields, message),
         onCaptured: (records) => captures?.take(records),
+        onTraced: (records) => traces?.take(records),
         onDeath,
       },
     );
     captures = new Captures(engine, `tapvs ${options.version}`, (message) => log.warn({}, message));
-    const daemon = new Daemon(options, engine, captures);
+    traces = new Traces(engine);
+    const daemon = new Daemon(options, engine, captures, traces);
     try {
       await daemon.#begin();
     } catch (error) {
@@ -110,6 +116,7 @@ export class Daemon {
     const server = createApi({
       engine: this.#engine,
       captures: this.#captures,
+      traces: this.#traces,
       testClock,
       testMarks,
       status: () => this.status(),
@@ -198,6 +205,7 @@ export class Daemon {
   async #release(): Promise<void> {
     this.#options.manager.stopWatchdog();
     this.#captures.stopAll();
+    this.#traces.stopAll();
     const server = this.#server;
     this.#server = null;
     if (server !== null) {

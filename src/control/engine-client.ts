@@ -15,6 +15,7 @@ import type {
   WorkerData,
   WorkerMessage,
 } from '../engine/messages.ts';
+import type { TraceRecord } from '../model/way.ts';
 
 /** A breath takes microseconds; a request that is not answered by then meets a worker that hangs. */
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -33,6 +34,7 @@ export interface EngineEvents {
     fields: Record<string, unknown>,
   ) => void;
   readonly onCaptured: (records: readonly CaptureRecord[]) => void;
+  readonly onTraced: (records: readonly TraceRecord[]) => void;
   /** The worker has ended without being asked to. Told once. */
   readonly onDeath: (reason: string) => void;
 }
@@ -161,6 +163,9 @@ export class EngineClient implements Engine {
         break;
       case 'captured':
         this.#events.onCaptured(message.records);
+        break;
+      case 'traced':
+        this.#events.onTraced(message.records);
         break;
       case 'log':
         this.#events.onLog(message.level, message.message, message.fields ?? {});

@@ -5,6 +5,7 @@ import type { IpvsCommand } from '../model/ipvs.ts';
 import type { CommandResults, ReloadResult, Status } from './api.ts';
 import {
   readClock,
+  readExplain,
   readIpCommands,
   readIpvsCommands,
   readMarkRules,
@@ -17,6 +18,7 @@ import type { Captures } from './capture.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
 import { TableChanger } from './table-change.ts';
+import type { Traces } from './trace.ts';
 
 /** Rows asked of the worker at a time: what it can list between two breaths. */
 const PAGE = 256;
@@ -27,6 +29,7 @@ const MAX_SNAP = 262_144;
 export interface ApiContext {
   readonly engine: Engine;
   readonly captures: Captures;
+  readonly traces: Traces;
   readonly testClock: boolean;
   readonly testMarks: boolean;
   readonly status: () => Promise<Status>;
@@ -97,6 +100,19 @@ function apiRoutes(context: ApiContext): Route[] {
       await sendPages(response, await page(0), page);
     }),
     get('capture', (call) => startCapture(context, call)),
+    post('explain', async ({ request }) => {
+      const spec = readExplain(await readJson(request));
+      await checkDevice(engine, spec.device);
+      const answer = await engine.call('explain', spec);
+      if (typeof answer === 'string') throw new ApiFailure('bad-value', answer);
+      return answer;
+    }),
+    get('trace', async ({ query, response }) => {
+      const device = query.get('device') || undefined;
+      await checkDevice(engine, device);
+      await context.traces.start(device, query.get('filter') ?? '', response);
+      return undefined;
+    }),
     post('reload', () => context.reload()),
     post('clock', async ({ request }) => {
       if (!context.testClock)
@@ -143,15 +159,17 @@ async function listServices(engine: Engine, { query, response }: Call): Promise<
   await sendPages(response, first, page);
 }
 
+async function checkDevice(engine: Engine, device: string | undefined): Promise<void> {
+  if (device === undefined) return;
+  const names = (await engine.call('list-links', {})).map((link) => link.name);
+  if (names.includes(device)) return;
+  throw new ApiFailure('no-such-device', `there is no device '${device}'; there are ${names.join(', ')}`);
+}
+
 async function startCapture({ engine, captures }: ApiContext, { query, response }: Call): Promise<undefined> {
   const device = query.get('device') || undefined;
   const snapLength = readNumber(query, 'snaplen', 0, MAX_SNAP, MAX_SNAP) || MAX_SNAP; // 0 is tcpdump's word for all of it
-  if (device !== undefined) {
-    const names = (await engine.call('list-links', {})).map((link) => link.name);
-    if (!names.includes(device)) {
-      throw new ApiFailure('no-such-device', `there is no device '${device}'; there are ${names.join(', ')}`);
-    }
-  }
+  await checkDevice(engine, device);
   const spec = { device, hook: query.get('hook') || undefined, filter: query.get('filter') ?? '', snapLength };
   await captures.start(spec, response);
 }

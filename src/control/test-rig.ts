@@ -11,10 +11,12 @@ import { Captures as EngineCaptures } from '../engine/capture.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineRequestName, EngineRequests } from '../engine/messages.ts';
 import { answer } from '../engine/requests.ts';
+import { Traces as EngineTraces } from '../engine/trace.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
 import { Captures } from './capture.ts';
 import type { Engine as EngineCaller } from './engine-client.ts';
 import { createApi } from './server.ts';
+import { Traces } from './trace.ts';
 
 export class ControlRig implements EngineCaller {
   readonly clock = new ManualClock(0);
@@ -41,6 +43,7 @@ export class ControlRig implements EngineCaller {
     this.#server = createApi({
       engine: this,
       captures: new Captures(this, 'test', () => {}),
+      traces: new Traces(this),
       testClock: false,
       testMarks: false,
       status: () => Promise.reject(new Error('no daemon')),
@@ -75,6 +78,7 @@ export class ControlRig implements EngineCaller {
     const context = {
       engine: this.engine,
       captures: new EngineCaptures(this.engine, () => {}),
+      traces: new EngineTraces(this.engine, () => {}),
       testClock: null,
       testMarks: null,
       arena: {} as Arena,

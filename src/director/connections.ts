@@ -13,6 +13,7 @@
  * Timers: a packet only stores `expires`. The wheel fires at `due` or later and is started again for what is left; only when a state shortens the
  * timeout to before `due` is it touched by a packet.
  */
+import { adoptRow } from '../base/copy-state.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
@@ -48,6 +49,8 @@ export const Conn = {
 } as const;
 
 export const NO_CONN = -1;
+
+const COPIED_FREE = 64;
 
 /** Bits of Conn.Flags. The low three are the forwarding method, numbered as the kernel's IP_VS_CONN_F_FWD_MASK. */
 export const ConnFlag = {
@@ -343,6 +346,29 @@ export class ConnTable {
     this.rows[at + Expires] = expires;
     if (((expires - this.rows[at + Due]!) | 0) < 0) this.#start(id, expires);
   }
+
+  // cold: copies
+  /** Become a copy, for a packet's worth of new connections, that has none of its connections yet; `adopt` takes them over one by one. Its timers do not run. */
+  copyFrom(live: ConnTable): void {
+    this.#free = live.#free;
+    this.#fresh = live.#fresh;
+    this.#count = live.#count;
+    this.#withoutPort = live.#withoutPort;
+    // The next rows of the free list: more than one packet can need.
+    for (let i = 0, free = live.#free; i < COPIED_FREE && free !== 0; i++) {
+      const next = ((free - 1) << CONN_SHIFT) + FlowIn;
+      this.rows[next] = live.rows[next]!;
+      free = live.rows[next]!;
+    }
+  }
+
+  /** Take over a connection, at the same place; its flow rows are the caller's. */
+  adopt(live: ConnTable, id: number): void {
+    adoptRow<ConnTable>(this, live, id, live.capacity);
+    const mark = live.marks.get(id);
+    if (mark !== undefined) this.marks.set(id, mark);
+  }
+  // hot again
 
   #start(id: number, expires: number): void {
     this.rows[(id << CONN_SHIFT) + Due] = expires;

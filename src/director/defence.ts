@@ -54,6 +54,14 @@ export class Defence {
     this.#nextAt = (now + EVERY) | 0;
   }
 
+  copyFrom(live: Defence): void {
+    this.#dropRate = live.#dropRate;
+    this.#dropCounter = live.#dropCounter;
+    this.#nextAt = live.#nextAt;
+    this.#toScan = live.#toScan;
+    this.#spared.set(live.#spared);
+  }
+
   /** Pages of 4 KiB that are left in our tables. */
   get available(): number {
     const { conns, flows } = this.#director;

@@ -6,6 +6,7 @@
  * connection has referred to it for two minutes (ip_vs_ctl.c, ip_vs_dest_trash_expire).
  */
 import { seconds } from '../base/clock.ts';
+import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
 import { Counters } from './accounting.ts';
 import { Method } from './connections.ts';
@@ -79,12 +80,12 @@ export class DestTable {
   readonly #protocol: Uint8Array;
   /** Hash over (server, service) of rows in use, listed and trashed. */
   readonly #chain: Int32Array;
-  readonly #buckets: Int32Array;
-  readonly #mask: number;
-  readonly #seed: number;
+  #buckets: Int32Array;
+  #mask: number;
+  #seed: number;
   /** Hash over (server, its port) of the same rows. */
   readonly #serverChain: Int32Array;
-  readonly #serverBuckets: Int32Array;
+  #serverBuckets: Int32Array;
   /** Tick since which a trashed row is idle; a second column says whether that began. */
   readonly #idleSince: Int32Array;
   readonly #isIdle: Uint8Array;
@@ -345,6 +346,33 @@ export class DestTable {
         }
       }
     }
+  }
+
+  /** Become a copy, with room for no more rows. Counters are not copied: no packet's way depends on them. */
+  copyFrom(live: DestTable): void {
+    const rows = live.#fresh;
+    // The row of `unbound` stands behind all others: its constructor has made it.
+    const all = live.capacity + 1;
+    copyState<DestTable>(this, live, rows, all, ['capacity', 'unbound']);
+    copyRows(this.#serial, live.#serial, rows, all);
+    copyRows(this.#vip, live.#vip, rows, all);
+    copyRows(this.#vport, live.#vport, rows, all);
+    copyRows(this.#protocol, live.#protocol, rows, all);
+    copyRows(this.#chain, live.#chain, rows, all);
+    this.#buckets = live.#buckets.slice();
+    this.#mask = live.#mask;
+    copyRows(this.#serverChain, live.#serverChain, rows, all);
+    this.#serverBuckets = live.#serverBuckets.slice();
+    copyRows(this.#idleSince, live.#idleSince, rows, all);
+    copyRows(this.#isIdle, live.#isIdle, rows, all);
+    copyRows(this.#trashNext, live.#trashNext, rows, all);
+    copyRows(this.#trashPrevious, live.#trashPrevious, rows, all);
+    this.#seed = live.#seed;
+    this.#trash = live.#trash;
+    this.#sweepAt = live.#sweepAt;
+    this.#free = live.#free;
+    this.#fresh = live.#fresh;
+    this.#count = live.#count;
   }
 
   #allocate(): number {

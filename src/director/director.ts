@@ -8,6 +8,7 @@
  * One director belongs to one data worker; time and chance come from outside. Commands and listings (commands.ts, listing.ts) run between breaths.
  */
 import { seconds } from '../base/clock.ts';
+import { copyState } from '../base/copy-state.ts';
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
@@ -36,14 +37,17 @@ import { Drains } from './drain.ts';
 import { Estimator } from './estimator.ts';
 import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
+import type { Notes } from './notes.ts';
 import { EngineTable } from './persistence-engine.ts';
 import { Resets } from './resets.ts';
+import { ForkedScheduler } from './sched/forked.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 import { sctpTimeouts } from './sctp-states.ts';
 import { ServiceTable } from './services.ts';
 import { SyncDaemons } from './sync/daemons.ts';
 import type { SyncMaster } from './sync/master.ts';
 import { Sysctls } from './sysctl.ts';
+import { Takeover } from './takeover.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
 import { chosenServer, executeAll, type Refusal } from './transaction.ts';
 import { udpTimeouts } from './udp-states.ts';
@@ -103,6 +107,8 @@ export class Director {
   tcpTable: TcpStateTable;
   /** Grows with each batch of commands. */
   generation = 0;
+  /** Who is told what happens; null: nobody. */
+  notes: Notes | null = null;
   /** Tick of this breath. */
   now: number;
   readonly #estimators: readonly [Estimator, Estimator, Estimator];
@@ -237,7 +243,24 @@ export class Director {
     this.#flushAt = end >= this.conns.highWater ? -1 : end;
   }
 
-  // cold: registration, commands, listings
+  // cold: registration, commands, listings, copies
+  /**
+   * Become a copy of a director that has as many services and servers: what the next packet will meet there, it meets here, and nothing that happens here is seen there. `live`
+   * must stay as it is meanwhile: connections and schedulers are taken over when they are asked for.
+   */
+  copyFrom(live: Director): void {
+    // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
+    copyState<Director>(this, live, 1, 1, ['routing', 'tcpTable']);
+    this.tcpTable = live.tcpTable;
+    for (let s = 0; s < live.services.highWater; s++) {
+      const scheduler = live.services.schedulers[s] ?? null;
+      this.services.schedulers[s] = scheduler === null ? null : new ForkedScheduler(scheduler, this);
+    }
+    const takeover = new Takeover(this, live);
+    this.flows.source = takeover;
+    this.engines.onFound = (template) => takeover.takeConnection(template);
+  }
+
   /** What to register with Hooks.register. */
   hooks(): readonly HookOp[] {
     return directorHooks(this);

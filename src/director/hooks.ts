@@ -22,6 +22,7 @@ import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
 import { lendAddress } from './forward/unbound.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
+import { Ended } from './notes.ts';
 import { NOT_OURS, REFUSED, schedule, scheduleOut } from './schedule.ts';
 import { isSctpInit, SctpState, sctpStep } from './sctp-states.ts';
 import { moveState } from './state.ts';
@@ -116,6 +117,10 @@ function replace(director: Director, p: Packet, old: number, step: number): numb
   const { conns } = director;
   const isFull = conns.count === conns.capacity;
   const isFree = conns.controlled[old] === 0;
+  if (director.notes !== null) {
+    const isServerGone = isGone(director, conns.rows[(old << CONN_SHIFT) + Dest]!);
+    director.notes.ended(old, isServerGone ? Ended.ServerGone : Ended.UsedAgain);
+  }
   if (isFull && isFree) director.expire(old);
   p.flow = UNKNOWN;
   const conn = schedule(director, p, step);
@@ -144,6 +149,7 @@ export function request(director: Director, p: Packet): Verdict {
   const { rows } = director.conns;
   let conn = connectionOf(director, p, IN);
   if (conn === NO_CONN && director.conns.withoutPort !== 0) conn = connectionWithoutPort(director, p);
+  if (conn !== NO_CONN && director.notes !== null) director.notes.found(conn, IN);
   if (conn === NO_CONN) {
     conn = schedule(director, p, step);
   } else if (isNew(proto, step) && isUsedAgain(director, conn)) {
@@ -210,6 +216,8 @@ export function reply(director: Director, p: Packet): Verdict {
   if (conn === NO_CONN) {
     if (proto === UDP && director.services.followers.size !== 0 && p.hook !== LOCAL_IN) conn = scheduleOut(director, p);
     if (conn === NO_CONN) return director.sysctls.natIcmpSend === 0 ? ACCEPT : unknownReply(director, p);
+  } else if (director.notes !== null) {
+    director.notes.found(conn, OUT);
   }
   const { rows } = director.conns;
   const at = conn << CONN_SHIFT;

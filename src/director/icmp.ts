@@ -81,6 +81,8 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
     conn = scheduleQuoted(director, p, inner);
     if (conn === NOT_OURS) return ACCEPT;
     if (conn === REFUSED) return DROP;
+  } else if (director.notes !== null) {
+    director.notes.found(conn, Dir.In);
   }
   const { view, l3, l4 } = p;
   const rows = director.conns.rows;
@@ -116,6 +118,7 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   if (!hasPorts(p, inner)) return ACCEPT;
   const conn = related(director, p, inner, Dir.Out);
   if (conn === NO_CONN) return ACCEPT;
+  if (director.notes !== null) director.notes.found(conn, Dir.Out);
   const { view, l3, l4 } = p;
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;

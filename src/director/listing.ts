@@ -155,7 +155,8 @@ function connectionRow(director: Director, conn: number): ConnectionRow {
   };
 }
 
-function stateName(meta: number, flags: number): string {
+/** As `ipvsadm -Lc` prints it. */
+export function stateName(meta: number, flags: number): string {
   if ((flags & ConnFlag.Template) !== 0) return (flags & ConnFlag.Assured) !== 0 ? 'ASSURED' : 'NONE';
   return STATE_NAMES[(meta >> 8) & 0xff]?.[meta & 0xff] ?? 'NONE';
 }

@@ -39,9 +39,20 @@ export class EngineTable {
   readonly #byKey = new Map<string, number>();
   readonly #byTemplate = new Map<number, EngineData & { readonly key: string }>();
 
+  /** Told of each template that is found; null but for a copy, which takes it over then. */
+  onFound: ((template: number) => void) | null = null;
+
+  /** Become a copy. */
+  copyFrom(live: EngineTable): void {
+    for (const [key, template] of live.#byKey) this.#byKey.set(key, template);
+    for (const [template, entry] of live.#byTemplate) this.#byTemplate.set(template, entry);
+  }
+
   /** The template of this client network, service and data, or NO_CONN. */
   find(engine: PersistenceEngine, proto: number, client: number, vip: number, vport: number, data: string): number {
-    return this.#byKey.get(keyOf(engine, proto, client, vip, vport, data)) ?? NO_CONN;
+    const template = this.#byKey.get(keyOf(engine, proto, client, vip, vport, data)) ?? NO_CONN;
+    if (template !== NO_CONN && this.onFound !== null) this.onFound(template);
+    return template;
   }
 
   add(

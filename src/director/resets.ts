@@ -92,6 +92,11 @@ export class Resets {
     return this.#entries.size;
   }
 
+  /** Become a copy that hears what this one's connections say; what waits to be sent is not a packet's business. */
+  copyFrom(live: Resets): void {
+    for (const [conn, entry] of live.#entries) this.#entries.set(conn, { ...entry, tally: { ...entry.tally } });
+  }
+
   /** Once per tick. */
   advance(): void {
     this.#left = PER_TICK;

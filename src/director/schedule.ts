@@ -13,6 +13,7 @@ import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { TemplateUse } from './notes.ts';
 import type { PersistenceEngine } from './persistence-engine.ts';
 import { beginsAssociation, NO_STEP } from './sctp-states.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
@@ -72,15 +73,21 @@ function scheduleFlow(director: Director, p: Packet, proto: number, cip: number,
     const flow = director.flows.find(vip, cip, (vport << 16) | (ports >>> 16), proto);
     if (flow !== NO_FLOW && director.conns.find(flow, Dir.In) !== NO_CONN) return NOT_OURS;
   }
+  if (director.notes !== null) director.notes.service(service);
   if ((services.flags[service]! & ServiceFlag.Persistent) !== 0) {
     return schedulePersistent(director, p, service, proto, cip, vip, ports);
   }
   const isMarked = services.protocol[service] === 0;
   if (!isMarked && vport !== services.port[service]) return leave(director, p, service, vport);
-  const dest = services.schedulers[service]!.pick(cip, vip, ports);
+  const dest = pick(director, service, cip, vip, ports);
   if (dest === NO_DEST) return leave(director, p, service, vport);
   const rport = director.dests.port[dest] === 0 ? vport : director.dests.port[dest]!;
   return connect(director, p, service, dest, proto, cip, vip, ports, rport);
+}
+
+function pick(director: Director, service: number, source: number, destination: number, ports: number): number {
+  if (director.notes !== null) director.notes.scheduling(service, source, destination, ports);
+  return director.services.schedulers[service]!.pick(source, destination, ports);
 }
 
 /** By the client's template: the server that it had, or a new one that it will keep. */
@@ -113,12 +120,13 @@ function schedulePersistent(
   if (template !== NO_CONN && !isTemplateGood(director, template)) template = NO_CONN;
   let dest: number;
   if (template === NO_CONN) {
-    dest = services.schedulers[service]!.pick(cip, vip, ports);
+    dest = pick(director, service, cip, vip, ports);
     if (dest === NO_DEST) return leave(director, p, service, vport);
     const dport = hasPort ? dests.port[dest]! : 0;
     template = addTemplate(director, service, dest, kind, client, address, key, dport, data);
     if (template === NO_CONN) return tableFull(p);
   } else {
+    if (director.notes !== null) director.notes.template(template, TemplateUse.Used);
     dest = conns.rows[(template << CONN_SHIFT) + Conn.Dest]!;
   }
   const rport = isOwnPort && dests.port[dest] !== 0 ? dests.port[dest]! : vport;
@@ -155,6 +163,7 @@ function isTemplateGood(director: Director, template: number): boolean {
 }
 
 function invalidate(director: Director, template: number): void {
+  if (director.notes !== null) director.notes.template(template, TemplateUse.GivenUp);
   director.conns.invalidateTemplate(template);
   director.engines.hide(template);
 }
@@ -179,6 +188,7 @@ function addTemplate(
   if (template === NO_CONN) return NO_CONN;
   dests.bind(dest, true, true);
   if (hasData) director.engines.add(template, services.engines[service]!, proto, client, vip, vport, data);
+  if (director.notes !== null) director.notes.template(template, TemplateUse.Made);
   return template;
 }
 
@@ -257,6 +267,7 @@ function connect(
   dests.counters.addConnection(dest);
   services.counters.addConnection(service);
   director.total.addConnection(0);
+  if (director.notes !== null) director.notes.made(conn);
   return conn;
 }
 

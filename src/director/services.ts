@@ -4,6 +4,7 @@
  * Columns, a hash of int keys with chains, a free list; capacity is reserved at the start. Per-service things that are objects (the scheduler) are in a
  * plain array beside the columns.
  */
+import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Counters } from './accounting.ts';
@@ -49,9 +50,9 @@ export class ServiceTable {
   readonly serial: Int32Array;
   readonly counters: Counters;
   readonly #next: Int32Array;
-  readonly #buckets: Int32Array;
-  readonly #mask: number;
-  readonly #seed: number;
+  #buckets: Int32Array;
+  #mask: number;
+  #seed: number;
   #free = 0;
   #fresh = 0;
   #count = 0;
@@ -180,6 +181,27 @@ export class ServiceTable {
     this.#free = s + 1;
     this.#count--;
   }
+
+  /** Become a copy, with room for no more rows. Counters are not copied: no packet's way depends on them. Schedulers are the caller's. */
+  copyFrom(live: ServiceTable): void {
+    copyState<ServiceTable>(this, live, live.#fresh, live.capacity, ['capacity']);
+    copyRows(this.#next, live.#next, live.#fresh, live.capacity);
+    this.#buckets = live.#buckets.slice();
+    this.#mask = live.#mask;
+    for (let s = 0; s < live.#fresh; s++) {
+      this.schedulerNames[s] = live.schedulerNames[s]!;
+      this.setEngine(s, live.engines[s] ?? null);
+    }
+    this.#seed = live.#seed;
+    this.#free = live.#free;
+    this.#fresh = live.#fresh;
+    this.#count = live.#count;
+    this.#serial = live.#serial;
+    this.#marks = live.#marks;
+    this.#ftps = live.#ftps;
+    this.#anyPorts = live.#anyPorts;
+  }
+
   #tally(s: number, one: number): void {
     if (this.protocol[s] === 0) this.#marks += one;
     else if (this.port[s] === FTP) this.#ftps += one;

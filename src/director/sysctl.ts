@@ -5,6 +5,7 @@
  * accepted and ignored.
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
+import { copyState } from '../base/copy-state.ts';
 import { parseNumber } from './sysctl-number.ts';
 
 /** What the data path reads: plain numbers, one shape. A switch is off at 0 and on at anything else, as in the kernel. */
@@ -185,6 +186,10 @@ export class Sysctls implements Values {
     this.syncThreshold = first;
     this.syncPeriod = period;
     return null;
+  }
+
+  copyFrom(live: Sysctls): void {
+    copyState<Sysctls>(this, live);
   }
 
   /** Full names and values, sorted by name. */

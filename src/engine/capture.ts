@@ -66,6 +66,7 @@ export class Captures {
   readonly #stack: IpStack;
   readonly #sink: (records: readonly CaptureRecord[]) => void;
   readonly #nowUs: () => number;
+  readonly #tap = (p: Packet, where: number, verdict: number): void => this.#see(p, where, verdict);
   readonly #running = new Map<number, Running>();
   /** By the number in Packet.capture, oldest first. */
   readonly #open = new Map<number, Open>();
@@ -110,14 +111,14 @@ export class Captures {
     }
     const snap = snapLength > 0 ? snapLength : WHOLE;
     this.#running.set(id, { id, device: device ?? null, hook: hookIndex, isSelected, snapLength: snap });
-    this.#stack.tap = (p, where, verdict) => this.#see(p, where, verdict);
+    if (this.#running.size === 1) this.#stack.link.addTap(this.#tap);
     return null;
   }
 
   /** End a capture; packets under way are not reported any more. */
   stop(id: number): void {
     if (!this.#running.delete(id) || this.#running.size > 0) return;
-    this.#stack.tap = null;
+    this.#stack.link.removeTap(this.#tap);
     this.#open.clear();
     this.#batch = [];
     this.#bytes = 0;

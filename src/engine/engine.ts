@@ -30,6 +30,8 @@ export interface EngineOptions {
   readonly rng: Rng;
   /** Director connections at most; each takes two flow rows. */
   readonly maxConnections: number;
+  /** Flow rows; twice the connections when absent. */
+  readonly maxFlows?: number;
   /** As of the director, when absent. */
   readonly maxServices?: number | undefined;
   readonly maxDestinations?: number | undefined;
@@ -57,6 +59,7 @@ export class Engine {
   /** Grows when a device came or went: the poll set must be made anew. */
   generation = 0;
   breaths = 0;
+  readonly rng: Rng;
   readonly #clock: Clock;
   readonly #burst = new Burst();
   /** Breaths since each interface last had something, by interface id. */
@@ -66,8 +69,9 @@ export class Engine {
     const { clock, rng, maxConnections, maxPackets, allocate = plainMemory } = options;
     const now = clock.now();
     this.#clock = clock;
+    this.rng = rng;
     this.pool = new PacketPool(maxPackets, allocate);
-    this.flows = new FlowTable(2 * maxConnections, rng.next(), allocate);
+    this.flows = new FlowTable(options.maxFlows ?? 2 * maxConnections, rng.next(), allocate);
     this.stack = new IpStack(this.pool, this.hooks, rng);
     this.stack.now = now;
     this.ip = new IpControl(this.stack);
@@ -91,12 +95,7 @@ export class Engine {
   breathe(): number {
     this.breaths++;
     const stack = this.stack;
-    const now = this.#clock.now();
-    if (now !== stack.now) {
-      stack.now = now;
-      this.director.advance(now);
-      tick(stack);
-    }
+    this.keepTime();
     const interfaces = stack.link.interfaces;
     const silence = this.#silence;
     const asksAll = (this.breaths & ASK_ALL_MASK) === 0;
@@ -112,6 +111,16 @@ export class Engine {
     if (this.director.resets.isDue) this.#sendResets();
     flush(stack.link);
     return received === 0 && this.director.sync.isBusy ? 1 : received;
+  }
+
+  /** What is due by now happens. */
+  keepTime(): void {
+    const stack = this.stack;
+    const now = this.#clock.now();
+    if (now === stack.now) return;
+    stack.now = now;
+    this.director.advance(now);
+    tick(stack);
   }
 
   /** After a sleep: any device may have something. */

@@ -15,6 +15,7 @@ import type {
   ServiceKey,
   ServiceRow,
 } from '../model/ipvs.ts';
+import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
 import type { MarkRule } from './test-marks.ts';
 
 /**
@@ -127,6 +128,13 @@ export interface EngineRequests {
     args: { readonly cursor: number; readonly limit: number };
     result: { readonly rows: readonly ConnectionRow[]; readonly next: number };
   };
+  /** A text: why such a packet cannot be. */
+  explain: { args: ExplainSpec; result: Explanation | string };
+  'start-trace': {
+    args: { readonly traceId: number; readonly device?: string | undefined; readonly filter: string };
+    result: string | null;
+  };
+  'stop-trace': { args: { readonly traceId: number }; result: null };
   'start-capture': { args: CaptureSpec & { readonly captureId: number }; result: string | null };
   'stop-capture': { args: { readonly captureId: number }; result: null };
   /** Test mode only: turn the clock forward; hold it, or let it run. */
@@ -152,6 +160,7 @@ export type WorkerMessage =
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }
   | { readonly type: 'captured'; readonly records: readonly CaptureRecord[] }
+  | { readonly type: 'traced'; readonly records: readonly TraceRecord[] }
   | {
       readonly type: 'log';
       readonly level: 'debug' | 'info' | 'warn' | 'error';

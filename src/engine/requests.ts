@@ -9,6 +9,7 @@ import { Drop, dropText } from '../packet/drop.ts';
 import { mac, parsePrefix } from '../wire/addr.ts';
 import type { Captures } from './capture.ts';
 import type { Engine } from './engine.ts';
+import { explain } from './explain.ts';
 import type {
   DeviceSpec,
   EngineRequestName,
@@ -18,10 +19,12 @@ import type {
   WorkerMessage,
 } from './messages.ts';
 import type { TestMarks } from './test-marks.ts';
+import type { Traces } from './trace.ts';
 
 export interface RequestContext {
   readonly engine: Engine;
   readonly captures: Captures;
+  readonly traces: Traces;
   /** The clock of test mode, else null. */
   readonly testClock: TurnableClock | null;
   /** The marks of test mode, else null. */
@@ -68,6 +71,12 @@ const handlers: Handlers = {
   'list-drains': ({ engine }) => engine.director.listDrains(),
   'list-daemons': ({ engine }) => engine.director.listDaemons(),
   'list-connections': ({ engine }, { cursor, limit }) => engine.director.listConnections(cursor, limit),
+  explain: ({ engine }, spec) => explain(engine, spec),
+  'start-trace': ({ traces }, { traceId, device, filter }) => traces.start(traceId, device, filter),
+  'stop-trace': ({ traces }, { traceId }) => {
+    traces.stop(traceId);
+    return null;
+  },
   'start-capture': ({ captures }, spec) => captures.start(spec.captureId, spec),
   'stop-capture': ({ captures }, { captureId }) => {
     captures.stop(captureId);

@@ -18,6 +18,7 @@ import { Engine } from './engine.ts';
 import type { RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
 import { TestMarks } from './test-marks.ts';
+import { Traces } from './trace.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
 const MAX_SLEEP_MS = 100;
@@ -44,6 +45,7 @@ function run(): void {
   const context: RequestContext = {
     engine,
     captures: new Captures(engine, (records) => post({ type: 'captured', records })),
+    traces: new Traces(engine, (records) => post({ type: 'traced', records })),
     testClock,
     testMarks: data.testMarks ? new TestMarks(engine.hooks, (id) => engine.stack.link.interfaces[id]?.name) : null,
     arena: native.registerArena(engine.pool.arena),
@@ -73,6 +75,7 @@ function run(): void {
     }
     const received = engine.breathe();
     context.captures.flush();
+    context.traces.flush();
     if (received > 0) {
       idle = 0;
       continue;

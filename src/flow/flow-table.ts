@@ -25,17 +25,26 @@ const COLUMNS = 6;
 
 export const NO_FLOW = -1;
 
+const COPIED_FREE = 64;
+
 /** Columns that owners attach to a row. A value is the owner's own id, > 0; 0 is empty. */
 export const FlowColumn = { Connection: 0, Entry: 1 } as const;
 export type FlowColumn = (typeof FlowColumn)[keyof typeof FlowColumn];
 
+/** Where a table that stands in for another one gets what it does not have yet. Answers a row that it has put into the table, or NO_FLOW. */
+export interface FlowSource {
+  take(src: number, dst: number, ports: number, kind: number): number;
+}
+
 export class FlowTable {
   readonly capacity: number;
+  /** Asked when a tuple is not found; null but for the copy on which `tapvs explain` answers. */
+  source: FlowSource | null = null;
   readonly #rows: Int32Array;
   /** First row + 1 of each bucket, 0 when empty (fresh pages are zero and stay untouched). */
   readonly #buckets: Int32Array;
   readonly #mask: number;
-  readonly #seed: number;
+  #seed: number;
   /** Row + 1 of the free list through NEXT; rows from #fresh on were never used. */
   #free = 0;
   #fresh = 0;
@@ -49,6 +58,11 @@ export class FlowTable {
     this.#buckets = new Int32Array(allocate(buckets * 4));
     this.#mask = buckets - 1;
     this.#seed = seed | 0;
+  }
+
+  /** Rows below this one may be in use. */
+  get highWater(): number {
+    return this.#fresh;
   }
 
   /** Rows in use. */
@@ -71,7 +85,7 @@ export class FlowTable {
       }
       row = rows[at + NEXT]! - 1;
     }
-    return NO_FLOW;
+    return this.source === null ? NO_FLOW : this.source.take(src, dst, ports, kind);
   }
 
   /** Bring the bucket of a tuple into the cache: the first of two passes over a burst, so that the misses overlap. Answers something to use. */
@@ -125,6 +139,31 @@ export class FlowTable {
     rows[at + COLUMNS + column] = 0;
     if (rows[at + COLUMNS] === 0 && rows[at + COLUMNS + 1] === 0) this.#remove(row);
   }
+
+  // cold: copies
+  /** Become a copy, for a packet's worth of new rows, that has none of its rows yet; `adopt` takes them over one by one. */
+  copyFrom(live: FlowTable): void {
+    this.#seed = live.#seed;
+    this.#free = live.#free;
+    this.#fresh = live.#fresh;
+    this.#count = live.#count;
+    // The next rows of the free list: more than one packet can need.
+    for (let i = 0, free = live.#free; i < COPIED_FREE && free !== 0; i++) {
+      const next = ((free - 1) << STRIDE_SHIFT) + NEXT;
+      this.#rows[next] = live.#rows[next]!;
+      free = live.#rows[next]!;
+    }
+  }
+
+  /** Take over a row that is in use, at the same place. */
+  adopt(live: FlowTable, row: number): void {
+    const at = row << STRIDE_SHIFT;
+    for (let i = at; i < at + (1 << STRIDE_SHIFT); i++) this.#rows[i] = live.#rows[i]!;
+    const bucket = this.#rows[at + HASH]! & this.#mask;
+    this.#rows[at + NEXT] = this.#buckets[bucket]!;
+    this.#buckets[bucket] = row + 1;
+  }
+  // hot again
 
   #remove(row: number): void {
     const rows = this.#rows;

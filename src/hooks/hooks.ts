@@ -54,6 +54,12 @@ export interface HookOp {
   readonly run: HookFunction;
 }
 
+/** Sees each function of the chains before and after it ran. It must neither keep nor change the packet. */
+export interface HookObserver {
+  before(p: Packet, op: HookOp): void;
+  after(p: Packet, op: HookOp, verdict: Verdict): void;
+}
+
 /** A function that says REPEAT this often for one packet is broken. */
 const MAX_REPEATS = 64;
 
@@ -65,6 +71,7 @@ export class HookChain {
   /** Replaced as a whole by register/unregister, never edited: a packet under way keeps its place. */
   #ops: readonly HookOp[] = [];
   #run: readonly HookFunction[] = [];
+  #observer: HookObserver | null = null;
 
   constructor(hook: Hook) {
     this.hook = hook;
@@ -112,8 +119,24 @@ export class HookChain {
 
   #set(ops: readonly HookOp[]): void {
     this.#ops = ops;
-    this.#run = ops.map((o) => o.run);
+    const observer = this.#observer;
+    this.#run = observer === null ? ops.map((o) => o.run) : ops.map((o) => observed(o, observer));
   }
+
+  /** Let `observer` see each function; null: nobody, which costs nothing. */
+  observe(observer: HookObserver | null): void {
+    this.#observer = observer;
+    this.#set(this.#ops);
+  }
+}
+
+function observed(op: HookOp, observer: HookObserver): HookFunction {
+  return (p) => {
+    observer.before(p, op);
+    const verdict = op.run(p);
+    observer.after(p, op, verdict);
+    return verdict;
+  };
 }
 
 /** A queue handler takes packets out of a hook; it gives each back by `Hooks.reinject`, or frees it for good. Answers false when it has no room. */
@@ -136,6 +159,10 @@ export class Hooks {
   readonly queues = new Map<number, QueueHandler>();
 
   // cold: registration
+  observe(observer: HookObserver | null): void {
+    for (const chain of this.chains) chain.observe(observer);
+  }
+
   register(ops: readonly HookOp[]): void {
     for (const op of ops) this.chains[op.hook]!.register(op);
   }

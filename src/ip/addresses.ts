@@ -23,8 +23,8 @@ export function isSameNetwork(a: number, b: number, length: number): boolean {
 export class AddressTable implements ArpAddresses {
   readonly #routes: RouteTable;
   /** In order of configuration: the first of a network is its primary address. */
-  readonly #rows: Address[] = [];
-  readonly #byKey = new Map<string, Address>();
+  #rows: Address[] = [];
+  #byKey = new Map<string, Address>();
 
   constructor(routes: RouteTable) {
     this.#routes = routes;
@@ -32,6 +32,12 @@ export class AddressTable implements ArpAddresses {
 
   get rows(): readonly Address[] {
     return this.#rows;
+  }
+
+  /** Become a copy that answers the same for as long as `live` does not change: a packet only reads. */
+  copyFrom(live: AddressTable): void {
+    this.#rows = live.#rows;
+    this.#byKey = live.#byKey;
   }
 
   add(address: Address): void {

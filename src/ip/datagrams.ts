@@ -60,6 +60,11 @@ export class UdpListeners implements Datagrams {
     return true;
   }
 
+  /** Become a copy, whose listeners hear nothing. */
+  copyFrom(live: UdpListeners): void {
+    this.#listeners = live.#listeners.map((listener) => ({ ...listener, receive: () => Drop.SyncTaken }));
+  }
+
   findDevice(name: string): number {
     return this.#stack.link.findInterface(name)?.id ?? NONE;
   }

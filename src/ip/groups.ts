@@ -55,6 +55,13 @@ export class Groups {
   /** By device: what its querier speaks, and until when. */
   readonly #queriers = new Map<number, { version: 1 | 2; until: number }>();
 
+  /** Become a copy. */
+  copyFrom(live: Groups): void {
+    this.#members = live.#members.map((member) => ({ ...member }));
+    this.#changes = live.#changes.map((change) => ({ ...change }));
+    for (const [device, querier] of live.#queriers) this.#queriers.set(device, { ...querier });
+  }
+
   /** Is the group one of ours on the device? With any other, we are among all hosts. */
   isMember(device: number, group: number): boolean {
     for (let i = 0; i < this.#members.length; i++) {

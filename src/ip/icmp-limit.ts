@@ -19,6 +19,15 @@ export class IcmpLimiter {
   #stamp = 0;
   #isStarted = false;
 
+  copyFrom(live: IcmpLimiter): void {
+    this.#peer.set(live.#peer);
+    this.#tokens.set(live.#tokens);
+    this.#last.set(live.#last);
+    this.#credit = live.#credit;
+    this.#stamp = live.#stamp;
+    this.#isStarted = live.#isStarted;
+  }
+
   /** One of all messages: at most `perSecond`, `burst` at once. */
   allowGlobal(now: number, perSecond: number, burst: number): boolean {
     if (!this.#isStarted) {

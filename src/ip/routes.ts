@@ -159,6 +159,13 @@ export class RouteTable {
   }
 
   // cold: the table changes
+  /** Become a copy that answers the same for as long as `live` does not change: routes and levels are shared, for a packet only reads them. */
+  copyFrom(live: RouteTable): void {
+    this.generation = live.generation;
+    this.#levels = live.#levels;
+    this.#cacheRoute.fill(null);
+  }
+
   /** Chain of the prefix in the table that such a route belongs to, lowest metric first. */
   chain(prefix: number, length: number, isLocal: boolean): Route | null {
     return this.#level(length, isLocal)?.find(prefix) ?? null;

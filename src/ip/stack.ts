@@ -4,6 +4,7 @@
  * Packets that are born on the way (ICMP errors, resets), sent again (REROUTE) or looped back are put in a short list here and taken up by `pump`
  * (receive.ts) before the call from outside returns: nothing recurses, and the files of this folder import each other one way only.
  */
+import { copyState } from '../base/copy-state.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Hooks } from '../hooks/hooks.ts';
 import type { Routing } from '../hooks/routing.ts';
@@ -107,6 +108,17 @@ export class IpStack implements Routing {
   get generation(): number {
     return this.routes.generation;
   }
+
+  // cold: copies
+  /** Become a copy; see LinkLayer.copyFrom for the devices. */
+  copyFrom(live: IpStack): void {
+    copyState<IpStack>(this, live);
+    copyState(this.settings, live.settings);
+    this.hostAddresses = live.hostAddresses;
+    this.#ident = live.#ident;
+    this.#preferredSource = live.#preferredSource;
+  }
+  // hot again
 
   nextIdent(): number {
     this.#ident = (this.#ident + 1) & 0xffff;

@@ -7,6 +7,7 @@
  *
  * holds between two calls from outside. What a device then fails to send it counts itself, after `transmitted`.
  */
+import { copyState } from '../base/copy-state.ts';
 import type { Rng } from '../base/rng.ts';
 import { type Device, Medium } from '../device/device.ts';
 import { BURST, type Burst } from '../packet/burst.ts';
@@ -63,6 +64,7 @@ export class LinkLayer {
   readonly interfaces: (Interface | null)[] = [];
   readonly neighbours: NeighbourTable;
   tap: PacketTap | null = null;
+  readonly #taps: PacketTap[] = [];
   /** Ticks; set once per breath. */
   now = 0;
   addresses: ArpAddresses;
@@ -84,6 +86,41 @@ export class LinkLayer {
     const ifc = new Interface(id, device.name, device, device.medium === Medium.Ethernet, isHost, peer);
     this.interfaces[id] = ifc;
     return ifc;
+  }
+
+  /** Become a copy, on stand-ins for the devices, which `interfaces` holds at the same places already. */
+  copyFrom(live: LinkLayer): void {
+    copyState<LinkLayer>(this, live);
+    for (let i = 0; i < live.interfaces.length; i++) {
+      const ifc = live.interfaces[i]!;
+      if (ifc !== null) copyState<Interface>(this.interfaces[i]!, ifc);
+    }
+    // No packet waits in the copy; that too many wait already is a number of packets of this pool.
+    const isFull = live.neighbours.totalWaiting >= live.pool.packets.length >> 2;
+    if (isFull) this.neighbours.totalWaiting = this.pool.packets.length >> 2;
+  }
+
+  addTap(tap: PacketTap): void {
+    this.#taps.push(tap);
+    this.#setTap();
+  }
+
+  removeTap(tap: PacketTap): void {
+    const at = this.#taps.indexOf(tap);
+    if (at >= 0) this.#taps.splice(at, 1);
+    this.#setTap();
+  }
+
+  #setTap(): void {
+    const [first, ...others] = this.#taps;
+    if (first === undefined) this.tap = null;
+    else if (others.length === 0) this.tap = first;
+    else {
+      const all = [first, ...others];
+      this.tap = (p, where, verdict) => {
+        for (const tap of all) tap(p, where, verdict);
+      };
+    }
   }
 
   findInterface(name: string): Interface | undefined {

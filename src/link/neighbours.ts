@@ -14,6 +14,7 @@
  * the few hundred rows, every tenth of a second, moves what is due.
  */
 import { milliseconds, seconds } from '../base/clock.ts';
+import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
 import type { Rng } from '../base/rng.ts';
 import { NONE } from '../packet/packet.ts';
@@ -30,6 +31,9 @@ export const Nud = {
   Free: 7,
 } as const;
 export type Nud = (typeof Nud)[keyof typeof Nud];
+
+/** As iproute2 prints them. */
+export const NEIGHBOUR_STATES: readonly string[] = Object.keys(Nud).map((name) => name.toUpperCase());
 
 /** States up to this one have a MAC that is used. */
 export const LAST_VALID = Nud.Probe;
@@ -83,7 +87,7 @@ export class NeighbourTable {
   readonly #cacheIp = new Int32Array(CACHE);
   readonly #cacheDevice = new Int32Array(CACHE).fill(NONE);
   readonly #cacheRow = new Int32Array(CACHE);
-  readonly #seed: number;
+  #seed: number;
   readonly #rng: Rng;
   #free = NONE;
   #lastSpared = 0;
@@ -141,6 +145,23 @@ export class NeighbourTable {
     this.size++;
     return row;
   }
+
+  // cold: copies
+  /** Become a copy for which no packet waits. */
+  copyFrom(live: NeighbourTable): void {
+    copyState<NeighbourTable>(this, live, live.top, NEIGHBOUR_CAPACITY);
+    copyRows(this.#next, live.#next, live.top, NEIGHBOUR_CAPACITY);
+    this.#bucket.set(live.#bucket);
+    this.#cacheDevice.fill(NONE);
+    this.#seed = live.#seed;
+    this.#free = live.#free;
+    this.#lastSpared = live.#lastSpared;
+    this.waitHead.fill(NONE, 0, live.top);
+    this.waitTail.fill(NONE, 0, live.top);
+    this.waiting.fill(0, 0, live.top);
+    this.totalWaiting = 0;
+  }
+  // hot again
 
   /** Remove a row; its waiting packets must be gone. */
   remove(row: number): void {

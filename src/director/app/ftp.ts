@@ -42,6 +42,13 @@ export class FtpApp implements App {
   readonly port = 21;
   readonly #controls = new Map<number, Control>();
 
+  /** Become a copy. */
+  copyFrom(live: FtpApp): void {
+    for (const [conn, control] of live.#controls) {
+      this.#controls.set(conn, { ...control, ofServer: { ...control.ofServer } });
+    }
+  }
+
   request(director: Director, p: Packet, conn: number): boolean {
     if (isFragment(p.view, p.l3)) return true;
     if (!isTcpSumRight(p)) return refuse(p, Drop.TcpBadChecksum);

@@ -28,7 +28,7 @@ export function explainChoice(
       candidates.push({ dest: d, figure, verdict: 'quiesced', why: 'weight 0: gets no new connections' });
     } else if (!dests.isCandidate(d)) {
       const total = dests.active[d]! + dests.inactive[d]!;
-      const why = `overloaded: ${total} connections, upper threshold ${dests.upper[d]}`;
+      const why = `overloaded: ${total} connection${total === 1 ? '' : 's'}, upper threshold ${dests.upper[d]}`;
       candidates.push({ dest: d, figure, verdict: 'overloaded', why });
     } else {
       candidates.push({ dest: d, figure, verdict: 'lost', why });

@@ -11,6 +11,9 @@ export function gcd(a: number, b: number): number {
   return a;
 }
 
+/** Scratch: the demand after the server that `next` found. */
+let nextDemand = 0;
+
 interface Round {
   /** Where the round stands; NO_DEST: before the head. */
   current: number;
@@ -26,8 +29,6 @@ function weightedRounds(context: SchedulerContext, service: number, from: Readon
   let divisor = 1;
   let top = 0;
   let demand = 0;
-  /** Demand after the server that `next` found. */
-  let nextDemand = 0;
 
   function measure(): void {
     let greatest = 0;
