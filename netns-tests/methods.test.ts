@@ -71,9 +71,10 @@ describe.each(WAYS)('$method, peers with offload: $offload', ({ method, offload 
     );
     await Promise.all([
       lab.startServers(),
-      ...servers.map(async ({ netns, name }) => {
+      ...servers.map(async ({ netns, name, address }) => {
         const long = Array.from({ length: 8 }, (_, i) => `--txt-record=long.lab,${i}${'x'.repeat(200)}`).join(' ');
-        const dns = `exec dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= --txt-record=who.lab,${name} ${long} 2>&1`;
+        // By address: on its own dnsmasq takes no TCP from a device without addresses, as a tunnel's is.
+        const dns = `exec dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= --bind-interfaces --listen-address=${method === 'nat' ? address : vip} --txt-record=who.lab,${name} ${long} 2>&1`;
         await waitForLine(lab.spawn(netns, ['sh', '-c', dns]), /started/);
         const tls = [
           'openssl',

@@ -199,6 +199,48 @@ describe('realserver', () => {
   });
 });
 
+describe('realserver, tun', () => {
+  /** tunl0 stays when the kernel has it: a module is not taken back. */
+  const withoutKernelTunnels = (text: string): string => text.replace(/^.*\b(tunl0|gre0|gretap0|erspan0)\b.*\n/gm, '');
+
+  it('unwraps the tunnel, announces segments that fit it, and takes everything back', async () => {
+    const before = await settings(A);
+    const planned = await ok(realserver(A, 'start', '--dry-run', '--method', 'tun', VIP));
+    expect(planned).toContain('ip rule add priority 7794 from 10.0.1.100 lookup 7794\n');
+    expect(await settings(A)).toBe(before);
+    await ok(realserver(A, 'start', '--method', 'tun', VIP));
+    const started = await settings(A);
+    expect(await ok(realserver(A, 'status'))).toContain('tunnel ipip 6080\n');
+    expect(await runOkIn(A, ['ip', 'route', 'get', '192.0.2.1', 'from', VIP])).toContain('advmss 1440');
+    expect(await runOkIn(A, ['ip', 'route', 'get', '192.0.2.1'])).not.toContain('advmss');
+    await ok(realserver(A, 'start', '--method', 'tun', VIP));
+    expect(await settings(A)).toBe(started);
+    // Another tunnel takes the place of the first; its header is longer.
+    await ok(realserver(A, 'start', '--method', 'tun', '--tun-type', 'gue', '--port', '6081', VIP));
+    expect(await runOkIn(A, ['ip', 'route', 'get', '192.0.2.1', 'from', VIP])).toContain('advmss 1428');
+    await ok(realserver(A, 'stop'));
+    expect(withoutKernelTunnels(await settings(A))).toBe(before);
+  });
+
+  it('has a doctor that misses the tunnel and the segment size, and its commands mend them', async () => {
+    await ipBatch(B, [`address add ${VIP}/32 dev eth0`]);
+    await ok(realserver(A, 'start', '--method', 'tun', VIP));
+    expect(await ok(realserver(A, 'check'))).toMatch(/all is well\n$/);
+    await ipBatch(A, [`rule del from ${VIP} lookup 7794`]);
+    const pid = /^process (\d+) /m.exec(await ok(realserver(A, 'status')))?.[1];
+    if (pid !== undefined) await runOkIn(A, ['sh', '-c', `kill ${pid}; while [ -e /proc/${pid} ]; do :; done`]);
+    else await ipBatch(A, ['link set tunl0 down']);
+    const { status, stdout } = await realserver(A, 'check');
+    expect(wrongs(stdout)).toEqual([
+      expect.stringMatching(pid === undefined ? /tunl0 is down/ : /no ipip tunnel device/),
+      expect.stringMatching(/announce segments of 1460 bytes, but only 1440 fit the tunnel/),
+    ]);
+    expect(status).toBe(1);
+    await ok(realserver(A, ...mends(stdout).at(-1)!.split(' ').slice(1)));
+    expect(await ok(realserver(A, 'check'))).toMatch(/all is well\n$/);
+  });
+});
+
 describe('the doctor of a real server', () => {
   /** B plays the director: it has the VIP on its interface and answers ARP for it. */
   beforeEach(async () => {
