@@ -268,6 +268,42 @@ describe('the backup', () => {
     expect(b.connections()).toEqual([]);
   });
 
+  it('passes over records that the kernel passes over: one packet, a template without a state or with a port to come', () => {
+    const b = backup();
+    const [held] = golden('held-dr');
+    for (const [flags, state] of [
+      ['0000e060', '0001'],
+      ['00003000', '0001'],
+      ['00001800', '0001'],
+      ['00001000', '0002'],
+      ['00000083', '000b'],
+    ] as const) {
+      deliver(b, held!.replace('000000830001', flags + state));
+    }
+    expect(b.connections()).toEqual([]);
+    expect(b.drop('SyncTaken')).toBe(5);
+    expect(b.engine.director.listDaemons()[0]!.counters.skipped).toBe(5);
+  });
+
+  it('goes on with the shifted sequence numbers of an FTP control connection', () => {
+    const ftp = [`-A -t ${VIP}:21 -s rr`, `-a -t ${VIP}:21 -r 10.0.2.11:21 -m`];
+    const m = new Host(1);
+    m.run(...ftp);
+    expect(m.start({ role: 'master' })).toBeNull();
+    for (const flags of ['S', '.']) m.client(20001, 21, flags);
+    m.engine.director.ftp.takeShift(0, 1000, -2, 7);
+    m.wait(0.1);
+    m.front.takeSent();
+    m.client(20001, 21, 'P.');
+    m.wait(3);
+    const b = backup(...ftp);
+    const [message] = m.messages();
+    deliver(b, message!);
+    expect(b.engine.director.ftp.shiftOf(0)).toEqual({ correction: 1000, before: -2, after: 7 });
+    // type 1, length 24: the inbound half is zero
+    expect(message).toContain(`0118${'0'.repeat(24)}000003e800000007fffffffe`);
+  });
+
   it('leaves everything to the master while backup_only is set', () => {
     const b = backup();
     deliver(b, golden('held-dr')[0]!);

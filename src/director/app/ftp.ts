@@ -93,6 +93,16 @@ export class FtpApp implements App {
     return true;
   }
 
+  /** By how much the server's numbers are shifted; undefined while nothing was rewritten. */
+  shiftOf(conn: number): Shift | undefined {
+    return this.#controls.get(conn)?.ofServer;
+  }
+
+  /** Another director has rewritten answers of this connection. */
+  takeShift(conn: number, correction: number, before: number, after: number): void {
+    Object.assign(this.#controlOf(conn).ofServer, { correction, before, after });
+  }
+
   forget(conn: number): void {
     this.#controls.delete(conn);
   }

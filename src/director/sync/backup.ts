@@ -8,7 +8,15 @@ import { seconds, TICKS_PER_SECOND } from '../../base/clock.ts';
 import { NO_FLOW } from '../../flow/flow-table.ts';
 import { Drop } from '../../packet/drop.ts';
 import { IpProto } from '../../wire/ipv4.ts';
-import { messageSize, SYNC_HEADER_V0, SyncFault, SyncReader, type SyncRecord, syncId } from '../../wire/ipvs-sync.ts';
+import {
+  messageSize,
+  SYNC_HEADER_V0,
+  SyncFault,
+  SyncFlag,
+  SyncReader,
+  type SyncRecord,
+  syncId,
+} from '../../wire/ipvs-sync.ts';
 import { isBulk } from '../../wire/sync-bulk.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from '../connections.ts';
 import { NO_DEST } from '../destinations.ts';
@@ -27,6 +35,7 @@ const {
   NoOutput: NO_OUTPUT,
   Assured: ASSURED,
   MethodMask,
+  App: APP,
   HasPe: HAS_PE,
 } = ConnFlag;
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
@@ -90,8 +99,13 @@ export class SyncBackup {
     return true;
   }
 
-  /** A protocol that we balance, in a state that it has; templates are of any protocol. A persistence engine that we do not have spoils it. */
+  /**
+   * A protocol that we balance, in a state that it has; templates are of any protocol. A persistence engine that we do not have spoils it, and so do
+   * flags that no master sends (the recorded kernel has these checks, older ones had not).
+   */
   #isKnown(r: SyncRecord): boolean {
+    if ((r.flags & SyncFlag.OnePacket) !== 0) return false;
+    if ((r.flags & SyncFlag.Template) !== 0 && (r.flags & SyncFlag.NoCport) !== 0) return false;
     if (r.peDataLength !== 0 && engineOf(r) === undefined) return false;
     if ((fromSyncFlags(r.flags) & TEMPLATE) !== 0) return r.state <= TemplateState.Assured;
     const names = STATES.get(r.protocol);
@@ -157,6 +171,10 @@ export class SyncBackup {
     } else {
       rows[at + Meta] = (rows[at + Meta]! & ~0xff) | r.state;
       conns.toldState[conn] = r.state;
+    }
+    if (r.hasSequences !== 0 && (rows[at + Flags]! & APP) !== 0) {
+      const [, , , correction, after, before] = r.sequences;
+      this.#director.ftp.takeShift(conn, correction!, before!, after!);
     }
     rows[at + Timeout] = this.#timeout(r, isTemplate);
     conns.restart(conn, now);

@@ -12,6 +12,7 @@ import type { Director } from '../director.ts';
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Dest } = Conn;
 const { MethodMask: METHOD_MASK, Inactive: INACTIVE, NoOutput: NO_OUTPUT, Template: TEMPLATE } = ConnFlag;
 const { Assured: ASSURED, Synced: SYNCED, OnePacket: ONE_PACKET, HasPe: HAS_PE } = ConnFlag;
+const { NoCport: NO_CPORT, App: APP } = ConnFlag;
 const MASQ = Method.Masq;
 const PER_SECOND = TICKS_PER_SECOND;
 
@@ -27,6 +28,7 @@ export function toSyncFlags(flags: number): number {
     ((flags & NO_OUTPUT) !== 0 || ((flags & TEMPLATE) !== 0 && method !== MASQ) ? SyncFlag.NoOutput : 0) |
     ((flags & TEMPLATE) !== 0 ? SyncFlag.Template : 0) |
     ((flags & ONE_PACKET) !== 0 ? SyncFlag.OnePacket : 0) |
+    ((flags & NO_CPORT) !== 0 ? SyncFlag.NoCport : 0) |
     ((flags & SYNCED) !== 0 ? SyncFlag.Synced : 0)
   );
 }
@@ -38,6 +40,7 @@ export function fromSyncFlags(flags: number): number {
     ((flags & SyncFlag.Inactive) !== 0 ? INACTIVE : 0) |
     ((flags & SyncFlag.NoOutput) !== 0 ? NO_OUTPUT : 0) |
     ((flags & SyncFlag.Template) !== 0 ? TEMPLATE : 0) |
+    ((flags & SyncFlag.NoCport) !== 0 ? NO_CPORT : 0) |
     SYNCED
   );
 }
@@ -73,6 +76,19 @@ export function toRecord(director: Director, conn: number, record: SyncRecord): 
   record.peDataLength = 0;
   record.peNameLength = 0;
   if ((flags & HAS_PE) !== 0) fillEngine(director, conn, record);
+  if ((flags & APP) !== 0) fillSequences(director, conn, record);
+}
+
+/** Of answers that FTP's helper has made longer or shorter. */
+function fillSequences(director: Director, conn: number, record: SyncRecord): void {
+  const shift = director.ftp.shiftOf(conn);
+  if (shift === undefined || (shift.before === 0 && shift.after === 0)) return;
+  record.flags |= SyncFlag.OutSeq;
+  record.hasSequences = 1;
+  record.sequences.fill(0, 0, 3);
+  record.sequences[3] = shift.correction;
+  record.sequences[4] = shift.after;
+  record.sequences[5] = shift.before;
 }
 
 /** What a persistence engine knows of a template. */
