@@ -80,16 +80,21 @@ function skipTo(bytes: Uint8Array, at: number, end: number, mark: number, orDigi
   return i;
 }
 
-/** h1,h2,h3,h4,p1,p2 and something behind it. A number counts modulo 256. */
+/** h1,h2,h3,h4,p1,p2, none above 255, and something behind it. */
 function short(bytes: Uint8Array, at: number, end: number): FtpAddress | undefined {
   const parts = [0, 0, 0, 0, 0, 0];
   let part = 0;
   let i = at;
   for (; i < end; i++) {
     const c = bytes[i]!;
-    if (isDigit(c)) parts[part] = (parts[part]! * 10 + c - 0x30) & 0xff;
-    else if (c === COMMA && part < 5) part++;
-    else break;
+    if (isDigit(c)) {
+      parts[part] = parts[part]! * 10 + c - 0x30;
+      if (parts[part]! > 255) return undefined;
+    } else if (c === COMMA && part < 5) {
+      part++;
+    } else {
+      break;
+    }
   }
   if (i >= end || part !== 5) return undefined;
   const [a, b, c, d, p1, p2] = parts as [number, number, number, number, number, number];
@@ -115,8 +120,8 @@ function extended(bytes: Uint8Array, at: number, end: number, isAnswer: boolean)
     i++;
   }
   let port = 0;
-  while (i < end && isDigit(bytes[i]!)) port = (port * 10 + bytes[i++]! - 0x30) & 0xffff;
-  if (i >= end || port === 0 || bytes[i] !== delimiter) return undefined;
+  while (i < end && isDigit(bytes[i]!) && port <= 65535) port = port * 10 + bytes[i++]! - 0x30;
+  if (i >= end || port === 0 || port > 65535 || bytes[i] !== delimiter) return undefined;
   return { address, port, from: at, to: i + 1 };
 }
 
