@@ -21,6 +21,7 @@ import time
 
 import director_sh
 import oracle
+import tunnels
 
 START_SECONDS = 20
 # Timers are late by their place in the wheel; every scenario begins at the same place. Ticks of 4 ms; the period is that of timers of some minutes.
@@ -318,6 +319,10 @@ oracle.pump = Pump(oracle.pump)
 
 
 class Runner(oracle.Runner):
+    def __init__(self, scenario, backend, prefix):
+        super().__init__(scenario, backend, prefix)
+        self.topo = tunnels.Topology(scenario, prefix, backend.opts.bin)
+
     def run(self):
         try:
             return super().run()

@@ -42,8 +42,15 @@ describe('commands', () => {
       ['--set 20 5 3', null],
       ['--set 0 9 0', null],
       ['--set 9000000 0 0', 'EINVAL'],
+      // GUE without a port goes nowhere, whatever the method.
+      [`-a ${T} -r 10.0.2.12:80 -i --tun-type gue`, 'EINVAL'],
+      [`-e ${T} -r 10.0.2.13:80 -m -w 65536 --tun-type gue`, 'EINVAL'],
+      [`-a ${T} -r 10.0.2.12:80 -i -y 1 --tun-type gue`, 'ERANGE'],
+      [`-a ${T} -r 10.0.2.12:80 -i --tun-type gue --tun-port 65536`, 'EINVAL'],
+      [`-a ${T} -r 10.0.2.12:80 -i --tun-type gue --tun-port 6080`, null],
+      [`-e ${T} -r 10.0.2.12:80 -i --tun-type gre --tun-csum`, null],
+      [`-d ${T} -r 10.0.2.12:80`, null],
       // What comes later is refused, not ignored.
-      [`-a ${T} -r 10.0.2.12:80 -i`, 'EINVAL'],
       [`-A ${U} -s rr --pe other -p 60`, 'ENOENT'],
       ['-A -t 10.0.1.101:0 -s rr', 'EINVAL'],
       ['-A -t 10.0.1.101:80 -s rr -o', 'EINVAL'],

@@ -12,7 +12,7 @@ import {
 import { isLoopback, isMulticast, isZeroNet, parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Method } from './connections.ts';
-import { NO_DEST } from './destinations.ts';
+import { NO_DEST, TunnelFlag, TunnelType } from './destinations.ts';
 import type { Director } from './director.ts';
 import { findEngine } from './persistence-engine.ts';
 import { findScheduler } from './sched/index.ts';
@@ -186,21 +186,39 @@ function clear(director: Director): null {
   return null;
 }
 
+const METHODS = { masq: Method.Masq, route: Method.Route, tunnel: Method.Tunnel } as const;
+const TUNNEL_TYPES = { ipip: TunnelType.IpIp, gue: TunnelType.Gue, gre: TunnelType.Gre } as const;
+const TUNNEL_CHECKSUMS = { none: 0, csum: TunnelFlag.Csum, remcsum: TunnelFlag.Remcsum } as const;
+
 interface Settings {
   readonly ip: number;
   readonly port: number;
   readonly method: number;
+  readonly tunnel: { readonly type: number; readonly port: number; readonly flags: number };
 }
 
 function parseServer(spec: ServerSpec): Settings | IpvsErrno {
   const ip = parseIp4(spec.key.address);
   if (ip === undefined || !isPort(spec.key.port)) return 'EINVAL';
-  const method = spec.method === 'masq' ? Method.Masq : spec.method === 'route' ? Method.Route : undefined;
-  if (method === undefined) return 'EINVAL';
+  if (spec.method === 'local' || spec.method === 'bypass') return 'EINVAL';
+  const { tunnel } = spec;
+  const port = tunnel?.port ?? 0;
+  if (!isPort(port)) return 'EINVAL';
   if (!isInteger(spec.weight, MAX_WEIGHT)) return 'ERANGE';
   if (!isInteger(spec.upperThreshold, MAX_THRESHOLD) || !isInteger(spec.lowerThreshold, MAX_THRESHOLD)) return 'ERANGE';
   if (spec.lowerThreshold > spec.upperThreshold) return 'ERANGE';
-  return { ip, port: spec.key.port, method };
+  // Whatever the method: GUE without a port goes nowhere.
+  if (tunnel?.type === 'gue' && port === 0) return 'EINVAL';
+  return {
+    ip,
+    port: spec.key.port,
+    method: METHODS[spec.method],
+    tunnel: {
+      type: TUNNEL_TYPES[tunnel?.type ?? 'ipip'],
+      port,
+      flags: TUNNEL_CHECKSUMS[tunnel?.checksum ?? 'none'],
+    },
+  };
 }
 
 function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsErrno | null {
@@ -209,12 +227,13 @@ function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsE
   const settings = parseServer(spec);
   if (typeof settings === 'string') return settings;
   const { dests, services } = director;
-  const { ip, port, method } = settings;
+  const { ip, port, method, tunnel } = settings;
   if (dests.find(s, ip, port) !== NO_DEST) return 'EEXIST';
   if (!dests.isTrashed(s, ip, port) && !isUnicast(director, ip)) return 'EINVAL';
   const d = dests.add(s, ip, port);
   if (d === NO_DEST) return 'ENOSPC';
   dests.update(d, method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
+  dests.setTunnel(d, tunnel.type, tunnel.port, tunnel.flags);
   services.schedulers[s]!.added?.(d);
   director.drains.added(d);
   return null;
@@ -230,6 +249,7 @@ function editServer(director: Director, key: ServiceKey, spec: ServerSpec): Ipvs
   if (d === NO_DEST) return 'ENOENT';
   if (spec.weight > 0) director.drains.end(d);
   dests.update(d, settings.method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
+  dests.setTunnel(d, settings.tunnel.type, settings.tunnel.port, settings.tunnel.flags);
   services.schedulers[s]!.changed?.(d);
   return null;
 }

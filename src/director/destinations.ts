@@ -26,9 +26,14 @@ export const DestFlag = {
   Draining: 8,
 } as const;
 
-/** Ints of a cached route: generation of the routing that gave it, next hop, device, MTU (0: no route, -1: one of our own addresses). */
-export const ROUTE_SHIFT = 2;
-export const RouteColumn = { Generation: 0, Nexthop: 1, Device: 2, Mtu: 3 } as const;
+/** What a tunnelled packet is wrapped in, numbered as the kernel's IP_VS_CONN_F_TUNNEL_TYPE_*. */
+export const TunnelType = { IpIp: 0, Gue: 1, Gre: 2 } as const;
+/** IP_VS_TUNNEL_ENCAP_FLAG_*; 0 is none. */
+export const TunnelFlag = { Csum: 1, Remcsum: 2 } as const;
+
+/** Ints of a cached route: generation of the routing that gave it, next hop, device, MTU (0: no route, -1: one of our own addresses), our source address. */
+export const ROUTE_SHIFT = 3;
+export const RouteColumn = { Generation: 0, Nexthop: 1, Device: 2, Mtu: 3, Source: 4 } as const;
 export const ROUTE_LOCAL = -1;
 export const ROUTE_NONE = 0;
 
@@ -56,6 +61,10 @@ export class DestTable {
   readonly lastWeight: Int32Array;
   /** Method of new connections. */
   readonly method: Uint8Array;
+  /** TunnelType, GUE's UDP port and TunnelFlag bits: of all its connections, as they stand now. */
+  readonly tunnelType: Uint8Array;
+  readonly tunnelPort: Uint16Array;
+  readonly tunnelFlags: Uint8Array;
   /** Connections, 0 = no limit; uint32 as ipvsadm's. */
   readonly upper: Uint32Array;
   readonly lower: Uint32Array;
@@ -111,6 +120,9 @@ export class DestTable {
     this.weight = new Int32Array(capacity);
     this.lastWeight = new Int32Array(capacity);
     this.method = new Uint8Array(capacity);
+    this.tunnelType = new Uint8Array(capacity);
+    this.tunnelPort = new Uint16Array(capacity);
+    this.tunnelFlags = new Uint8Array(capacity);
     this.upper = new Uint32Array(capacity);
     this.lower = new Uint32Array(capacity);
     this.active = new Int32Array(capacity);
@@ -283,6 +295,12 @@ export class DestTable {
     this.upper[d] = upper;
     this.lower[d] = lower;
     if (isOther) this.#checkOverload(d);
+  }
+
+  setTunnel(d: number, type: number, port: number, flags: number): void {
+    this.tunnelType[d] = type;
+    this.tunnelPort[d] = port;
+    this.tunnelFlags[d] = flags;
   }
 
   /** Off the list and into the trash. */

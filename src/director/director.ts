@@ -98,6 +98,8 @@ export class Director {
   master: SyncMaster | null = null;
   /** A synchronisation backup runs. */
   isBackup = false;
+  /** Key of the source port that a flow's tunnel gets. */
+  readonly flowSeed: number;
   /** Schedulers with something to collect. */
   readonly collectors = new Set<Scheduler>();
   /** Ticks per state; `--set` changes them. */
@@ -111,6 +113,8 @@ export class Director {
   notes: Notes | null = null;
   /** Tick of this breath. */
   now: number;
+  /** Identification of the last outer header. */
+  #ident: number;
   readonly #estimators: readonly [Estimator, Estimator, Estimator];
   readonly #fire: (conn: number) => void;
   /** Where the flush of connections to removed servers stands; -1 when there is none to do. */
@@ -127,6 +131,8 @@ export class Director {
     this.total = new Counters(1);
     this.sysctls = new Sysctls();
     this.rng = rng;
+    this.flowSeed = rng.next();
+    this.#ident = rng.next() & 0xffff;
     this.tcpTimeouts = tcpTimeouts();
     this.udpTimeouts = udpTimeouts();
     this.sctpTimeouts = sctpTimeouts();
@@ -162,6 +168,12 @@ export class Director {
     dests.counters.addIn(dest, packets, bytes);
     this.services.counters.addIn(dests.service[dest]!, packets, bytes);
     this.total.addIn(0, packets, bytes);
+  }
+
+  /** For an outer header that may be cut into fragments. */
+  nextIdent(): number {
+    this.#ident = (this.#ident + 1) & 0xffff;
+    return this.#ident;
   }
 
   /** Count packets of servers. */

@@ -20,6 +20,7 @@ import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
+import { tunnelRequest } from './forward/tunnel.ts';
 import { lendAddress } from './forward/unbound.ts';
 import { icmpReply, icmpRequest } from './icmp.ts';
 import { Ended } from './notes.ts';
@@ -44,7 +45,7 @@ const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET, App
 const HELPED = APP | NO_CPORT;
 const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
-const MASQ = Method.Masq;
+const { Masq: MASQ, Tunnel: TUNNEL } = Method;
 const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT, Close: CLOSE } = TcpState;
 const CLOSED = SctpState.Closed;
 const ABORT = ChunkType.Abort;
@@ -190,7 +191,8 @@ export function request(director: Director, p: Packet): Verdict {
 /** By the connection's method. */
 export function forwardRequest(director: Director, p: Packet, conn: number): Verdict {
   const method = director.conns.rows[(conn << CONN_SHIFT) + Flags]! & METHOD_MASK;
-  return method === MASQ ? masqRequest(director, p, conn) : routeRequest(director, p, conn);
+  if (method === MASQ) return masqRequest(director, p, conn);
+  return method === TUNNEL ? tunnelRequest(director, p, conn) : routeRequest(director, p, conn);
 }
 
 /** nat_icmp_send: a server that goes on with a connection which we do not have is told so, unless it ends it. */

@@ -16,9 +16,11 @@ import * as ipv4 from '../wire/ipv4.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
+import { tunnelRequest } from './forward/tunnel.ts';
 import { lendAddress } from './forward/unbound.ts';
-import { WayOut, wayOut } from './forward/way-out.ts';
+import { masqWayOut, WayOut } from './forward/way-out.ts';
 import { NOT_OURS, REFUSED, scheduleQuoted } from './schedule.ts';
+import { NO_TUNNEL, tunnelError } from './tunnel-icmp.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = ipv4.IpProto;
@@ -26,7 +28,7 @@ const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEED
 const { Vip, Rip, Ports, Meta, Flags, Dest, Packets } = Conn;
 const { None: NONE, Remote: REMOTE } = WayOut;
 const METHOD_MASK = ConnFlag.MethodMask;
-const MASQ = Method.Masq;
+const { Masq: MASQ, Tunnel: TUNNEL } = Method;
 const HEADER = ICMP_HEADER;
 const NO_FAULT = IcmpFault.None;
 
@@ -74,6 +76,8 @@ function isCut(p: Packet): boolean {
 export function icmpRequest(director: Director, p: Packet): Verdict {
   const inner = quoted(p);
   if (inner < 0) return isCut(p) ? refuse(p) : ACCEPT;
+  const answer = tunnelError(director, p, inner);
+  if (answer !== NO_TUNNEL) return answer;
   if (!hasPorts(p, inner)) return ACCEPT;
   let conn = related(director, p, inner, Dir.In);
   if (conn === NO_CONN) {
@@ -95,9 +99,10 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
   director.countIn(dest, 1, p.end - l3);
   if (!isMasq) {
     rows[at + Packets]!++;
-    return routeRequest(director, p, conn);
+    const isTunnel = (rows[at + Flags]! & METHOD_MASK) === TUNNEL;
+    return isTunnel ? tunnelRequest(director, p, conn) : routeRequest(director, p, conn);
   }
-  const way = wayOut(director, p, dest);
+  const way = masqWayOut(director, p, dest);
   if (way === NONE) return DROP;
   const rip = rows[at + Rip]!;
   ipv4.setDst(view, l3, rip);

@@ -9,12 +9,13 @@ import type {
   ServerRow,
   ServiceKey,
   ServiceRow,
+  TunnelType as TunnelKind,
 } from '../model/ipvs.ts';
 import { formatIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { findService } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
-import { NO_DEST } from './destinations.ts';
+import { NO_DEST, TunnelFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { SCTP_STATE_NAMES } from './sctp-states.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
@@ -35,6 +36,8 @@ const STATE_NAMES: Readonly<Record<number, readonly string[]>> = {
   [IpProto.Udp]: UDP_STATE_NAMES,
   [IpProto.Sctp]: SCTP_STATE_NAMES,
 };
+/** Indexed by TunnelType. */
+const TUNNEL_TYPES: readonly TunnelKind[] = ['ipip', 'gue', 'gre'];
 
 /** What the headline of a listing says: the kernel's module version and its default table size. */
 const VERSION = '1.2.1';
@@ -115,11 +118,21 @@ function serverRow(director: Director, d: number): ServerRow {
     weight: dests.weight[d]!,
     upperThreshold: dests.upper[d]!,
     lowerThreshold: dests.lower[d]!,
+    tunnel: tunnelOf(director, d),
     activeConns: dests.active[d]!,
     inactiveConns: dests.inactive[d]!,
     persistentConns: dests.persistent[d]!,
     stats: dests.counters.read(d, director.sysctls.runEstimation === 0),
   };
+}
+
+/** Plain IPIP is not said: it is what a tunnel is unless told otherwise. */
+function tunnelOf({ dests }: Director, d: number): ServerRow['tunnel'] {
+  const type = TUNNEL_TYPES[dests.tunnelType[d]!]!;
+  const flags = dests.tunnelFlags[d]!;
+  if (type === 'ipip') return undefined;
+  const checksum = flags === TunnelFlag.Csum ? 'csum' : flags === TunnelFlag.Remcsum ? 'remcsum' : 'none';
+  return { type, port: dests.tunnelPort[d]!, checksum };
 }
 
 export function connectionRows(

@@ -92,7 +92,7 @@ const KEYS: readonly Key[] = [
   key('lblc_expiration', 'lblcExpiration', true, 'seconds'),
   key('lblcr_expiration', 'lblcrExpiration', true, 'seconds'),
   key('nat_icmp_send', 'natIcmpSend', true),
-  key('pmtu_disc', 'pmtuDisc', false),
+  key('pmtu_disc', 'pmtuDisc', true),
   key('run_estimation', 'runEstimation', true),
   key('schedule_icmp', 'scheduleIcmp', true),
   key('secure_tcp', 'secureTcp', true, 'mode'),

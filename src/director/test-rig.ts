@@ -34,6 +34,8 @@ export class BenchRouting implements Routing {
   generation = 0;
   readonly locals = new Set(['10.0.1.1', '10.0.2.1', '10.0.1.100', '10.0.1.101', '10.0.1.102', '127.0.0.1'].map(ip4));
   backMtu = 1500;
+  /** What was learnt, the last first. */
+  readonly learnt: string[] = [];
 
   resolve(to: number): boolean {
     this.isLocal = this.locals.has(ip4Of(to));
@@ -44,7 +46,17 @@ export class BenchRouting implements Routing {
     else if (to >> 8 === ip4('10.0.2.0') >> 8) this.outDevice = 2;
     else return false;
     this.mtu = this.outDevice === 2 ? this.backMtu : 1500;
+    this.source = ip4(this.outDevice === 2 ? '10.0.2.1' : '10.0.1.1');
     return true;
+  }
+
+  learnMtu(to: number, mtu: number): boolean {
+    this.learnt.unshift(`${formatIp4(to)} ${mtu}`);
+    if (mtu < this.backMtu) {
+      this.backMtu = mtu;
+      this.generation++;
+    }
+    return this.learnt.length > 1;
   }
 }
 
@@ -129,6 +141,7 @@ export class Bench {
     p.gsoType = options.gsoType ?? (p.gsoSize === 0 ? 0 : 1);
     p.csumPartial = options.partial ? 1 : 0;
     p.isLocalOut = options.isLocalOut ? 1 : 0;
+    p.isLocalIn = this.routing.locals.has(ip4Of(dst(p.view, p.l3))) && !options.isLocalOut ? 1 : 0;
     this.#checkTransport(p);
     const isOurs = this.routing.locals.has(ip4Of(dst(p.view, p.l3)));
     const hook = options.isLocalOut ? Hook.LocalOut : isOurs ? Hook.LocalIn : Hook.Forward;
@@ -244,6 +257,13 @@ export function parseCommand(line: string): IpvsCommand {
     return {
       key: { address: address!, port: port !== undefined ? Number(port) : k.kind === 'address' ? k.port : 0 },
       method: words.includes('-m') ? 'masq' : words.includes('-i') ? 'tunnel' : 'route',
+      tunnel: words.includes('--tun-type')
+        ? {
+            type: option('--tun-type') as 'ipip' | 'gue' | 'gre',
+            port: Number(option('--tun-port') ?? 0),
+            checksum: words.includes('--tun-csum') ? 'csum' : words.includes('--tun-remcsum') ? 'remcsum' : 'none',
+          }
+        : undefined,
       weight: Number(option('-w') ?? 1),
       upperThreshold: Number(option('-x') ?? 0),
       lowerThreshold: Number(option('-y') ?? 0),

@@ -15,6 +15,11 @@ export interface Routing {
   readonly mtu: number;
   /** Address that we would send from. */
   readonly source: number;
+  /**
+   * An ICMP message says that packets to `dst` must not be longer: `mtu` of `resolve(dst)` is that for a while.
+   * @returns true when something was known of the path before
+   */
+  learnMtu(dst: number, mtu: number): boolean;
   /** Grows when routes or addresses change: what was resolved under an older number must be asked again. */
   readonly generation: number;
 }

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { Hook, Verdict } from '../hooks/hooks.ts';
+import type { Packet } from '../packet/packet.ts';
 import { frame, verifyFrame } from '../wire/build.ts';
 import { GsoType } from '../wire/virtio-net.ts';
 import { MAC, Rig } from './rig.ts';
@@ -176,6 +178,12 @@ describe('software segmentation', () => {
 
   it('of a tunnelled stream: outer and inner headers, for no device can', () => {
     const rig = new Rig();
+    // What a hook function that wraps packets says of them.
+    const wrapped = (p: Packet) => {
+      p.inner = 20;
+      return Verdict.Accept;
+    };
+    rig.hooks.register([{ hook: Hook.Forward, priority: 0, name: 'wrap', why: 'test', run: wrapped }]);
     const inner = head({ proto: 4 }).ipv4('10.0.1.2', '10.0.1.100', { id: 5, df: true });
     const whole = inner.tcp({ srcPort: 1, dstPort: 80, partialChecksum: true }).payload(3000).build();
     rig.send(rig.front, whole, { csumPartial: 1, gsoType: GsoType.TcpV4, gsoSize: 1400 });

@@ -48,6 +48,7 @@ export function fragment(stack: IpStack, p: Packet, mtu: number, sink: FragmentS
   p.end = l3 + header + (p.end - from);
   p.l4 = l3 + header;
   p.isLaterFragment = offset === 0 ? 0 : 1;
+  p.inner = 0;
   finishHeader(p, p.end - l3, more | offset);
   sink(stack, p);
 }

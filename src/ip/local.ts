@@ -25,6 +25,12 @@ export function localIn(stack: IpStack, p: Packet): void {
   p.isLocalIn = 1;
   p.nexthop = 0;
   p.outDevice = NONE;
+  if (!ipv4.isFragment(p.view, p.l3)) return localInWhole(stack, p);
+  const whole = stack.fragments.take(stack, p);
+  if (whole !== null) localInWhole(stack, whole);
+}
+
+function localInWhole(stack: IpStack, p: Packet): void {
   const verdict = stack.hooks.localIn.run(p, 0);
   if (stack.link.tap !== null) tapHook(stack, p, LOCAL_IN, verdict);
   if (verdict !== ACCEPT) return settle(stack, p, verdict);
@@ -48,6 +54,7 @@ export function deliver(stack: IpStack, p: Packet): void {
 function deliverToHost(stack: IpStack, p: Packet): void {
   p.outDevice = stack.hostId;
   p.nexthop = ipv4.dst(p.view, p.l3);
+  p.fragMax = 0;
   p.mtu = HOST_MTU;
   finish(stack, p);
 }
@@ -102,6 +109,7 @@ function echo(stack: IpStack, p: Packet, source: number): void {
 
 /** Forget all that was known of the packet that came in. */
 function rebear(p: Packet): void {
+  p.fragMax = 0;
   p.pktType = PacketType.Host;
   p.inDevice = NONE;
   p.outDevice = NONE;

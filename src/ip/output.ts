@@ -8,6 +8,7 @@ import { drop, transmit } from '../link/link.ts';
 import { BROADCAST_HOP, output as linkOutput } from '../link/resolve.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet, PacketType } from '../packet/packet.ts';
+import { completeChecksum } from '../packet/sum.ts';
 import { isMulticast } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -17,12 +18,10 @@ import { type Route, RouteKind } from './routes.ts';
 import { segment, segmentLength } from './segment.ts';
 import { refuseWith, settle } from './settle.ts';
 import { type IpStack, LOOPBACK_MTU, tapHook } from './stack.ts';
-import { completeChecksum } from './transport.ts';
 
 const { Accept: ACCEPT, Reroute: REROUTE } = Verdict;
 const { LocalOut: LOCAL_OUT, PostRouting: POST_ROUTING, PreRouting: PRE_ROUTING } = Hook;
 const { Local: LOCAL, Broadcast: BROADCAST, Unicast: UNICAST } = RouteKind;
-const IPIP = ipv4.IpProto.IpIp;
 const UDP_FRAGMENT = GsoType.UdpFragment;
 
 /** Route and send a packet that starts at LOCAL_OUT: born here, from the host port, or sent again by a hook. */
@@ -52,7 +51,8 @@ function routeOut(stack: IpStack, p: Packet): boolean {
   if (chosen !== 0 && p.outDevice > LOOPBACK_ID) {
     const ifc = stack.link.interfaces[p.outDevice] ?? null;
     if (ifc === null) return gone(stack, p);
-    p.mtu = ifc.mtu;
+    // What the hook knows of the path may be less than the device takes.
+    if (p.mtu === 0 || p.mtu > ifc.mtu) p.mtu = ifc.mtu;
     p.isLocalIn = 0;
     return true;
   }
@@ -116,7 +116,7 @@ export function postRouting(stack: IpStack, p: Packet): void {
 export function finish(stack: IpStack, p: Packet): void {
   if (p.outDevice === LOOPBACK_ID) return loop(stack, p);
   if (p.gsoType !== 0) return finishSuper(stack, p);
-  if (p.end - p.l3 > p.mtu) return finishLong(stack, p);
+  if (p.end - p.l3 > p.mtu || p.fragMax !== 0) return finishLong(stack, p);
   finishWhole(stack, p);
 }
 
@@ -134,16 +134,18 @@ function loop(stack: IpStack, p: Packet): void {
 function finishWhole(stack: IpStack, p: Packet): void {
   const ifc = stack.link.interfaces[p.outDevice] ?? null;
   if (ifc === null || ifc.device === null) return drop(stack.link, p, Drop.DeviceGone);
-  if (p.csumPartial !== 0 && (!ifc.device.canOffload || p.proto === IPIP)) completeChecksum(p);
+  if (p.csumPartial !== 0 && (!ifc.device.canOffload || p.inner !== 0)) completeChecksum(p);
   if (ifc.isHost) return transmit(stack.link, ifc, p);
   linkOutput(stack.link, ifc, p, p.nexthop);
 }
 
-/** Longer than the MTU: cut it where DF allows, else tell the sender (RFC 1191 §4). */
+/** Longer than the MTU, or put together from fragments: cut it where DF allows, else tell the sender (RFC 1191 §4). */
 function finishLong(stack: IpStack, p: Packet): void {
-  if (ipv4.hasDf(p.view, p.l3)) return tooBig(stack, p);
+  const most = p.fragMax !== 0 && p.fragMax < p.mtu ? p.fragMax : p.mtu;
+  p.fragMax = 0;
+  if (p.inner === 0 && p.end - p.l3 > p.mtu && ipv4.hasDf(p.view, p.l3)) return tooBig(stack, p);
   completeChecksum(p);
-  fragment(stack, p, p.mtu, finishWhole);
+  fragment(stack, p, most, finishWhole);
 }
 
 function tooBig(stack: IpStack, p: Packet): void {
@@ -160,7 +162,7 @@ function finishSuper(stack: IpStack, p: Packet): void {
     return p.end - p.l3 > p.mtu ? fragment(stack, p, p.mtu, finishWhole) : finishWhole(stack, p);
   }
   const isTooBig = segmentLength(p) > p.mtu && p.end - p.l3 > p.mtu;
-  if (isTooBig && ipv4.hasDf(p.view, p.l3)) return tooBig(stack, p);
-  if (isTooBig || !ifc.device.canOffload || p.proto === IPIP) return segment(stack, p, finish);
+  if (isTooBig && p.inner === 0 && ipv4.hasDf(p.view, p.l3)) return tooBig(stack, p);
+  if (isTooBig || !ifc.device.canOffload || p.inner !== 0) return segment(stack, p, finish);
   finishWhole(stack, p);
 }

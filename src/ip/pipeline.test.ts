@@ -506,11 +506,6 @@ describe('what no packet may be', () => {
         .build(),
       'UdpBadLength',
     ],
-    [
-      'tiny first fragment to us',
-      frame().eth(MAC.front, MAC.client).ipv4('10.0.1.2', '10.0.1.1', { proto: 6, mf: true }).payload(8).build(),
-      'FragmentTooShort',
-    ],
   ];
   it.each(cases)('%s is dropped by name', (_what, bytes, reason) => {
     const rig = new Rig();

@@ -70,10 +70,12 @@ function pump(stack: IpStack): void {
   }
 }
 
-/** Once per breath, after `stack.now` was set: neighbours in time, and the errors for what waited in vain. */
+/** Once per breath, after `stack.now` was set: path MTUs and neighbours in time, and the errors for what waited in vain. */
 export function tick(stack: IpStack): void {
+  if (stack.paths.advance(stack.link.now)) stack.routes.changed();
   neighbourTick(stack.link);
   stack.groups.tick(stack);
+  stack.fragments.advance(stack);
   if (stack.hasDeferred) pump(stack);
 }
 

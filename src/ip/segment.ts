@@ -6,17 +6,20 @@
  */
 import { bear } from '../link/link.ts';
 import type { Packet } from '../packet/packet.ts';
+import { fillPartialChecksum, fillTransportChecksum, sum } from '../packet/sum.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
+import * as gre from '../wire/gre.ts';
+import * as gue from '../wire/gue.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import * as udp from '../wire/udp.ts';
 import type { IpStack } from './stack.ts';
-import { fillTransportChecksum, innerL3 } from './transport.ts';
 
-const { Tcp: TCP } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Gre: GRE } = ipv4.IpProto;
 const { Fin: FIN, Psh: PSH, Cwr: CWR } = tcp.TcpFlag;
 const UDP_HEADER = udp.UDP_HEADER;
 const UDP_LENGTH = 4;
+const NO_CHECKSUM = 0;
 
 /** What takes the segments, in order, and owns them then. */
 export type SegmentSink = (stack: IpStack, p: Packet) => void;
@@ -29,7 +32,7 @@ export function segmentLength(p: Packet): number {
 /** All headers up to the payload, from l3 on. */
 function headersLength(p: Packet): number {
   const { view } = p;
-  const inner = innerL3(p);
+  const inner = p.l3 + p.inner;
   const l4 = inner + ipv4.headerLength(view, inner);
   const isTcp = ipv4.proto(view, inner) === TCP;
   return l4 - p.l3 + (isTcp ? tcp.headerLength(view, l4) : UDP_HEADER);
@@ -40,7 +43,7 @@ export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
   const { view, bytes, l3 } = p;
   const headers = headersLength(p);
   const size = p.gsoSize;
-  const inner = innerL3(p) - l3;
+  const inner = p.inner;
   const l4 = inner + ipv4.headerLength(view, l3 + inner);
   const isTcp = ipv4.proto(view, l3 + inner) === TCP;
   const flags = isTcp ? tcp.flags(view, l3 + l4) : 0;
@@ -69,6 +72,7 @@ export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
 
 function inherit(q: Packet, p: Packet): void {
   q.l4 = q.l3 + (p.l4 - p.l3);
+  q.inner = p.inner;
   q.proto = p.proto;
   q.inDevice = p.inDevice;
   q.outDevice = p.outDevice;
@@ -96,10 +100,27 @@ function finishSegment(
   if (isTcp) {
     tcp.setSeq(view, l3 + l4, (tcp.seq(view, l3 + l4) + at) | 0);
     tcp.setFlags(view, l3 + l4, flags);
-    fillTransportChecksum(q, l3 + inner, l3 + l4, TCP);
   } else {
     view.setUint16(l3 + l4 + UDP_LENGTH, q.end - l3 - l4);
-    fillTransportChecksum(q, l3 + inner, l3 + l4, ipv4.IpProto.Udp);
+  }
+  const proto = isTcp ? TCP : UDP;
+  if (inner !== 0 && q.proto === UDP && gue.hasRemcsum(view, q.l4 + UDP_HEADER)) {
+    fillPartialChecksum(q, l3 + inner, l3 + l4, proto);
+  } else {
+    fillTransportChecksum(q, l3 + inner, l3 + l4, proto);
+  }
+  if (inner !== 0) finishTunnel(q);
+}
+
+/** What stands between the two IPv4 headers: GRE's checksum, UDP's length and checksum, where the whole has one. */
+function finishTunnel(q: Packet): void {
+  const { view, l4, end } = q;
+  if (q.proto === UDP) {
+    view.setUint16(l4 + UDP_LENGTH, end - l4);
+    if (udp.checksum(view, l4) !== NO_CHECKSUM) fillTransportChecksum(q, q.l3, l4, UDP);
+  } else if (q.proto === GRE && gre.hasChecksum(view, l4)) {
+    gre.setChecksum(view, l4, 0);
+    gre.setChecksum(view, l4, ~sum(q, l4, end - l4) & 0xffff);
   }
 }
 

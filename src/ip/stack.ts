@@ -17,6 +17,8 @@ import { AddressTable } from './addresses.ts';
 import { UdpListeners } from './datagrams.ts';
 import { Groups } from './groups.ts';
 import { IcmpLimiter } from './icmp-limit.ts';
+import { PathTable } from './path-mtu.ts';
+import { Fragments } from './reassemble.ts';
 import { RouteKind, RouteTable } from './routes.ts';
 
 const { Unicast: UNICAST, Local: LOCAL, Broadcast: BROADCAST } = RouteKind;
@@ -47,6 +49,8 @@ export class IpStack implements Routing {
   readonly limiter = new IcmpLimiter();
   readonly groups = new Groups();
   readonly datagrams = new UdpListeners(this);
+  readonly paths = new PathTable();
+  readonly fragments = new Fragments();
   /** By Drop. */
   readonly drops: Float64Array;
   readonly stats: LinkStats;
@@ -136,7 +140,7 @@ export class IpStack implements Routing {
     this.outDevice = kind === LOCAL ? LOOPBACK_ID : route.device;
     const ifc = this.link.interfaces[route.device] ?? null;
     if (kind === LOCAL) this.mtu = LOOPBACK_MTU;
-    else if (ifc?.isUp) this.mtu = ifc.mtu;
+    else if (ifc?.isUp) this.mtu = this.paths.mtuTo(dst, ifc.mtu, this.link.now);
     else return false;
     this.#preferredSource = kind === LOCAL ? dst : route.source;
     return true;
@@ -145,6 +149,14 @@ export class IpStack implements Routing {
   get source(): number {
     if (this.#preferredSource !== 0) return this.#preferredSource;
     return this.addresses.select(this.outDevice, this.nexthop);
+  }
+
+  learnMtu(dst: number, mtu: number): boolean {
+    if (!this.resolve(dst) || this.isLocal || this.isBroadcast) return false;
+    const { now } = this.link;
+    const isKnown = this.paths.isKnown(dst, now);
+    if (this.paths.learn(dst, mtu, this.mtu, now)) this.routes.changed();
+    return isKnown;
   }
 
   /** Take the packet up again later in this call, at LOCAL_OUT or PREROUTING. */

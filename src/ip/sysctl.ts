@@ -77,6 +77,31 @@ export class Sysctls {
     number('icmp_msgs_per_sec', 'icmpMessagesPerSecond', 0, INT_MAX);
     number('icmp_ratelimit', 'icmpRateLimit', 0, 3_600_000);
     number('icmp_ratemask', 'icmpRateMask', 0, INT_MAX);
+    const { paths, fragments } = this.#stack;
+    this.#knobs.set('net.ipv4.ipfrag_time', {
+      min: 0,
+      max: Math.floor(INT_MAX / TICKS_PER_SECOND),
+      get: () => fragments.timeSeconds,
+      set: (value) => {
+        fragments.timeSeconds = value;
+      },
+    });
+    this.#knobs.set('net.ipv4.route.min_pmtu', {
+      min: 68,
+      max: INT_MAX,
+      get: () => paths.minPmtu,
+      set: (value) => {
+        paths.minPmtu = value;
+      },
+    });
+    this.#knobs.set('net.ipv4.route.mtu_expires', {
+      min: 0,
+      max: Math.floor(INT_MAX / TICKS_PER_SECOND),
+      get: () => paths.expireSeconds,
+      set: (value) => {
+        paths.expireSeconds = value;
+      },
+    });
     this.#knobs.set('net.ipv4.ip_forward', {
       min: 0,
       max: 1,

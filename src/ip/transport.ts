@@ -1,18 +1,17 @@
-/**
- * The transport header as `ip` sees it: found and checked once on input, its checksum completed where the kernel or the director left it open.   @hot
- */
+/** The transport header as `ip` sees it: found and checked once on input.   @hot */
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
-import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
+import { sum } from '../packet/sum.ts';
+import { fold, pseudoSum } from '../wire/checksum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as sctp from '../wire/sctp.ts';
 import * as tcp from '../wire/tcp.ts';
 import * as udp from '../wire/udp.ts';
 
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP, IpIp: IPIP, Sctp: SCTP } = ipv4.IpProto;
-const { TCP_HEADER, TCP_CHECKSUM } = tcp;
-const { UDP_HEADER, UDP_CHECKSUM } = udp;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP } = ipv4.IpProto;
+const TCP_HEADER = tcp.TCP_HEADER;
+const UDP_HEADER = udp.UDP_HEADER;
 const ICMP_HEADER = icmp.ICMP_HEADER;
 const SCTP_HEADER = sctp.SCTP_HEADER;
 
@@ -66,41 +65,6 @@ function gateFirstFragment(p: Packet, proto: number): number {
   if (proto === UDP) return length < UDP_HEADER ? Drop.FragmentTooShort : Drop.None;
   if (proto === ICMP) return length < ICMP_HEADER ? Drop.FragmentTooShort : Drop.None;
   return proto === SCTP && length < SCTP_HEADER ? Drop.FragmentTooShort : Drop.None;
-}
-
-/** Folded sum of `length` bytes at `at`: by words where the memory allows. */
-export function sum(p: Packet, at: number, length: number): number {
-  return (at & 1) === 0 ? sumWords(p.view, p.words, at, length) : sumBytes(p.view, at, length);
-}
-
-/** Start of the IPv4 header that the transport belongs to: the inner one of a tunnel packet. */
-export function innerL3(p: Packet): number {
-  return p.proto === IPIP ? p.l4 : p.l3;
-}
-
-/** Finish a partial checksum. The field holds the pseudo-header's sum, so the sum over all is already that of both. */
-export function completeChecksum(p: Packet): void {
-  if (p.csumPartial === 0) return;
-  p.csumPartial = 0;
-  const { view } = p;
-  const l3 = innerL3(p);
-  const l4 = l3 + ipv4.headerLength(view, l3);
-  const proto = ipv4.proto(view, l3);
-  const value = ~sum(p, l4, p.end - l4) & 0xffff;
-  if (proto === TCP) view.setUint16(l4 + TCP_CHECKSUM, value);
-  else if (proto === UDP) view.setUint16(l4 + UDP_CHECKSUM, value === 0 ? 0xffff : value);
-}
-
-/** Sum and set the whole transport checksum of the TCP or UDP at `l4 … end` below the IPv4 header at `l3`. */
-export function fillTransportChecksum(p: Packet, l3: number, l4: number, proto: number): void {
-  const { view } = p;
-  const length = p.end - l4;
-  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), proto, length));
-  const at = l4 + (proto === TCP ? TCP_CHECKSUM : UDP_CHECKSUM);
-  view.setUint16(at, 0);
-  const value = ~fold(pseudo + sum(p, l4, length)) & 0xffff;
-  // RFC 768: a computed zero is sent as all ones; zero means "none".
-  view.setUint16(at, value === 0 && proto === UDP ? 0xffff : value);
 }
 
 /** Is the checksum of the (whole, sound) TCP or UDP at l4 right, or vouched for? */

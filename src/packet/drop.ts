@@ -92,6 +92,16 @@ export const Drop = {
   DirectorPayloadTooLong: 73,
   SyncBulkTaken: 74,
   SyncBulkRefused: 75,
+  // tunnels
+  DirectorTunnelMtu: 76,
+  TunnelErrorRelayed: 77,
+  TunnelErrorTaken: 78,
+  // reassembly
+  FragmentBad: 79,
+  FragmentDuplicate: 80,
+  FragmentJoined: 81,
+  ReassemblyTimeout: 82,
+  ReassemblyFull: 83,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -174,6 +184,15 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   IgmpTaken: 'IGMP message taken in',
   IgmpMalformed: 'IGMP message that is too short, has a wrong checksum, or is no query',
   DirectorPayloadTooLong: 'no room in the packet for the address that a helper must write into it',
+  DirectorTunnelMtu: 'the way to the real server is too narrow for its tunnel (less than 68 bytes are left)',
+  TunnelErrorRelayed: 'ICMP error about a packet that we tunnelled, told to its client',
+  TunnelErrorTaken:
+    'ICMP fragmentation needed about a tunnelled packet whose client allows fragments: the path MTU was taken',
+  FragmentBad: 'fragment of a datagram that contradicts itself: an overlap, a bad length, two ends, mixed ECN',
+  FragmentDuplicate: 'copy of a fragment that is there already',
+  FragmentJoined: 'fragment that went into its datagram',
+  ReassemblyTimeout: 'fragment of a datagram that did not become whole in time (ipfrag_time)',
+  ReassemblyFull: 'fragment of a datagram that gave way to a newer one: too many are under way',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

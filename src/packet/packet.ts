@@ -46,6 +46,13 @@ export class Packet {
   proto = 0;
   /** 1 when there is no transport header at l4: a later fragment. */
   isLaterFragment = 0;
+  /**
+   * Bytes from l3 to the IPv4 header that the checksum and GSO fields speak of: 0 for the one at l3; more in a tunnel that was wrapped here, where l4 and
+   * proto are the outer header's. Such a packet may be cut into fragments whatever its DF says (skb->ignore_df).
+   */
+  inner = 0;
+  /** Length of the longest fragment that it was put together from, bytes; 0 for one that came whole. It leaves in pieces no longer than that. */
+  fragMax = 0;
   /** Drop reason that the transport gate found, 0 when the header is sound. Only who needs the header must care. */
   l4Fault = 0;
   pktType = 0;
@@ -116,6 +123,8 @@ export function resetPacket(p: Packet, length: number): void {
   p.end = p.l2 + length;
   p.proto = 0;
   p.isLaterFragment = 0;
+  p.inner = 0;
+  p.fragMax = 0;
   p.l4Fault = 0;
   p.pktType = 0;
   p.inDevice = NONE;

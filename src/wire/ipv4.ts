@@ -127,6 +127,9 @@ export function setId(m: DataView, l3: number, id: number): void {
 export function setFragmentWord(m: DataView, l3: number, word: number): void {
   m.setUint16(l3 + FRAGMENT, word);
 }
+export function setTos(m: DataView, l3: number, tos: number): void {
+  m.setUint8(l3 + TOS, tos);
+}
 export function setTtl(m: DataView, l3: number, ttl: number): void {
   m.setUint8(l3 + TTL, ttl);
 }

@@ -17,10 +17,15 @@ const { Dest } = Conn;
 
 /** Client → server; ICMP errors of the client's side go the same way. */
 export function routeRequest(director: Director, p: Packet, conn: number): Verdict {
-  const way = wayOut(director, p, director.conns.rows[(conn << CONN_SHIFT) + Dest]!);
+  const way = wayOut(director, p, director.conns.rows[(conn << CONN_SHIFT) + Dest]!, 0);
   if (way === NONE) return DROP;
   p.ipvsProperty = 1;
-  if (way === REMOTE) return REROUTE;
+  return way === REMOTE ? REROUTE : deliverHere(director, p);
+}
+
+/** The server is ourselves, and nothing was translated. */
+export function deliverHere(director: Director, p: Packet): Verdict {
+  p.ipvsProperty = 1;
   // Our own stack takes what is addressed to us; for another's address it would need NAT.
   const { routing } = director;
   if (routing.resolve(dst(p.view, p.l3)) && routing.isLocal) return ACCEPT;

@@ -14,7 +14,7 @@ import { TCP_CHECKSUM } from '../../wire/tcp.ts';
 import { UDP_CHECKSUM } from '../../wire/udp.ts';
 import { CONN_SHIFT, Conn } from '../connections.ts';
 import type { Director } from '../director.ts';
-import { WayOut, wayOut } from './way-out.ts';
+import { masqWayOut, WayOut } from './way-out.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
 const { Tcp: TCP, Udp: UDP } = IpProto;
@@ -56,7 +56,7 @@ function setSctpPort(p: Packet, at: number, port: number): void {
 export function masqRequest(director: Director, p: Packet, conn: number): Verdict {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
-  const way = wayOut(director, p, rows[at + Dest]!);
+  const way = masqWayOut(director, p, rows[at + Dest]!);
   if (way === NONE) return DROP;
   const { view, l3 } = p;
   const deltas = rows[at + Deltas]!;

@@ -14,8 +14,10 @@ export const WayOut = { None: 0, Local: 1, Remote: 2 } as const;
 
 const { None: NONE, Local: LOCAL, Remote: REMOTE } = WayOut;
 const { Icmp: ICMP } = IpProto;
-const { Nexthop: NEXTHOP, Device: DEVICE, Mtu: MTU } = RouteColumn;
+const { Nexthop: NEXTHOP, Device: DEVICE, Mtu: MTU, Source: SOURCE } = RouteColumn;
 const { TimeExceeded: TIME_EXCEEDED, DestUnreachable: DEST_UNREACHABLE } = IcmpType;
+/** RFC 791: what every network must carry. */
+const LEAST_MTU = 68;
 const { Host: HOST_UNREACHABLE, FragNeeded: FRAGMENTATION_NEEDED } = UnreachCode;
 
 /** MTU of the cached route of `dest`, ROUTE_LOCAL or ROUTE_NONE; asked anew when routing has changed since. */
@@ -29,6 +31,7 @@ function routeOf(director: Director, dest: number): number {
     route[at + NEXTHOP] = routing.nexthop;
     route[at + DEVICE] = routing.outDevice;
     route[at + MTU] = !found || routing.isBroadcast ? ROUTE_NONE : routing.isLocal ? ROUTE_LOCAL : routing.mtu;
+    route[at + SOURCE] = found ? routing.source : 0;
   }
   return route[at + MTU]!;
 }
@@ -46,25 +49,26 @@ function owe(p: Packet, drop: number, type: number, code: number, mtu: number): 
 
 /**
  * Set the packet on its way to `dest`: next hop, device and MTU are in the packet, its TTL is one less. For one of our own addresses nothing is changed.
+ * @param overhead bytes that a tunnel will put before it, 0 without one
  * @returns None when it may not go: `p.drop` and what the sender is owed are set
  */
-export function wayOut(director: Director, p: Packet, dest: number): number {
+export function wayOut(director: Director, p: Packet, dest: number, overhead: number): number {
   const mtu = routeOf(director, dest);
-  if (mtu === ROUTE_LOCAL) {
-    if (isLoopback(director.dests.ip[dest]!) && p.isLocalOut === 0) {
-      p.drop = Drop.DirectorNoRoute;
-      return NONE;
-    }
-    return LOCAL;
-  }
+  if (mtu === ROUTE_LOCAL) return LOCAL;
   if (mtu === ROUTE_NONE) return owe(p, Drop.DirectorNoRoute, DEST_UNREACHABLE, HOST_UNREACHABLE, 0);
   const { view, l3 } = p;
   if (ttl(view, l3) <= 1) return owe(p, Drop.TtlExceeded, TIME_EXCEEDED, 0, 0);
   decrementTtl(view, l3);
+  const room = mtu - overhead;
+  if (overhead !== 0 && room < LEAST_MTU) {
+    p.drop = Drop.DirectorTunnelMtu;
+    return NONE;
+  }
   // A super-packet is as long as its segments; an ICMP error is never refused for its length.
   const length = p.gsoType === 0 ? p.end - l3 : segmentHeader(p) + p.gsoSize;
-  if (length > mtu && p.proto !== ICMP && hasDf(view, l3)) {
-    return owe(p, Drop.FragmentationNeeded, DEST_UNREACHABLE, FRAGMENTATION_NEEDED, mtu);
+  const isChecked = overhead === 0 || director.sysctls.pmtuDisc !== 0;
+  if (length > room && isChecked && p.proto !== ICMP && hasDf(view, l3)) {
+    return owe(p, Drop.FragmentationNeeded, DEST_UNREACHABLE, FRAGMENTATION_NEEDED, room);
   }
   const route = director.dests.route;
   const at = dest << ROUTE_SHIFT;
@@ -72,4 +76,14 @@ export function wayOut(director: Director, p: Packet, dest: number): number {
   p.outDevice = route[at + DEVICE]!;
   p.mtu = mtu;
   return REMOTE;
+}
+
+/** The same for a packet whose destination becomes the server's address: 127.0.0.0/8 is no place for what came from outside (ip_vs_nat_xmit). */
+export function masqWayOut(director: Director, p: Packet, dest: number): number {
+  const way = wayOut(director, p, dest, 0);
+  if (way === LOCAL && p.isLocalOut === 0 && isLoopback(director.dests.ip[dest]!)) {
+    p.drop = Drop.DirectorNoRoute;
+    return NONE;
+  }
+  return way;
 }

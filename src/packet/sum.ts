@@ -1,0 +1,51 @@
+/**
+ * Transport checksums of a packet, also of one that stands in a tunnel.   @hot
+ *
+ * `Packet.inner` says which IPv4 header the transport, `csumPartial` and the GSO fields belong to.
+ */
+import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import { TCP_CHECKSUM } from '../wire/tcp.ts';
+import { UDP_CHECKSUM } from '../wire/udp.ts';
+import type { Packet } from './packet.ts';
+
+const { Tcp: TCP, Udp: UDP } = ipv4.IpProto;
+const TCP_SUM = TCP_CHECKSUM;
+const UDP_SUM = UDP_CHECKSUM;
+
+/** Folded sum of `length` bytes at `at`: by words where the memory allows. */
+export function sum(p: Packet, at: number, length: number): number {
+  return (at & 1) === 0 ? sumWords(p.view, p.words, at, length) : sumBytes(p.view, at, length);
+}
+
+/** Finish a partial checksum. The field holds the pseudo-header's sum, so the sum over all is already that of both. */
+export function completeChecksum(p: Packet): void {
+  if (p.csumPartial === 0) return;
+  p.csumPartial = 0;
+  const { view } = p;
+  const l3 = p.l3 + p.inner;
+  const l4 = l3 + ipv4.headerLength(view, l3);
+  const proto = ipv4.proto(view, l3);
+  const value = ~sum(p, l4, p.end - l4) & 0xffff;
+  if (proto === TCP) view.setUint16(l4 + TCP_SUM, value);
+  else if (proto === UDP) view.setUint16(l4 + UDP_SUM, value === 0 ? 0xffff : value);
+}
+
+/** Sum and set the whole transport checksum of the TCP or UDP at `l4 … end` below the IPv4 header at `l3`. */
+export function fillTransportChecksum(p: Packet, l3: number, l4: number, proto: number): void {
+  const { view } = p;
+  const length = p.end - l4;
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), proto, length));
+  const at = l4 + (proto === TCP ? TCP_SUM : UDP_SUM);
+  view.setUint16(at, 0);
+  const value = ~fold(pseudo + sum(p, l4, length)) & 0xffff;
+  // RFC 768: a computed zero is sent as all ones; zero means "none".
+  view.setUint16(at, value === 0 && proto === UDP ? 0xffff : value);
+}
+
+/** Set the checksum to the pseudo-header's sum alone, for whoever sums the rest later. */
+export function fillPartialChecksum(p: Packet, l3: number, l4: number, proto: number): void {
+  const { view } = p;
+  const pseudo = pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), proto, p.end - l4);
+  view.setUint16(l4 + (proto === TCP ? TCP_SUM : UDP_SUM), fold(pseudo));
+}
