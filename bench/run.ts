@@ -52,7 +52,7 @@ export async function run(command: readonly string[], options: RunOptions = {}):
 export interface Daemon {
   readonly name: string;
   readonly pid: number;
-  /** Waits for `isReady`, asked whenever the process writes, or every 50 ms. After 10 s it is killed. Throws CommandError. */
+  /** Waits for `isReady`, asked whenever the process writes, or every 50 ms. After 30 s it is killed. Throws CommandError. */
   ready(isReady: (output: string) => boolean | Promise<boolean>): Promise<void>;
   /** What it said so far, both streams. */
   output(): string;
@@ -79,10 +79,10 @@ export function startDaemon(name: string, command: readonly string[], env: Recor
     pid: child.pid ?? -1,
     output: () => output,
     async ready(isReady) {
-      const deadline = Date.now() + 10_000;
+      const deadline = Date.now() + 30_000;
       while (!(await isReady(output))) {
         if (hasExited() || Date.now() > deadline) {
-          const why = hasExited() ? `exit ${child.exitCode ?? child.signalCode}` : 'not ready after 10 s';
+          const why = hasExited() ? `exit ${child.exitCode ?? child.signalCode}` : 'not ready after 30 s';
           child.kill('SIGKILL');
           throw new CommandError(`${name}: ${why}: ${output.trim().split('\n').slice(-3).join(' | ')}`);
         }
