@@ -143,6 +143,30 @@ describe('software segmentation', () => {
     expect(rig.pool.available).toBe(rig.pool.packets.length);
   });
 
+  it('of TCP where identification and sequence numbers wrap, and segments are of odd length', () => {
+    const rig = new Rig();
+    rig.back.canOffload = false;
+    const whole = head({ id: 0xfffe })
+      .tcp({ srcPort: 1, dstPort: 2, seq: 0xfffffc00, partialChecksum: true })
+      .payload(4003)
+      .build();
+    rig.send(rig.front, whole, { csumPartial: 1, gsoType: GsoType.TcpV4, gsoSize: 999 });
+    const frames = rig.outBytes(rig.back);
+    const numbers = frames.map((bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset);
+      return [view.getUint16(18), view.getUint32(38), bytes.length - 54];
+    });
+    expect(numbers).toEqual([
+      [0xfffe, 0xfffffc00, 999],
+      [0xffff, 0xffffffe7, 999],
+      [0, 974, 999],
+      [1, 1973, 999],
+      [2, 2972, 7],
+    ]);
+    expect(Uint8Array.from(frames.flatMap((bytes) => [...bytes.slice(54)]))).toEqual(whole.slice(54));
+    expect(rig.unaccounted()).toBe(0);
+  });
+
   it('of UDP: each datagram its length and checksum', () => {
     const rig = new Rig();
     rig.back.canOffload = false;

@@ -3,10 +3,14 @@
  *
  * As the kernel's tcp_gso_segment and __udp_gso_segment: every segment gets the headers of the whole; IP identification counts up, FIN and PSH stay with the
  * last segment, CWR with the first (RFC 3168 §6.1.2). The original becomes the last segment, the others are copied out of it before.
+ *
+ * In bulk through a tunnel this is most of what tapvs does. So what all full segments of TCP have in common is summed once (`Cut`), and of each only
+ * the payload, identification, sequence number and flags.
  */
 import { bear } from '../link/link.ts';
 import type { Packet } from '../packet/packet.ts';
 import { fillPartialChecksum, fillTransportChecksum, sum } from '../packet/sum.ts';
+import { fold, pseudoSum, sumBytes } from '../wire/checksum.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as gre from '../wire/gre.ts';
 import * as gue from '../wire/gue.ts';
@@ -20,6 +24,9 @@ const { Fin: FIN, Psh: PSH, Cwr: CWR } = tcp.TcpFlag;
 const UDP_HEADER = udp.UDP_HEADER;
 const UDP_LENGTH = 4;
 const NO_CHECKSUM = 0;
+
+/** Of the super-packet that is being cut: ones' complement sums of its headers without what differs from segment to segment. */
+const cut = { outerSum: 0, outerId: 0, innerSum: 0, innerId: 0, tcpSum: 0, seq: 0 };
 
 /** What takes the segments, in order, and owns them then. */
 export type SegmentSink = (stack: IpStack, p: Packet) => void;
@@ -47,6 +54,8 @@ export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
   const l4 = inner + ipv4.headerLength(view, l3 + inner);
   const isTcp = ipv4.proto(view, l3 + inner) === TCP;
   const flags = isTcp ? tcp.flags(view, l3 + l4) : 0;
+  const isPlain = isTcp && (inner === 0 || !isTunnelSummed(p));
+  if (isPlain) prepare(p, inner, l4, headers, size);
   let from = l3 + headers;
   let index = 0;
   p.gsoType = 0;
@@ -59,7 +68,9 @@ export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
       bytes.copyWithin(q.l3, l3, l3 + headers);
       bytes.copyWithin(q.l3 + headers, from, from + size);
       inherit(q, p);
-      finishSegment(q, inner, l4, isTcp, index, index * size, flags & ~(FIN | PSH | (index === 0 ? 0 : CWR)));
+      const own = flags & ~(FIN | PSH | (index === 0 ? 0 : CWR));
+      if (isPlain) finishPlain(q, inner, l4, headers, size, index, own);
+      else finishSegment(q, inner, l4, isTcp, index, index * size, own);
       sink(stack, q);
     }
     from += size;
@@ -68,6 +79,75 @@ export function segment(stack: IpStack, p: Packet, sink: SegmentSink): void {
   p.end = l3 + headers + (p.end - from);
   finishSegment(p, inner, l4, isTcp, index, index * size, index === 0 ? flags : flags & ~CWR);
   sink(stack, p);
+}
+
+/** Is there a checksum between the two IPv4 headers, or one that is left to the server? */
+function isTunnelSummed(p: Packet): boolean {
+  const { view, l4 } = p;
+  if (p.proto === UDP) return udp.checksum(view, l4) !== NO_CHECKSUM || gue.hasRemcsum(view, l4 + UDP_HEADER);
+  return p.proto === GRE && gre.hasChecksum(view, l4);
+}
+
+/** The lengths of a full segment into the headers of the whole, and their sums into `cut`. */
+function prepare(p: Packet, inner: number, l4: number, headers: number, size: number): void {
+  const { view, l3 } = p;
+  const length = headers + size;
+  if (p.proto === UDP) view.setUint16(p.l4 + UDP_LENGTH, length - (p.l4 - l3));
+  cut.outerId = ipv4.id(view, l3);
+  cut.outerSum = sumWithoutId(p, l3, length);
+  if (inner !== 0) {
+    cut.innerId = ipv4.id(view, l3 + inner);
+    cut.innerSum = sumWithoutId(p, l3 + inner, length - inner);
+  }
+  const at = l3 + l4;
+  const seq = tcp.seq(view, at);
+  const flags = tcp.flags(view, at);
+  cut.seq = seq;
+  tcp.setSeq(view, at, 0);
+  tcp.setFlags(view, at, 0);
+  tcp.setChecksum(view, at, 0);
+  const pseudo = pseudoSum(ipv4.src(view, l3 + inner), ipv4.dst(view, l3 + inner), TCP, length - l4);
+  cut.tcpSum = fold(pseudo + sumBytes(view, at, headers - l4));
+  tcp.setSeq(view, at, seq);
+  tcp.setFlags(view, at, flags);
+}
+
+function sumWithoutId(p: Packet, l3: number, length: number): number {
+  const { view } = p;
+  const id = ipv4.id(view, l3);
+  ipv4.setTotalLength(view, l3, length);
+  ipv4.setId(view, l3, 0);
+  ipv4.setChecksum(view, l3, 0);
+  const sum = sumBytes(view, l3, ipv4.headerLength(view, l3));
+  ipv4.setId(view, l3, id);
+  return sum;
+}
+
+/** What finishSegment does, for a full segment whose headers were prepared. */
+function finishPlain(
+  q: Packet,
+  inner: number,
+  l4: number,
+  headers: number,
+  size: number,
+  index: number,
+  flags: number,
+): void {
+  const { view, l3 } = q;
+  const id = (cut.outerId + index) & 0xffff;
+  ipv4.setId(view, l3, id);
+  ipv4.setChecksum(view, l3, ~fold(cut.outerSum + id) & 0xffff);
+  if (inner !== 0) {
+    const innerId = (cut.innerId + index) & 0xffff;
+    ipv4.setId(view, l3 + inner, innerId);
+    ipv4.setChecksum(view, l3 + inner, ~fold(cut.innerSum + innerId) & 0xffff);
+  }
+  const at = l3 + l4;
+  const seq = (cut.seq + index * size) | 0;
+  tcp.setSeq(view, at, seq);
+  tcp.setFlags(view, at, flags);
+  const own = (seq >>> 16) + (seq & 0xffff) + flags;
+  tcp.setChecksum(view, at, ~fold(cut.tcpSum + own + sum(q, l3 + headers, size)) & 0xffff);
 }
 
 function inherit(q: Packet, p: Packet): void {

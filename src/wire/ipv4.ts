@@ -140,6 +140,10 @@ export function setDst(m: DataView, l3: number, ip: number): void {
   m.setInt32(l3 + DST, ip);
 }
 
+export function setChecksum(m: DataView, l3: number, sum: number): void {
+  m.setUint16(l3 + CHECKSUM, sum);
+}
+
 /** RFC 1624 eqn. 3; `diff` from checksum.ts. */
 export function adjustChecksum(m: DataView, l3: number, diff: number): void {
   m.setUint16(l3 + CHECKSUM, adjust(m.getUint16(l3 + CHECKSUM), diff));
