@@ -34,6 +34,8 @@ const WAYS: { method: LabMethod; offload: boolean }[] = [
   { method: 'nat', offload: false },
   { method: 'dr', offload: true },
   { method: 'dr', offload: false },
+  { method: 'tun', offload: true },
+  { method: 'tun', offload: false },
 ];
 
 /** Answers with the checksum of all that came, once the other side has shut down its half. */

@@ -14,7 +14,7 @@ import { LAB_BACK_MAC, LAB_CLIENT_MAC, LAB_FRONT_MAC, LAB_KERNEL_IP, type LabMet
 
 /** A kept lab has one name, so that `--down` finds it; a passing one has its own, so that demos can run side by side. */
 const KEPT_PREFIX = 'tapvs-demo-';
-const METHODS: readonly LabMethod[] = ['nat', 'dr'];
+const METHODS: readonly LabMethod[] = ['nat', 'dr', 'tun'];
 const SERVERS = 3;
 const REQUESTS = 6;
 const BIG_BYTES = 20_000_000;
