@@ -264,6 +264,7 @@ export class Director {
     // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
     copyState<Director>(this, live, 1, 1, ['routing', 'tcpTable']);
     this.tcpTable = live.tcpTable;
+    this.#ident = live.#ident;
     for (let s = 0; s < live.services.highWater; s++) {
       const scheduler = live.services.schedulers[s] ?? null;
       this.services.schedulers[s] = scheduler === null ? null : new ForkedScheduler(scheduler, this);

@@ -59,6 +59,16 @@ export class PathTable {
     return learnt !== current;
   }
 
+  // cold: copies
+  copyFrom(live: PathTable): void {
+    this.expireSeconds = live.expireSeconds;
+    this.minPmtu = live.minPmtu;
+    this.#paths.clear();
+    for (const [dst, path] of live.#paths) this.#paths.set(dst, { ...path });
+    this.#nextExpiry = live.#nextExpiry;
+  }
+  // hot again
+
   /** Forget what is too old. @returns true when something was */
   advance(now: number): boolean {
     if (this.#paths.size === 0 || ((this.#nextExpiry - now) | 0) > 0) return false;

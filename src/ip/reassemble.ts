@@ -49,6 +49,9 @@ export class Fragments {
   readonly #total = new Int32Array(CAPACITY);
   /** Bit per ECN code point seen. */
   readonly #ecn = new Uint8Array(CAPACITY);
+  /** Which came first: a number that grows. */
+  readonly #serial = new Int32Array(CAPACITY);
+  #nextSerial = 0;
   /** Tick. */
   readonly #expires = new Int32Array(CAPACITY);
 
@@ -105,7 +108,7 @@ export class Fragments {
         if (free === NONE) free = row;
       } else if (this.#key[row] === key && this.#src[row] === src && this.#dst[row] === dst) {
         return row;
-      } else if (oldest === NONE || ((this.#expires[row]! - this.#expires[oldest]!) | 0) < 0) {
+      } else if (oldest === NONE || ((this.#serial[row]! - this.#serial[oldest]!) | 0) < 0) {
         oldest = row;
       }
     }
@@ -120,6 +123,8 @@ export class Fragments {
     this.#have[free] = 0;
     this.#total[free] = UNKNOWN;
     this.#ecn[free] = 0;
+    this.#nextSerial = (this.#nextSerial + 1) | 0;
+    this.#serial[free] = this.#nextSerial;
     this.#expires[free] = (stack.link.now + seconds(this.timeSeconds)) | 0;
     return free;
   }

@@ -119,6 +119,7 @@ export class IpStack implements Routing {
     copyState<IpStack>(this, live);
     copyState(this.settings, live.settings);
     this.hostAddresses = live.hostAddresses;
+    this.paths.copyFrom(live.paths);
     this.#ident = live.#ident;
     this.#preferredSource = live.#preferredSource;
   }
