@@ -1,16 +1,18 @@
 /** `tapvs explain`: what tapvsd would do with a packet, and why; nothing is sent, and nothing changes. */
 import type { ExplainSpec, Explanation } from '../control/api.ts';
 import { parseIp4 } from '../wire/addr.ts';
+import { CHUNK_NAMES } from '../wire/header-fields.ts';
 import { type CliCommand, CliError, Exit } from './command.ts';
 import { type OptionSpec, type Options, readOptions } from './options.ts';
 import { formatWays } from './way-text.ts';
 
-const HELP = `Usage: tapvs explain tcp|udp SOURCE:PORT DESTINATION:PORT [options]
+const HELP = `Usage: tapvs explain tcp|udp|sctp SOURCE:PORT DESTINATION:PORT [options]
        tapvs explain icmp SOURCE DESTINATION [options]
 What would become of such a packet now: each hook, the service, why the scheduler picks which server,
 the connection, the rewrite, where it leaves. Nothing is sent and nothing changes.
   -i, --interface DEVICE   comes in there; without it, where its source is routed
       --flags LETTERS      TCP flags in tcpdump's letters, F S R P . U E W (A is .); default S
+      --chunk TYPE         of an sctp packet: init, init-ack, cookie-echo, data, abort, …; default init
       --mark NUMBER        firewall mark
       --ttl NUMBER         default 64
       --length BYTES       of the IP packet; default: no data
@@ -22,6 +24,7 @@ An icmp packet is an echo request. Exit status: 0 it is sent, delivered or answe
 const OPTIONS: readonly OptionSpec[] = [
   { long: '--interface', short: '-i', takesValue: true },
   { long: '--flags', takesValue: true },
+  { long: '--chunk', takesValue: true },
   { long: '--mark', takesValue: true },
   { long: '--ttl', takesValue: true },
   { long: '--length', takesValue: true },
@@ -53,7 +56,7 @@ function readSpec(options: Options): ExplainSpec {
     throw usage('a protocol, a source and a destination are expected');
   }
   if (rest.length > 0) throw usage(`unexpected "${rest[0]}"`);
-  if (protocol !== 'tcp' && protocol !== 'udp' && protocol !== 'icmp') throw usage(`unknown protocol "${protocol}"`);
+  if (!isProtocol(protocol)) throw usage(`unknown protocol "${protocol}"`);
   const hasPorts = protocol !== 'icmp';
   const [source, destination] = [readEnd(from, hasPorts), readEnd(to, hasPorts)];
   const letters = values.get('flags') ?? 'S';
@@ -66,12 +69,26 @@ function readSpec(options: Options): ExplainSpec {
     sourcePort: source.port,
     destinationPort: destination.port,
     flags: letters,
+    chunk: readChunk(protocol, values.get('chunk')),
     device: values.get('interface'),
     mark: number('--mark', values.get('mark'), 0, 0xffffffff, 0),
     ttl: number('--ttl', values.get('ttl'), 0, 255, 64),
     length: number('--length', values.get('length'), 0, 65535, 0),
     df: flags.has('df'),
   };
+}
+
+function isProtocol(word: string): word is ExplainSpec['protocol'] {
+  return ['tcp', 'udp', 'sctp', 'icmp'].includes(word);
+}
+
+function readChunk(protocol: string, text: string | undefined): number {
+  if (text === undefined) return CHUNK_NAMES.indexOf('INIT');
+  if (protocol !== 'sctp') throw usage(`--chunk is for sctp, not for ${protocol}`);
+  const type = CHUNK_NAMES.indexOf(text.toUpperCase().replace('-', ' '));
+  if (type >= 0) return type;
+  const names = CHUNK_NAMES.map((name) => name.toLowerCase().replace(' ', '-'));
+  throw usage(`--chunk ${text}: one of ${names.join(', ')} is expected`);
 }
 
 function readEnd(text: string, hasPort: boolean): { address: string; port: number } {

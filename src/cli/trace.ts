@@ -53,7 +53,7 @@ export const trace: CliCommand = {
           const record = JSON.parse(line) as TraceRecord;
           if (flags.has('json')) out(`${line}\n`);
           else out(formatRecord(record));
-          if (++count === limit) {
+          if (record.ways.length > 0 && ++count === limit) {
             stop();
             break reading;
           }
@@ -65,7 +65,7 @@ export const trace: CliCommand = {
       process.off('SIGINT', stop);
       process.off('SIGTERM', stop);
     }
-    err(`${count} packet${count === 1 ? '' : 's'} traced\n`);
+    err(`${packets(count)} traced\n`);
     if (!isStopped) throw new NoDaemonError('the daemon ended the trace');
     return 0;
   },
@@ -77,8 +77,13 @@ function readCount(text: string | undefined): number {
   throw new CliError(`tapvs trace: -c ${text}: a number above 0 is expected`, Exit.Usage);
 }
 
+function packets(count: number): string {
+  return count === 1 ? '1 packet' : `${count} packets`;
+}
+
 export function formatRecord({ timeUs, missed, ways }: TraceRecord): string {
   const time = new Date(timeUs / 1000).toISOString().slice(11, 23);
-  const gap = missed === 0 ? '' : `(${missed} packets before this one were not traced)\n`;
+  if (ways.length === 0) return `(${packets(missed)} up to ${time} not traced)\n\n`;
+  const gap = missed === 0 ? '' : `(${packets(missed)} before this one not traced)\n`;
   return `${gap}${time} ${formatWays(ways)}\n`;
 }

@@ -169,7 +169,7 @@ function formatEnd(end: WayEnd, sent: string | undefined): string[] {
     case 'host':
       return [`DELIVERED to this machine by ${end.device}`, ...(sent === undefined ? [] : folded(sent, 2, 4))];
     case 'held':
-      return folded(`HELD: ${end.why}`, 0, 2);
+      return [...folded(`HELD: ${end.why}`, 0, 2), ...(sent === undefined ? [] : folded(sent, 2, 4))];
     case 'answered':
       return folded(`ANSWERED (${end.reason}): ${end.why}`, 0, 2);
     case 'dropped':

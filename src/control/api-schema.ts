@@ -77,7 +77,7 @@ const ipvsCommand = z.discriminatedUnion('op', [
 ]) satisfies z.ZodType<IpvsCommand>;
 
 const explainSpec = z.strictObject({
-  protocol: z.enum(['tcp', 'udp', 'icmp']),
+  protocol: z.enum(['tcp', 'udp', 'sctp', 'icmp']),
   source: ip,
   destination: ip,
   sourcePort: port.default(0),
@@ -86,6 +86,7 @@ const explainSpec = z.strictObject({
     .string()
     .regex(/^[FSRP.UEWAC]*$/, "has other letters than tcpdump's FSRP.UEW")
     .default('S'),
+  chunk: z.int().min(0).max(255).default(1),
   device: z.string().optional(),
   mark: z.int().min(0).max(0xffffffff).default(0),
   ttl: z.int().min(0).max(255).default(64),

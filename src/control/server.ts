@@ -110,6 +110,7 @@ function apiRoutes(context: ApiContext): Route[] {
     get('trace', async ({ query, response }) => {
       const device = query.get('device') || undefined;
       await checkDevice(engine, device);
+      if (device === 'lo') throw new ApiFailure('no-such-device', 'nothing comes in by lo');
       await context.traces.start(device, query.get('filter') ?? '', response);
       return undefined;
     }),

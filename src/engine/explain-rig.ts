@@ -10,6 +10,7 @@ import { MemoryDevice, type SentFrame } from '../device/memory.ts';
 import { parseCommand } from '../director/test-rig.ts';
 import type { ExplainSpec } from '../model/way.ts';
 import { ip4, mac } from '../wire/addr.ts';
+import { ChunkType } from '../wire/sctp.ts';
 import { Engine } from './engine.ts';
 
 export const RIG_MAC = {
@@ -107,6 +108,7 @@ export function explainSpec(text: string, more: Partial<ExplainSpec> = {}): Expl
     sourcePort: Number(sourcePort ?? 0),
     destinationPort: Number(destinationPort ?? 0),
     flags: 'S',
+    chunk: ChunkType.Init,
     mark: 0,
     ttl: 64,
     length: 0,

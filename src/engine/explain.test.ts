@@ -2,11 +2,16 @@ import { mkdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { ExplainSpec, Explanation } from '../model/way.ts';
 import { frame } from '../wire/build.ts';
+import { ChunkType } from '../wire/sctp.ts';
 import { explain } from './explain.ts';
 import { ExplainRig, explainSpec, RIG_MAC } from './explain-rig.ts';
 
 const GOLDEN = new URL('../../golden/explain/', import.meta.url).pathname;
 const T = '-t 10.0.1.100:80';
+const SCTP = [
+  '-A --sctp-service 10.0.1.100:80 -s wrr',
+  ...[11, 12].map((n) => `-a --sctp-service 10.0.1.100:80 -r 10.0.2.${n}:80 -m`),
+];
 const THREE = [11, 12, 13].map((n) => `-a ${T} -r 10.0.2.${n}:80 -m`);
 
 function explained(rig: ExplainRig, text: string, more: Partial<ExplainSpec> = {}): Explanation {
@@ -113,6 +118,12 @@ const SCENES: Readonly<Record<string, Scene>> = {
     commands: [`-A ${T} -s rr`, `-a ${T} -r 10.0.2.99:80 -m`],
     ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
   },
+  'sctp-init': {
+    commands: SCTP,
+    ask: 'sctp 10.0.1.2:1234 10.0.1.100:80',
+    with: { length: 100 },
+  },
+  'sctp-no-init': { commands: SCTP, ask: 'sctp 10.0.1.2:1234 10.0.1.100:80', with: { chunk: ChunkType.Data } },
   echo: { commands: [`-A ${T} -s rr`], ask: 'icmp 10.0.1.2 10.0.1.100' },
   'from-this-machine': { commands: [`-A ${T} -s rr`, ...THREE], host: true, ask: 'tcp 10.0.3.2:4000 10.0.1.100:80' },
   'reverse-path': {
@@ -147,5 +158,8 @@ describe('what explain says', () => {
       "there is no device 'eth7'; there are front, back",
     );
     expect(ask('udp 10.0.1.2:1 10.0.1.100:80', { length: 27 })).toBe('a udp packet has 28 to 65535 bytes, not 27');
+    const sctp = 'sctp 10.0.1.2:1 10.0.1.100:80';
+    expect(ask(sctp, { length: 51 })).toBe('a sctp packet has 52 to 65535 bytes, not 51');
+    expect(ask(sctp, { length: 53 })).toBe('a sctp packet has a multiple of 4 bytes, not 53');
   });
 });

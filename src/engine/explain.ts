@@ -11,14 +11,24 @@ import { NONE } from '../packet/packet.ts';
 import { formatMac, parseIp4 } from '../wire/addr.ts';
 import { frame } from '../wire/build.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
+import { ChunkType } from '../wire/sctp.ts';
 import type { Engine } from './engine.ts';
 import { forkEngine } from './fork.ts';
 import { WayRecorder } from './way-recorder.ts';
 
 /** The sender's MAC where nobody knows it. */
 const UNKNOWN_MAC = '00:00:00:00:00:00';
-const HEADERS: Readonly<Record<ExplainSpec['protocol'], number>> = { tcp: 40, udp: 28, icmp: 28 };
+const HEADERS: Readonly<Record<ExplainSpec['protocol'], number>> = { tcp: 40, udp: 28, sctp: 32, icmp: 28 };
 const LONGEST = 65535;
+/** Bytes that chunks of these types have at least (RFC 9260 §3.3); others four, their header. */
+const CHUNKS: Readonly<Record<number, number>> = {
+  [ChunkType.Data]: 16,
+  [ChunkType.Init]: 20,
+  [ChunkType.InitAck]: 20,
+  [ChunkType.Sack]: 16,
+  [ChunkType.Shutdown]: 8,
+};
+const CHUNK_HEADER = 4;
 
 /** Answers a text, one line, when the packet cannot be. */
 export function explain(live: Engine, spec: ExplainSpec): Explanation | string {
@@ -69,10 +79,12 @@ function deviceOf({ stack }: Engine, { device, source }: ExplainSpec): Interface
 
 function packetOf(live: Engine, spec: ExplainSpec, ifc: Interface): Uint8Array | string {
   const { protocol, source, destination, sourcePort: srcPort, destinationPort: dstPort, ttl, df } = spec;
-  const shortest = HEADERS[protocol];
+  const isSctp = protocol === 'sctp';
+  const shortest = HEADERS[protocol] + (isSctp ? (CHUNKS[spec.chunk] ?? CHUNK_HEADER) : 0);
   const length = spec.length === 0 ? shortest : spec.length;
   if (length < shortest || length > LONGEST)
     return `a ${protocol} packet has ${shortest} to ${LONGEST} bytes, not ${length}`;
+  if (isSctp && length % 4 !== 0) return `a sctp packet has a multiple of 4 bytes, not ${length}`;
   const device = ifc.device!;
   const builder = frame();
   if (device.medium === Medium.Ethernet)
@@ -80,7 +92,11 @@ function packetOf(live: Engine, spec: ExplainSpec, ifc: Interface): Uint8Array |
   builder.ipv4(source, destination, { ttl, df });
   if (protocol === 'tcp') builder.tcp({ srcPort, dstPort, flags: spec.flags, seq: 1 });
   else if (protocol === 'udp') builder.udp({ srcPort, dstPort });
-  else builder.icmp({ type: 8, id: 1, seq: 1 });
+  else if (protocol === 'icmp') builder.icmp({ type: 8, id: 1, seq: 1 });
+  else {
+    const value = length - HEADERS.sctp - CHUNK_HEADER;
+    return builder.sctp({ srcPort, dstPort, chunks: [{ type: spec.chunk, value }] }).build();
+  }
   return builder.payload(length - shortest).build();
 }
 

@@ -2,8 +2,9 @@
  * The worker's side of `tapvs trace`: the ways of live packets that a filter selects, written down as they pass.
  *
  * While nobody traces there is no tap, no observer and no note. What is recorded is bounded: so many packets per tick, saved up to a burst; those beyond are
- * counted, and the next record says how many were missed.
+ * counted, and the next record says how many were missed; when none follows within a second, one without ways does.
  */
+import { TICKS_PER_SECOND } from '../base/clock.ts';
 import { Medium } from '../device/device.ts';
 import type { TraceRecord, Way } from '../model/way.ts';
 import type { Packet } from '../packet/packet.ts';
@@ -13,6 +14,8 @@ import { type Recorded, WayRecorder } from './way-recorder.ts';
 /** Packets whose ways are written down: one a tick (4 ms) is 250 a second, and a burst after a rest. */
 const PER_TICK = 1;
 const BURST = 500;
+/** Ticks without a packet after which it is said how many were missed. */
+const SILENCE = TICKS_PER_SECOND;
 /** A scheduler's candidates are listed for services of at most so many servers. */
 const MAX_CANDIDATES = 64;
 
@@ -22,6 +25,8 @@ interface Running {
   readonly device: string | null;
   readonly isSelected: FramePredicate;
   missed: number;
+  /** Tick of the last packet that was missed. */
+  missedAt: number;
 }
 
 export class Traces {
@@ -64,7 +69,7 @@ export class Traces {
       throw error;
     }
     if (this.#running.size === 0) this.#recorder.start();
-    this.#running.set(id, { id, device: device ?? null, isSelected, missed: 0 });
+    this.#running.set(id, { id, device: device ?? null, isSelected, missed: 0, missedAt: 0 });
     return null;
   }
 
@@ -79,6 +84,10 @@ export class Traces {
   flush(): void {
     if (this.#running.size === 0) return;
     this.#recorder.finish();
+    for (const trace of this.#running.values()) {
+      if (trace.missed > 0 && ((this.#recorded.stack.now - trace.missedAt) | 0) >= SILENCE)
+        this.#post(trace, this.#nowUs(), []);
+    }
     if (this.#batch.length === 0) return;
     const batch = this.#batch;
     this.#batch = [];
@@ -97,7 +106,10 @@ export class Traces {
     if (takers.length === 0) return false;
     this.#refill();
     if (this.#budget === 0) {
-      for (const trace of takers) trace.missed++;
+      for (const trace of takers) {
+        trace.missed++;
+        trace.missedAt = this.#recorded.stack.now;
+      }
       return false;
     }
     this.#budget--;
@@ -116,9 +128,12 @@ export class Traces {
 
   #done(ways: readonly Way[]): void {
     for (const trace of this.#takers) {
-      if (!this.#running.has(trace.id)) continue;
-      this.#batch.push({ traceId: trace.id, timeUs: this.#timeUs, missed: trace.missed, ways });
-      trace.missed = 0;
+      if (this.#running.has(trace.id)) this.#post(trace, this.#timeUs, ways);
     }
+  }
+
+  #post(trace: Running, timeUs: number, ways: readonly Way[]): void {
+    this.#batch.push({ traceId: trace.id, timeUs, missed: trace.missed, ways });
+    trace.missed = 0;
   }
 }

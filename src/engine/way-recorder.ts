@@ -245,7 +245,8 @@ export class WayRecorder implements HookObserver, Notes {
       if (!isArp) {
         // A piece of the packet that is being cut.
         const whole = this.#ways.find((one) => one.end === null && one.packet.outDevice === p.outDevice);
-        if (whole !== undefined && whole.pieces++ === 0) this.#noteSent(whole, p, start, isIp);
+        if (whole !== undefined && whole.pieces++ === 0)
+          this.#noteSent(whole, whole.before, p, start, whole.isIp, isIp);
         return;
       }
       if (this.#ways.length >= MAX_WAYS) return;
@@ -255,7 +256,7 @@ export class WayRecorder implements HookObserver, Notes {
       way = this.#open(p, 'born', undefined, start, isIp);
     }
     // Of a packet that was cut the first piece tells what was changed.
-    if (way.pieces === 0) this.#noteSent(way, p, start, isIp);
+    if (way.pieces === 0) this.#noteSent(way, way.before, p, start, way.isIp, isIp);
     if (ifc.isHost) {
       way.end = { kind: 'host', device: ifc.name };
       return;
@@ -273,10 +274,10 @@ export class WayRecorder implements HookObserver, Notes {
     };
   }
 
-  #noteSent(way: Open, p: Packet, start: number, isIp: boolean): void {
+  #noteSent(way: Open, before: Uint8Array | null, p: Packet, start: number, wasIp: boolean, isIp: boolean): void {
     const bytes = p.bytes.slice(start, Math.min(p.end, start + KEPT));
     way.sent = packetLine(bytes, isIp, p.end - start);
-    if (way.before !== null) way.changes = headerChanges(way.before, bytes, { before: way.isIp, after: isIp });
+    if (before !== null) way.changes = headerChanges(before, bytes, { before: wasIp, after: isIp });
   }
 
   #drop(p: Packet, reason: number): void {
@@ -288,25 +289,30 @@ export class WayRecorder implements HookObserver, Notes {
   }
 
   #close(way: Open): Way {
+    const end = way.end ?? this.#held(way);
     return {
       origin: way.origin,
       ...(way.device === undefined ? {} : { device: way.device }),
       packet: way.line,
       ...(way.mark === 0 ? {} : { mark: way.mark >>> 0 }),
       steps: way.steps,
-      end: way.end ?? this.#held(way.packet),
+      end,
       ...(way.sent === undefined ? {} : { sent: way.sent }),
       changes: way.changes,
     };
   }
 
-  #held(p: Packet): WayEnd {
+  #held(way: Open): WayEnd {
+    const p = way.packet;
     const { link } = this.#stack;
     const row = p.outDevice > LOOPBACK_ID ? link.neighbours.find(p.outDevice, p.nexthop) : NONE;
     if (row === NONE || link.neighbours.state[row] !== Nud.Incomplete) {
       return { kind: 'held', why: 'a queue handler or a hook function holds it' };
     }
     const device = link.interfaces[p.outDevice]?.name ?? '?';
+    // It will leave as it is now, behind a frame header that nobody knows yet.
+    const before = way.isIp ? way.before : (way.before?.subarray(ethernet.ETH_HEADER) ?? null);
+    this.#noteSent(way, before, p, p.l3, true, true);
     return { kind: 'held', why: `waits until ${formatIp4(p.nexthop)} on ${device} answers ARP` };
   }
 
@@ -343,12 +349,14 @@ export class WayRecorder implements HookObserver, Notes {
   #noRequest(p: Packet): string {
     const { services } = this.#director;
     if (services.count === 0) return 'no services';
-    const hasPorts = p.proto === ipv4.IpProto.Tcp || p.proto === ipv4.IpProto.Udp;
+    const { Tcp, Udp, Sctp } = ipv4.IpProto;
+    const hasPorts = p.proto === Tcp || p.proto === Udp || p.proto === Sctp;
     if (!hasPorts || p.isLaterFragment !== 0 || p.end - p.l4 < 4) return 'no connection';
     const service = services.match(p.proto, ipv4.dst(p.view, p.l3), p.view.getUint16(p.l4 + 2), p.mark);
     if (service < 0) return 'no connection, no service';
     const name = this.#serviceName(service);
-    return p.proto === ipv4.IpProto.Tcp ? `no connection, and only a SYN begins one to ${name}` : `not for ${name}`;
+    if (p.proto === Udp) return `not for ${name}`;
+    return `no connection, and only ${p.proto === Tcp ? 'a SYN' : 'an INIT'} begins one to ${name}`;
   }
 
   #hop(p: Packet): WayHop | undefined {

@@ -147,20 +147,22 @@ export interface Way {
   readonly mark?: number;
   readonly steps: readonly WayStep[];
   readonly end: WayEnd;
-  /** What left, one line; absent when nothing did. */
+  /** What left, or is held, one line; absent when nothing is sent. */
   readonly sent?: string;
   readonly changes: readonly WayChange[];
 }
 
 export interface ExplainSpec {
-  readonly protocol: 'tcp' | 'udp' | 'icmp';
+  readonly protocol: 'tcp' | 'udp' | 'sctp' | 'icmp';
   readonly source: string;
   readonly destination: string;
-  /** TCP and UDP. */
+  /** TCP, UDP and SCTP. */
   readonly sourcePort: number;
   readonly destinationPort: number;
-  /** tcpdump's letters. */
+  /** Of TCP, in tcpdump's letters. */
   readonly flags: string;
+  /** Of SCTP: the type of its one chunk. */
+  readonly chunk: number;
   readonly device?: string | undefined;
   readonly mark: number;
   readonly ttl: number;
@@ -174,7 +176,7 @@ export interface Explanation {
   readonly ways: readonly Way[];
 }
 
-/** Ways of one packet, as they are streamed. */
+/** Ways of one packet, as they are streamed; of none when it only says how many were left out. */
 export interface TraceRecord extends Explanation {
   readonly traceId: number;
   /** Microseconds since the epoch. */

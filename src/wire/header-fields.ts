@@ -1,5 +1,6 @@
 /** The header fields of a packet by name, so that two versions of it can be compared: what a rewrite changed. Not per packet. */
 import { formatIp4, formatMac } from './addr.ts';
+import { ChunkType } from './sctp.ts';
 
 export interface Field {
   readonly name: string;
@@ -182,6 +183,10 @@ function outerNamed(list: readonly Header[], depth: number): Header[] {
 }
 
 const FLAG_LETTERS = 'FSRP.UEW';
+/** By type: INIT, INIT ACK, … */
+export const CHUNK_NAMES: readonly string[] = Object.keys(ChunkType).map((name) =>
+  name.replace(/(?<=[a-z])[A-Z]/, ' $&').toUpperCase(),
+);
 
 /**
  * A packet in one line: `tcp 10.0.1.2:1234 > 10.0.1.100:80 [S], 40 bytes, TTL 64, DF`
@@ -219,11 +224,24 @@ function whatLine(view: DataView, at: number): string {
   if (proto === IPIP && view.byteLength >= l4 + 20) return `${plain} (${whatLine(view, l4)})`;
   if (proto === TCP || proto === UDP || proto === SCTP) {
     const ports = `${label} ${src}:${view.getUint16(l4)} > ${dst}:${view.getUint16(l4 + 2)}`;
+    if (proto === SCTP) return `${ports}${chunkNames(view, l4)}`;
     if (proto !== TCP || view.byteLength < l4 + 14) return ports;
     const flags = view.getUint8(l4 + 13);
     return `${ports} [${[...FLAG_LETTERS].filter((_, bit) => flags & (1 << bit)).join('')}]`;
   }
   return proto === ICMP ? `${plain} ${icmpLine(view, l4)}` : plain;
+}
+
+/** ` [INIT]`, the chunks as far as they can be seen; tcpdump's words. */
+function chunkNames(view: DataView, l4: number): string {
+  let text = '';
+  for (let at = l4 + 12; at + 4 <= view.byteLength; ) {
+    text += ` [${CHUNK_NAMES[view.getUint8(at)] ?? `chunk ${view.getUint8(at)}`}]`;
+    const length = view.getUint16(at + 2);
+    if (length < 4) break;
+    at += (length + 3) & ~3;
+  }
+  return text;
 }
 
 function icmpLine(view: DataView, l4: number): string {
