@@ -27,6 +27,16 @@ const BACK_MAC = '02:00:00:00:02:01';
 const SERVER_MAC = '02:00:00:00:02:0b';
 const VIP = '10.0.1.100';
 
+/** Port of a service, and how its server is tunnelled. */
+const TUNNELS = [
+  [1001, 'ipip', 'none'],
+  [1002, 'gue', 'none'],
+  [1003, 'gue', 'csum'],
+  [1004, 'gue', 'remcsum'],
+  [1005, 'gre', 'none'],
+  [1006, 'gre', 'csum'],
+] as const;
+
 /** What a frame arrives as. */
 interface Seed {
   readonly device: 'front' | 'back' | 'host';
@@ -141,6 +151,7 @@ function* goodFrames(): Generator<Seed> {
     const quoteFront = front().ipv4('10.0.1.2', VIP).icmp({ type, code, mtu: 1400 });
     yield { device: 'front', bytes: quoteFront.ipv4(VIP, '10.0.1.2').tcp({ srcPort: 80, dstPort: 1024 }).build() };
   }
+  yield* tunnelFrames();
   const arp = { senderMac: CLIENT_MAC, sender: '10.0.1.2', target: '10.0.1.1' };
   yield {
     device: 'front',
@@ -167,6 +178,38 @@ function* goodFrames(): Generator<Seed> {
     bytes: frame().ipv4('10.0.3.2', '10.0.2.11').udp({ srcPort: 5, dstPort: 6 }).payload(3000).build(),
   };
 }
+
+/** To servers behind tunnels, and errors about the outer packets; datagrams in pieces. */
+function* tunnelFrames(): Generator<Seed> {
+  const front = (): ReturnType<typeof frame> => frame().eth(FRONT_MAC, CLIENT_MAC);
+  for (const [port, type, checksum] of TUNNELS) {
+    const ports = { srcPort: 4000, dstPort: port };
+    const inner = () => frame().ipv4('10.0.1.2', VIP, { df: true, ttl: 63 }).udp(ports).payload(32).build();
+    yield { device: 'front', bytes: front().ipv4('10.0.1.2', VIP, { df: true }).udp(ports).payload(32).build() };
+    yield {
+      device: 'front',
+      bytes: front()
+        .ipv4('10.0.1.2', VIP)
+        .tcp({ ...ports, flags: 'S' })
+        .payload(1440)
+        .build(),
+    };
+    const error = frame().eth(BACK_MAC, SERVER_MAC).ipv4('10.0.2.11', '10.0.2.1');
+    const [kind, code, mtu] = port % 2 === 0 ? [3, 4, 1000 + port] : [3, 1, 0];
+    const quote = error.icmp({ type: kind, code, mtu }).ipv4('10.0.2.1', '10.0.2.11', { proto: OUTER_PROTOCOL[type] });
+    if (type === 'gue') quote.udp({ srcPort: 40000, dstPort: 6080, checksum: 0 }).payload(new Uint8Array([0, 4, 0, 0]));
+    if (type === 'gre') quote.payload(new Uint8Array(checksum === 'csum' ? [128, 0, 8, 0, 0, 0, 0, 0] : [0, 0, 8, 0]));
+    yield { device: 'back', bytes: quote.payload(inner()).build() };
+    for (const offset of [0, 704]) {
+      const piece = { id: port, offset, mf: offset === 0, proto: 17 };
+      const datagram = frame().ipv4('10.0.1.2', VIP).udp(ports).payload(1000).build().slice(20);
+      const bytes = datagram.slice(offset, offset === 0 ? 704 : undefined);
+      yield { device: 'front', bytes: front().ipv4('10.0.1.2', VIP, piece).payload(bytes).build() };
+    }
+  }
+}
+
+const OUTER_PROTOCOL = { ipip: 4, gue: 17, gre: 47 } as const;
 
 /** Fills what lies around each received frame with one byte. */
 class Surrounded implements Device {
@@ -284,6 +327,17 @@ class Subject {
           lowerThreshold: 0,
         } as const;
         commands.push({ op: 'add-server', service, server });
+      }
+    }
+    for (const [port, type, checksum] of TUNNELS) {
+      for (const protocol of ['tcp', 'udp'] as const) {
+        const service = { kind: 'address', protocol, address: VIP, port } as const;
+        const tunnel = { type, port: type === 'gue' ? 6080 : 0, checksum };
+        const server = { key: { address: '10.0.2.11', port }, method: 'tunnel', weight: 1, tunnel } as const;
+        commands.push(
+          { op: 'add-service', service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false } },
+          { op: 'add-server', service, server: { ...server, upperThreshold: 0, lowerThreshold: 0 } },
+        );
       }
     }
     for (const error of this.engine.executeIpvs(commands)) if (error !== null) throw new Error(`set-up: ${error}`);
