@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import type { DaemonSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
 import type { Config, DeviceConfig } from './config.ts';
 import { IpvsTableBuilder } from './ipvs-table.ts';
 import { plan, planText } from './plan.ts';
@@ -145,5 +145,35 @@ describe('a reload', () => {
     const actions = plan(from, config({ sysctl: new Map([['a.c', '2']]) }));
     expect(planText(actions)).toEqual(['- sysctl a.b = 1', '~ sysctl a.c 1 → 2']);
     expect(actions[0]).toMatchObject({ do: 'reset-sysctl', key: 'a.b' });
+  });
+
+  it('starts, restarts and stops synchronisation daemons, and leaves those alone that are as they were', () => {
+    const daemons = (...specs: DaemonSpec[]) => {
+      const builder = new IpvsTableBuilder();
+      for (const daemon of specs) expect(builder.apply({ op: 'start-daemon', daemon })).toBeNull();
+      return config({ devices: [device('a')], ipvs: builder.table() });
+    };
+    const master: DaemonSpec = { role: 'master', device: 'a', syncId: 5 };
+    const backup: DaemonSpec = { role: 'backup', device: 'a', syncId: 5 };
+    const ops = (from: Config, to: Config) =>
+      plan(from, to).map((action) => (action.do === 'ipvs' ? action.command : action.do));
+    const [none, both] = [daemons(), daemons(master, backup)];
+    expect(diff(none, both)).toEqual([
+      '+ sync daemon master device a syncid 5',
+      '+ sync daemon backup device a syncid 5',
+    ]);
+    expect(diff(both, daemons(master, backup))).toEqual([]);
+    expect(diff(both, daemons({ ...master, syncId: 6 }, backup))).toEqual(['~ sync daemon master syncid 5 → 6']);
+    expect(ops(both, daemons({ ...master, syncId: 6 }, backup))).toEqual([
+      { op: 'stop-daemon', role: 'master' },
+      { op: 'start-daemon', daemon: { ...master, syncId: 6 } },
+    ]);
+    expect(diff(both, daemons(master))).toEqual(['- sync daemon backup']);
+    expect(ops(both, daemons(master))).toEqual([{ op: 'stop-daemon', role: 'backup' }]);
+    // A device made anew took its daemons with it.
+    expect(diff(both, { ...both, devices: [device('a', { netns: 'x' })] }).slice(-2)).toEqual([
+      '+ sync daemon master device a syncid 5',
+      '+ sync daemon backup device a syncid 5',
+    ]);
   });
 });

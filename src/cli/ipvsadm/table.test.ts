@@ -137,6 +137,16 @@ describe('--plan and --apply', () => {
     expect(elsewhere).toBeGreaterThanOrEqual(orphans);
   });
 
+  it('lets synchronisation daemons be: they are no part of the table', async () => {
+    expect(await run('--start-daemon backup --mcast-interface front --syncid 5')).toMatchObject({ status: 0, err: '' });
+    const { out: daemons } = await run('-L --daemon');
+    expect(daemons).toMatch(/^backup sync daemon \(mcast=front, syncid=5, /);
+    expect((await run(`--apply ${file(TABLE)}`)).status).toBe(0);
+    expect((await run('-Sn')).out).not.toContain('daemon');
+    expect(await run(`--plan ${file(TABLE)}`)).toEqual({ status: 0, out: '', err: '' });
+    expect((await run('-L --daemon')).out).toBe(daemons);
+  });
+
   it('an apply that fails changes nothing, and says where', async () => {
     await run('-R', TABLE);
     for (let i = 0; i < 9; i++) connect(`10.0.1.${2 + i}`, 7000);
@@ -158,6 +168,8 @@ describe('--plan and --apply', () => {
       ['-Z', "2: '-Z' is no part of a table: -A, -a and --set are"],
       ['-Ln', "2: '-Ln' is no part of a table: -A, -a and --set are"],
       ['--drain -t 10.0.1.100:80 -r 10.0.2.11', "2: '--drain' is no part of a table: -A, -a and --set are"],
+      ['--start-daemon master', "2: '--start-daemon' is no part of a table: -A, -a and --set are"],
+      ['--stop-daemon master', "2: '--stop-daemon' is no part of a table: -A, -a and --set are"],
       ['add me', "2: 'add me' is no command of ipvsadm"],
       ['-A -t', '2: -t: missing argument'],
     ] as const;
