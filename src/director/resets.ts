@@ -16,6 +16,7 @@
  * Nothing is sent here: what is due waits in a queue that the engine empties, resets first, so many a tick.
  */
 import { seconds } from '../base/clock.ts';
+import { shifted } from '../flow/sequence.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import type { Packet } from '../packet/packet.ts';
 import { fold, pseudoSum, sumBytes } from '../wire/checksum.ts';
@@ -139,9 +140,12 @@ export class Resets {
     const first = seq(view, l4);
     const length = p.end - l4 - headerLength(view, l4) + ((flags & FIN) !== 0 ? 1 : 0);
     if ((flags & ACK) !== 0) this.#reset(entry, sender, ack(view, l4));
-    this.#reset(entry, other, first);
+    // Answers that were rewritten (app/ftp.ts) have shifted what the client counts; an acknowledgment is for its sender as it stands.
+    const shift = dir === Dir.Out ? this.#director.ftp.shiftOf(conn) : undefined;
+    const counted = (number: number) => (shift === undefined ? number : shifted(shift, number));
+    this.#reset(entry, other, counted(first));
     // Sent before, and its acknowledgement lost: then the other side has it already.
-    if (length > 0) this.#reset(entry, other, (first + length) | 0);
+    if (length > 0) this.#reset(entry, other, counted((first + length) | 0));
     return true;
   }
 

@@ -16,6 +16,7 @@ const MAC = {
 };
 const VIP = '10.0.1.100';
 const web: ServiceKey = { kind: 'address', protocol: 'tcp', address: VIP, port: 80 };
+const ftp: ServiceKey = { kind: 'address', protocol: 'tcp', address: VIP, port: 21 };
 const dns: ServiceKey = { kind: 'address', protocol: 'udp', address: VIP, port: 53 };
 const rs = (n: number, port: number) => ({ address: `10.0.2.1${n}`, port });
 
@@ -102,11 +103,11 @@ class Lab {
   }
 
   /** Both ends as they stand after a handshake and some data, which the director has seen pass. */
-  open(client: string, n = 1): [End, End] {
+  open(client: string, n = 1, port = 80): [End, End] {
     const [a, b] = [(Math.imul(client.length + this.ends.size, 0x9e3779b1) | 0) >>> 0, 0xfffffff0 + this.ends.size];
-    const server = this.method === 'masq' ? `10.0.2.1${n}:80` : `${VIP}:80`;
+    const server = this.method === 'masq' ? `10.0.2.1${n}:${port}` : `${VIP}:${port}`;
     const [c, s] = [
-      { open: true, side: 'client', local: client, remote: `${VIP}:80`, next: a | 0, expected: b | 0 } as End,
+      { open: true, side: 'client', local: client, remote: `${VIP}:${port}`, next: a | 0, expected: b | 0 } as End,
       { open: true, side: 'server', local: server, remote: client, next: b | 0, expected: a | 0 } as End,
     ];
     this.ends.set(`client ${client}`, c);
@@ -117,7 +118,7 @@ class Lab {
     return [c, s];
   }
 
-  segment(end: End, flags: string, seq = end.next, ack = end.expected, data = 0): void {
+  segment(end: End, flags: string, seq = end.next, ack = end.expected, data: number | string = 0): void {
     const [src, srcPort] = end.local.split(':') as [string, string];
     const [dst, dstPort] = end.remote.split(':') as [string, string];
     const device = end.side === 'client' ? this.front : this.back;
@@ -282,6 +283,37 @@ for (const method of ['masq', 'route'] as const) {
 }
 
 describe('--drain', () => {
+  it.each(['', '150 Here it comes.\r\n'])(
+    'of FTP: numbers that a rewritten answer has shifted are exact on both sides (the server says %j)',
+    (text) => {
+      const lab = new Lab('masq');
+      const server = { key: rs(1, 21), method: 'masq', weight: 1, upperThreshold: 0, lowerThreshold: 0 } as const;
+      lab.run(
+        { op: 'add-service', service: { key: ftp, scheduler: 'rr', schedulerFlags: 0, ops: false } },
+        { op: 'add-server', service: ftp, server },
+      );
+      const [c, s] = lab.open('10.0.1.2:1001', 1, 21);
+      const say = (from: End, to: End, words: string, growth: number) => {
+        lab.segment(from, 'PA', from.next, from.expected, words);
+        from.next = (from.next + words.length) | 0;
+        to.expected = (to.expected + words.length + growth) | 0;
+      };
+      say(c, s, 'PASV\r\n', 0);
+      // 10,0,1,100 is longer by one.
+      say(s, c, '227 Entering Passive Mode (10,0,2,11,195,80).\r\n', 1);
+      lab.segment(c, 'A');
+      lab.run({ op: 'drain', service: ftp, server: rs(1, 21), deadline: 0 });
+      lab.silent.add(c).add(s);
+      lab.wait(0.3);
+      lab.silent.clear();
+      lab.front.takeSent();
+      lab.back.takeSent();
+      lab.segment(s, 'PA', s.next, s.expected, text);
+      lab.deliver();
+      expect([c.open, s.open, lab.exact]).toEqual([false, false, 2]);
+    },
+  );
+
   it('a UDP connection that is idle for too long ends early; at the deadline they all do', () => {
     const lab = new Lab('masq');
     expect(lab.datagram('10.0.1.2:2001')).toBe('10.0.2.11:53');

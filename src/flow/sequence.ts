@@ -36,7 +36,7 @@ export function shiftBehind(shift: Shift, seq: number, growth: number): void {
 }
 
 /** A sequence number on its way to the receiver. */
-function shifted(shift: Shift, seq: number): number {
+export function shifted(shift: Shift, seq: number): number {
   return (seq + (((seq - shift.correction) | 0) > 0 ? shift.after : shift.before)) | 0;
 }
 
