@@ -351,12 +351,17 @@ describe('-S and -R', () => {
     host: fc.integer({ min: 11, max: 250 }),
     port,
     weight: fc.oneof(fc.integer({ min: 0, max: 9 }), fc.constant(2147483647)),
-    method: fc.constantFrom('-m', '-g'),
+    method: fc.oneof(
+      fc.constantFrom('-m', '-g', '-i', '-i --tun-type ipip', '-i --tun-type gre', '-i --tun-type gre --tun-csum'),
+      fc
+        .tuple(port, fc.constantFrom('', ' --tun-nocsum', ' --tun-csum', ' --tun-remcsum'))
+        .map(([p, sums]) => `-i --tun-type gue --tun-port ${p}${sums}`),
+    ),
   });
   const service = fc.record({
     key: fc.oneof(
       fc
-        .tuple(fc.constantFrom('-t', '-u'), fc.integer({ min: 1, max: 9 }), port)
+        .tuple(fc.constantFrom('-t', '-u', '--sctp-service'), fc.integer({ min: 1, max: 9 }), port)
         .map(([kind, n, p]) => `${kind} 10.0.7.${n}:${p}`),
       fc.integer({ min: 1, max: 2_147_483_647 }).map((mark) => `-f ${mark}`),
     ),
@@ -380,25 +385,28 @@ describe('-S and -R', () => {
     mask: fc.constantFrom('', ' -M 255.255.255.0', ' -M 255.0.0.0', ' -M 255.255.255.255', ' -M 0.0.0.0'),
     flags: fc.constantFrom('', ' -b flag-1', ' -b flag-2', ' -b flag-1,flag-2'),
     ops: fc.boolean(),
+    engine: fc.constantFrom('', ' --pe sip'),
     servers: fc.array(server, { maxLength: 6 }),
   });
 
   // Marks of 2³¹ and more are no order to the classic sort, so they stand anywhere.
   it('any table that can be is saved and read back the same, and is what --plan finds no difference to', async () => {
+    let all = '';
     await fc.assert(
       fc.asyncProperty(fc.array(service, { maxLength: 8 }), async (services) => {
         await run('-C');
         const lines: string[] = [];
-        for (const { key, scheduler, persistence, mask, flags, ops, servers } of services) {
+        for (const { key, scheduler, persistence, mask, flags, ops, engine, servers } of services) {
           const sticky = persistence === null ? '' : ` -p ${persistence}${mask}`;
-          const once = ops && !key.startsWith('-t') ? ' -o' : '';
-          lines.push(`-A ${key} -s ${scheduler}${sticky}${once}${flags}`);
+          const once = ops && /^-[uf]/.test(key) ? ' -o' : '';
+          lines.push(`-A ${key} -s ${scheduler}${sticky}${engine}${once}${flags}`);
           for (const { host, port: p, weight, method } of servers) {
             lines.push(`-a ${key} -r 10.0.8.${host}:${p} ${method} -w ${weight}`);
           }
         }
         await run('-R', lines.join('\n'));
         const saved = (await run('-Sn')).out;
+        all += saved;
         const path = file(saved);
         expect(await run(`--plan ${path}`)).toEqual({ status: 0, out: '', err: '' });
         await run('-C');
@@ -410,5 +418,14 @@ describe('-S and -R', () => {
       }),
       { numRuns: 12, seed: 5 },
     );
+    for (const words of [
+      '--sctp-service 10',
+      '--pe sip',
+      'type gre --tun-csum',
+      'type gue --tun-port',
+      '--tun-remcsum',
+    ]) {
+      expect(all).toContain(words);
+    }
   }, 60_000);
 });
