@@ -162,7 +162,7 @@ class TapvsBackend(oracle.Backend):
         self.start_ahead()
         result = self.finish(turn, stdin)
         # Connections of a server that went are ended a tick later (expire_nodest_conn), which is long before the next command.
-        if args[0] in ("-d", "--delete-server", "-R", "--restore"):
+        if args[:1] and args[0] in ("-d", "--delete-server", "-R", "--restore"):
             self.clock(seconds=1 / TICKS_PER_SECOND)
         return result
 
