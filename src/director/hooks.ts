@@ -72,8 +72,14 @@ function connectionWithoutPort(director: Director, p: Packet): number {
 /** A packet whose transport header is broken: ours is dropped under the gate's name for the fault, others pass. */
 function faulty(director: Director, p: Packet, dir: number): Verdict {
   if (p.end - p.l4 < 4) return ACCEPT;
+  const conn = connectionOf(director, p, dir);
+  // sctp_dnat_handler refuses what ip_vs_in_hook has counted.
+  if (conn !== NO_CONN && dir === IN && p.proto === SCTP && p.end - p.l4 >= 8) {
+    director.countIn(director.conns.rows[(conn << CONN_SHIFT) + Dest]!, 1, p.end - p.l3);
+    director.conns.restart(conn, director.now);
+  }
   const isOurs =
-    connectionOf(director, p, dir) !== NO_CONN ||
+    conn !== NO_CONN ||
     (dir === IN && director.services.match(p.proto, dst(p.view, p.l3), p.view.getUint16(p.l4 + 2), p.mark) >= 0);
   if (!isOurs) return ACCEPT;
   p.drop = p.l4Fault;

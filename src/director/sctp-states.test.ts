@@ -255,6 +255,17 @@ describe('an association', () => {
     const cut = sctpPacket(FROM, TO).build().slice(0, 28);
     new DataView(cut.buffer).setUint16(2, 28);
     expect(b.send(cut)).toMatchObject({ verdict: 'drop', drop: 'SctpTooShort' });
+    const stats = () => b.director.listServices(0, 9).rows[0]!.stats;
+    expect(stats()).toMatchObject({ conns: 0, inPkts: 0 });
+    // Of a connection that is there it counts, and restarts the timer.
+    b.send(sctpPacket(FROM, TO, Init));
+    const { inPkts, inBytes } = stats();
+    b.wait(3);
+    const again = sctpPacket(FROM, TO).build().slice(0, 28);
+    new DataView(again.buffer).setUint16(2, 28);
+    expect(b.send(again)).toMatchObject({ verdict: 'drop', drop: 'SctpTooShort' });
+    expect(stats()).toMatchObject({ inPkts: inPkts + 1, inBytes: inBytes + 28 });
+    expect(b.connections()).toEqual([`sctp 4 INIT1 ${FROM} ${TO} ${SERVER}`]);
   });
 
   it('without a server is refused with port unreachable', () => {
