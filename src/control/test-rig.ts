@@ -25,6 +25,8 @@ export class ControlRig implements EngineCaller {
   readonly back: MemoryDevice;
   /** What the daemon would have heard of. */
   readonly changed: IpvsCommand['op'][] = [];
+  /** The worker's side; `flush` is what it does after a breath. */
+  readonly workerTraces: EngineTraces;
   readonly #directory = mkdtempSync(join(tmpdir(), 'tapvs-rig-'));
   readonly #server: Server;
 
@@ -40,10 +42,12 @@ export class ControlRig implements EngineCaller {
       { op: 'addr-add', device: 'back', address: '10.0.2.1', prefixLength: 24 },
     ]);
     this.engine.setSysctl('net.ipv4.ip_forward', '1');
+    const traces = new Traces(this);
+    this.workerTraces = new EngineTraces(this.engine, (records) => traces.take(structuredClone(records)));
     this.#server = createApi({
       engine: this,
       captures: new Captures(this, 'test', () => {}),
-      traces: new Traces(this),
+      traces,
       testClock: false,
       testMarks: false,
       status: () => Promise.reject(new Error('no daemon')),
@@ -78,7 +82,7 @@ export class ControlRig implements EngineCaller {
     const context = {
       engine: this.engine,
       captures: new EngineCaptures(this.engine, () => {}),
-      traces: new EngineTraces(this.engine, () => {}),
+      traces: this.workerTraces,
       testClock: null,
       testMarks: null,
       arena: {} as Arena,

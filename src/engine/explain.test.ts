@@ -33,6 +33,18 @@ const fromServer = (server: string, flags: string, port = 1234) =>
     .tcp({ srcPort: 80, dstPort: port, flags })
     .build();
 
+const tunnelled = (options: string) => [`-A ${T} -s rr`, `-a ${T} -r 10.0.2.11:80 -i${options}`];
+/** The ICMP error of a router about a packet that we sent through a tunnel. */
+const tooBig = (server: string, nextMtu: number) =>
+  frame()
+    .eth(RIG_MAC.back, `02:00:00:00:02:${server.split('.')[3]}`)
+    .ipv4('10.0.2.16', '10.0.2.1')
+    .icmp({ type: 3, code: 4, mtu: nextMtu })
+    .ipv4('10.0.2.1', server, { proto: 4, df: true })
+    .ipv4('10.0.1.2', '10.0.1.100', { df: true })
+    .tcp({ srcPort: 999, dstPort: 80, flags: '.' })
+    .build();
+
 interface Scene {
   readonly commands: readonly string[];
   readonly host?: boolean;
@@ -124,6 +136,25 @@ const SCENES: Readonly<Record<string, Scene>> = {
     with: { length: 100 },
   },
   'sctp-no-init': { commands: SCTP, ask: 'sctp 10.0.1.2:1234 10.0.1.100:80', with: { chunk: ChunkType.Data } },
+  ipip: { commands: tunnelled(''), ask: 'tcp 10.0.1.2:1234 10.0.1.100:80' },
+  gre: {
+    commands: tunnelled(' --tun-type gre --tun-csum'),
+    ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
+  },
+  gue: {
+    commands: tunnelled(' --tun-type gue --tun-port 6080'),
+    ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
+  },
+  // A router behind us has said so.
+  'ipip-path-mtu': {
+    commands: tunnelled(''),
+    before: (rig) => {
+      rig.send(rig.front, toVip('S', 999));
+      rig.send(rig.back, tooBig('10.0.2.11', 1300));
+    },
+    ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
+    with: { length: 1400, df: true },
+  },
   echo: { commands: [`-A ${T} -s rr`], ask: 'icmp 10.0.1.2 10.0.1.100' },
   'from-this-machine': { commands: [`-A ${T} -s rr`, ...THREE], host: true, ask: 'tcp 10.0.3.2:4000 10.0.1.100:80' },
   'reverse-path': {
