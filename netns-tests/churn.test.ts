@@ -152,7 +152,8 @@ describe('50,000 held connections', () => {
     /** Of whom an answer is expected. What was asked of a server while it was away is repeated by its client, at last two minutes apart. */
     async function talk(n: number, expected: readonly string[], after: string): Promise<void> {
       const lines = holders.map((holder) => waitForLine(holder, /^talked/, 200_000));
-      for (const holder of holders) holder.stdin?.write(`talk ${n / HOLDERS} ${PATIENCE_S} ${expected.join(',') || '-'}\n`);
+      for (const holder of holders)
+        holder.stdin?.write(`talk ${n / HOLDERS} ${PATIENCE_S} ${expected.join(',') || '-'}\n`);
       for (const word of (await Promise.all(lines)).flatMap((line) => line.split(' ').slice(1))) {
         const [name = '', what, count] = word.split(':');
         expect([after, name, what, count]).toEqual([after, name, 'same', count]);
