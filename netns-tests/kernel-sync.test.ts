@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, it } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MACHINE = join(ROOT, '../shared/oracle/vm-run.sh');
@@ -19,8 +19,6 @@ const STEPS = [
 
 const kernel = newestKernel();
 const reason = missing();
-const folder = mkdtempSync(join(tmpdir(), 'tapvs-kernel-sync-'));
-afterAll(() => rmSync(folder, { recursive: true }));
 
 /** A kernel that can be booted and has IPVS; 6.1 if there is one. */
 function newestKernel(): string | undefined {
@@ -53,7 +51,7 @@ function pack(file: string): void {
   execFileSync('tar', ['-cf', file, 'bin', 'dist', 'package.json', 'native/build', ...packages], { cwd: ROOT });
 }
 
-function runMachine(): Promise<number | null> {
+function runMachine(folder: string): Promise<number | null> {
   const env = {
     ...process.env,
     KVER: kernel,
@@ -74,8 +72,10 @@ function runMachine(): Promise<number | null> {
 it.skipIf(reason !== null)(
   `a kernel and tapvs back up each other${reason === null ? '' : ` (skipped: ${reason})`}`,
   async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'tapvs-kernel-sync-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
     pack(join(folder, 'tree.tar'));
-    const status = await runMachine();
+    const status = await runMachine(folder);
     const said = readFileSync(join(folder, 'console.log'), 'utf8').replaceAll('\r', '');
     expect({ status, said }).toMatchObject({ status: 0 });
     for (const step of STEPS) expect(said).toContain(step);
