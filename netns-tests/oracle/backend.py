@@ -37,7 +37,7 @@ RETRANSMIT = ("01", "04")
 
 
 class TapvsBackend(oracle.Backend):
-    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words), commands (ipvsadm's arguments, in the order of the steps)."""
+    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words), commands (words, in the order of the steps, and whether there is an input)."""
 
     name = "tapvs"
     daemon = None
@@ -153,21 +153,25 @@ class TapvsBackend(oracle.Backend):
 
     def start_ahead(self):
         while self.coming and len(self.started) < AHEAD:
-            args, has_stdin = self.coming.pop(0)
-            self.started.append((args, self.spawn(["ipvsadm", *args], has_stdin)))
+            words, has_stdin = self.coming.pop(0)
+            self.started.append((words, self.spawn(words, has_stdin)))
+
+    def next(self, words, stdin=None):
+        """Runs the command of a step, which was started before its turn."""
+        expected, turn = self.started.pop(0)
+        assert expected == words, (expected, words)
+        self.start_ahead()
+        return self.finish(turn, stdin)
 
     def ipvsadm(self, args, stdin=None):
-        expected, turn = self.started.pop(0)
-        assert expected == args, (expected, args)
-        self.start_ahead()
-        result = self.finish(turn, stdin)
+        result = self.next(["ipvsadm", *args], stdin)
         # Connections of a server that went are ended a tick later (expire_nodest_conn), which is long before the next command.
         if args[:1] and args[0] in ("-d", "--delete-server", "-R", "--restore"):
             self.clock(seconds=1 / TICKS_PER_SECOND)
         return result
 
     def sysctl(self, key, value=None):
-        rc, out, err = self.tapvs("sysctl", "-n", key if value is None else "%s=%s" % (key, value))
+        rc, out, err = self.next(["sysctl", "-n", key if value is None else "%s=%s" % (key, value)])
         if rc == 0:
             return 0, out.rstrip("\n"), ""
         return 255, "", ERRNO.get(err.strip().rsplit(": ", 1)[-1], err.strip())
