@@ -72,6 +72,10 @@ export class Packet {
 
   /** Flow row of this packet's tuple, NONE when it has none, FLOW_UNKNOWN before the look-up. */
   flow = FLOW_UNKNOWN;
+  /** Connection tracking's entry of this packet, 0 when it has none; with `ctInfo`, the two halves of skb->_nfct. */
+  entry = 0;
+  /** CtInfo (conntrack/entry.ts): what the packet is to its entry, or Untracked without one. */
+  ctInfo = 0;
   /** 1 once the director has handled the packet, as skb->ipvs_property: its hooks then leave it alone. */
   ipvsProperty = 0;
   /** How often it was sent through LOCAL_OUT again; a bound against loops. */
@@ -135,6 +139,8 @@ export function resetPacket(p: Packet, length: number): void {
   p.mtu = 0;
   p.mark = 0;
   p.flow = FLOW_UNKNOWN;
+  p.entry = 0;
+  p.ctInfo = 0;
   p.ipvsProperty = 0;
   p.reroutes = 0;
   p.csumPartial = 0;

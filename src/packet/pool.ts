@@ -14,6 +14,8 @@ export class PacketPool {
   readonly bytes: Uint8Array;
   readonly words: Uint16Array;
   readonly packets: readonly Packet[];
+  /** Told of each packet with an entry that ends, sent or dropped: an entry that was never confirmed ends with it (nf_conntrack_put). */
+  onEntryEnd: ((p: Packet) => void) | null = null;
   #free: number;
   #available: number;
 
@@ -50,6 +52,7 @@ export class PacketPool {
 
   free(p: Packet): void {
     assert(p.inUse === 1, 'packet freed twice');
+    if (p.entry !== 0 && this.onEntryEnd !== null) this.onEntryEnd(p);
     p.inUse = 0;
     p.next = this.#free;
     this.#free = p.index;
