@@ -188,9 +188,9 @@ describe('what explain says', () => {
     expect(ask('tcp 10.0.1.2:1 10.0.1.100:80', { device: 'eth7' })).toBe(
       "there is no device 'eth7'; there are front, back",
     );
-    expect(ask('udp 10.0.1.2:1 10.0.1.100:80', { length: 27 })).toBe('a udp packet has 28 to 65535 bytes, not 27');
+    expect(ask('udp 10.0.1.2:1 10.0.1.100:80', { length: 27 })).toBe('udp: a packet has 28 to 65535 bytes, not 27');
     const sctp = 'sctp 10.0.1.2:1 10.0.1.100:80';
-    expect(ask(sctp, { length: 51 })).toBe('a sctp packet has 52 to 65535 bytes, not 51');
-    expect(ask(sctp, { length: 53 })).toBe('a sctp packet has a multiple of 4 bytes, not 53');
+    expect(ask(sctp, { length: 51 })).toBe('sctp: a packet has 52 to 65535 bytes, not 51');
+    expect(ask(sctp, { length: 53 })).toBe('sctp: a packet has a multiple of 4 bytes, not 53');
   });
 });

@@ -83,8 +83,8 @@ function packetOf(live: Engine, spec: ExplainSpec, ifc: Interface): Uint8Array |
   const shortest = HEADERS[protocol] + (isSctp ? (CHUNKS[spec.chunk] ?? CHUNK_HEADER) : 0);
   const length = spec.length === 0 ? shortest : spec.length;
   if (length < shortest || length > LONGEST)
-    return `a ${protocol} packet has ${shortest} to ${LONGEST} bytes, not ${length}`;
-  if (isSctp && length % 4 !== 0) return `a sctp packet has a multiple of 4 bytes, not ${length}`;
+    return `${protocol}: a packet has ${shortest} to ${LONGEST} bytes, not ${length}`;
+  if (isSctp && length % 4 !== 0) return `sctp: a packet has a multiple of 4 bytes, not ${length}`;
   const device = ifc.device!;
   const builder = frame();
   if (device.medium === Medium.Ethernet)
