@@ -71,27 +71,34 @@ export function spawnIn(netns: string | null, argv: readonly string[], options: 
   return spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
 }
 
-/** Resolves with the first line of the child's stdout that matches; rejects when the child ends before. */
+/** Resolves with the first whole line of the child's stdout that matches; rejects when the child ends before. */
 export function waitForLine(child: ChildProcess, pattern: RegExp, timeoutMs = 10_000): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
     const finish = (settle: () => void): void => {
       clearTimeout(timer);
       child.stdout?.off('data', onData);
-      child.off('exit', onExit);
+      child.off('close', onClose);
       child.off('error', reject);
       settle();
     };
     const said = (): string => `${child.spawnargs.join(' ')}; it said: ${text.trim().slice(-500) || 'nothing'}`;
-    const onExit = (): void => finish(() => reject(new Error(`ended before it said ${pattern}: ${said()}`)));
+    const look = (lines: readonly string[]): boolean => {
+      const line = lines.find((candidate) => pattern.test(candidate));
+      if (line !== undefined) finish(() => resolve(line));
+      return line !== undefined;
+    };
     const onData = (chunk: Buffer): void => {
       text += chunk.toString();
-      const line = text.split('\n').find((candidate) => pattern.test(candidate));
-      if (line !== undefined) finish(() => resolve(line));
+      // What stands behind the last line end may go on.
+      look(text.split('\n').slice(0, -1));
+    };
+    const onClose = (): void => {
+      if (!look(text.split('\n'))) finish(() => reject(new Error(`ended before it said ${pattern}: ${said()}`)));
     };
     const timer = setTimeout(() => finish(() => reject(new Error(`did not say ${pattern}: ${said()}`))), timeoutMs);
     child.stdout?.on('data', onData);
-    child.once('exit', onExit);
+    child.once('close', onClose);
     child.once('error', reject);
   });
 }
