@@ -8,7 +8,6 @@
 The TAPs carry the names that the recordings know, so messages and captures name the same things. The kernel of the director's
 namespace keeps no address and forwards nothing.
 """
-import http.client
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import time
 import director_sh
 import oracle
 import tunnels
+from api import Api
 
 START_SECONDS = 20
 # Timers are late by their place in the wheel; every scenario begins at the same place. Ticks of 4 ms; the period is that of timers of some minutes.
@@ -52,6 +52,7 @@ class TapvsBackend(oracle.Backend):
         super().start(topo)
         self.run_dir = tempfile.mkdtemp(prefix="tapvs-oracle-")
         self.socket = os.path.join(self.run_dir, "tapvs.sock")
+        self.api = Api(self.socket)
         self.env = dict(os.environ, TAPVS_SOCKET=self.socket, STATE_DIRECTORY=self.run_dir, LC_ALL="C")
         self.take_over()
         config = os.path.join(self.run_dir, "tapvs.yaml")
@@ -96,7 +97,7 @@ class TapvsBackend(oracle.Backend):
             if self.daemon.poll() is not None:
                 raise RuntimeError("tapvsd ended with status %d: %s" % (self.daemon.returncode, self.last_words()))
             try:
-                return self.api("GET", "/v1/status")
+                return self.api.call("GET", "/v1/status")
             except OSError:
                 if time.monotonic() > end:
                     raise RuntimeError("tapvsd does not answer: " + self.last_words()) from None
@@ -106,24 +107,9 @@ class TapvsBackend(oracle.Backend):
         with open(self.opts.log, errors="replace") as f:
             return " / ".join(f.read().splitlines()[-3:])
 
-    def api(self, method, path, body=None):
-        connection = http.client.HTTPConnection("tapvs", timeout=60)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        try:
-            connection.sock.settimeout(60)
-            connection.sock.connect(self.socket)
-            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            if answer.status >= 300:
-                raise RuntimeError("%s %s: %s" % (method, path, text))
-            return json.loads(text)
-        finally:
-            connection.close()
-
     def clock(self, **turn):
         """Turns the director's clock; answers its ticks."""
-        return self.api("POST", "/v1/clock", turn)["ticks"]
+        return self.api.call("POST", "/v1/clock", turn)["ticks"]
 
     def tapvs(self, *words, stdin=None):
         """Runs a command."""
@@ -212,7 +198,7 @@ class TapvsBackend(oracle.Backend):
                 text = "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in text.splitlines()))
             elif tool == "iptables":
                 rc, text, fault = self.marks.run(words)
-                self.api("POST", "/v1/marks", {"rules": self.marks.list()})
+                self.api.call("POST", "/v1/marks", {"rules": self.marks.list()})
             else:
                 rc, text, fault = self.tapvs(tool, *words)
             out, err = out + text, err + fault
@@ -225,6 +211,7 @@ class TapvsBackend(oracle.Backend):
             os.close(pipe)
             p.communicate()
         if self.daemon is not None:
+            self.api.close()
             self.daemon.terminate()
             try:
                 self.daemon.wait(10)

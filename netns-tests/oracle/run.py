@@ -18,11 +18,9 @@ Prints a unified diff for each scenario that differs and ends with `N passed, N 
 Every worker has mounts of its own: its namespaces are seen by nobody else and go with it.
 """
 import argparse
-import ctypes
 import difflib
 import fnmatch
 import json
-import multiprocessing
 import os
 import re
 import shlex
@@ -35,48 +33,13 @@ import traceback
 from types import SimpleNamespace
 
 import director_sh
+import harness
 import record
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 ORACLE = os.path.join(os.path.dirname(ROOT), "shared", "oracle")
 SCENARIO_SECONDS = 400
-
-CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x00020000, 4096, 16384, 1 << 18
-# What a recording's machine answered to questions about names (vm-run.sh).
-FILES = {
-    "/etc/hosts": "127.0.0.1 localhost\n10.0.1.100 vip.test\n10.0.1.101 vip2.test\n10.0.1.2 client.test\n"
-                  + "".join("10.0.2.1%d rs%d.test\n" % (i, i) for i in range(1, 10)),
-    "/etc/nsswitch.conf": "".join(db + ": files\n" for db in ("hosts", "services", "protocols", "passwd", "group", "networks")),
-    "/etc/resolv.conf": "",
-}
-
-
-def mount(source, target, kind, flags, data=None):
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), target.encode(), kind and kind.encode(), flags, data and data.encode()) != 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, "mount %s: %s" % (target, os.strerror(errno)))
-
-
-def set_up_worker():
-    """Mounts of our own: no namespace's name, and no file of names, is shared with the rest of the machine."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if libc.unshare(CLONE_NEWNS) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
-    os.makedirs("/run/netns", exist_ok=True)
-    mount("tmpfs", "/run/netns", "tmpfs", 0, "size=1m,mode=755")
-    for path, text in FILES.items():
-        if not os.path.exists(path):
-            continue
-        with tempfile.NamedTemporaryFile("w", dir="/run/netns", delete=False) as f:
-            f.write(text)
-        os.chmod(f.name, 0o644)
-        mount(f.name, os.path.realpath(path), None, MS_BIND)
-        os.unlink(f.name)
 
 
 def command_of(step):
@@ -120,13 +83,6 @@ def run_scenario(task):
     return task["name"], oracle.render(scenario, runner.log) + fault, time.monotonic() - began
 
 
-def read_skipped():
-    """[(pattern, reason)] of skipped.txt."""
-    with open(os.path.join(HERE, "skipped.txt")) as f:
-        lines = [line.split("#", 1)[0].strip() for line in f]
-    return [tuple(line.split(None, 1)) for line in lines if line]
-
-
 def missing(scenario):
     """What a scenario needs that is not there, whatever its name; None when nothing."""
     topology = scenario.get("topology") or {}
@@ -162,25 +118,6 @@ def folders(options):
     if options.scenarios or options.recorded:
         return [(options.scenarios or os.path.join(ORACLE, "scenarios"), options.recorded or os.path.join(ORACLE, "recorded"))]
     return [(os.path.join(folder, "scenarios"), os.path.join(folder, "recorded")) for folder in (ORACLE, HERE)]
-
-
-def choose(options):
-    """{name: (file of the scenario, file of the recording)}, sorted by name; of two of one name the first folder's."""
-    there = {}
-    for scenarios, recorded in folders(options):
-        for name in (f[:-5] for f in os.listdir(scenarios) if f.endswith(".json")):
-            there.setdefault(name, (os.path.abspath(os.path.join(scenarios, name + ".json")), os.path.join(recorded, name + ".txt")))
-    there = dict(sorted(there.items()))
-    if not options.names:
-        return there
-    chosen = set()
-    for pattern in options.names:
-        pattern = os.path.basename(pattern).removesuffix(".json")
-        found = fnmatch.filter(there, pattern)
-        if not found:
-            sys.exit("error: no scenario is named %s in %s" % (pattern, ", ".join(folder for folder, _ in folders(options))))
-        chosen.update(found)
-    return {name: there[name] for name in sorted(chosen)}
 
 
 def waits_long(task):
@@ -237,7 +174,7 @@ def compare(name, transcript, recording):
 def record_afresh(options, oracle):
     """The scenarios on a real kernel, compared with the recordings that there are."""
     reason = record.missing()
-    names = choose(options)
+    names = harness.choose(folders(options), options.names)
     if reason:
         print("skipped: no recordings can be made here: %s" % reason)
         print("0 passed, 0 failed, %d skipped" % len(names))
@@ -286,8 +223,8 @@ def main():
     out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
     os.makedirs(out, exist_ok=True)
     tasks, skipped = [], []
-    exceptions = [] if options.all else read_skipped()
-    chosen = choose(options)
+    exceptions = [] if options.all else harness.read_skipped(HERE)
+    chosen = harness.choose(folders(options), options.names)
     for name, (scenario, recording) in chosen.items():
         reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
         if reason is None and not options.all:
@@ -302,27 +239,10 @@ def main():
         tasks.append({"name": name, "scenario": scenario, "oracle": oracle,
                       "bin": os.path.abspath(options.bin), "log": os.path.join(out, name + ".log")})
     tasks.sort(key=waits_long, reverse=True)
-    passed, failed = 0, []
-    context = multiprocessing.get_context("spawn")  # an event loop (epoll) is not for two processes
-    with context.Pool(max(1, min(options.jobs, len(tasks))), set_up_worker) as pool:
-        for name, transcript, seconds in pool.imap_unordered(run_scenario, tasks):
-            with open(os.path.join(out, name + ".txt"), "w") as f:
-                f.write(transcript)
-            diff = compare(name, transcript, chosen[name][1])
-            print("%-7s %-32s %.1f s" % ("FAILED" if diff else "passed", name, seconds))
-            for line in diff:
-                print("    " + line)
-            sys.stdout.flush()
-            if diff:
-                failed.append(name)
-            else:
-                passed += 1
+    status = harness.run_all(run_scenario, tasks, options.jobs, out, lambda name, transcript: compare(name, transcript, chosen[name][1]), len(skipped))
     if not options.out:
         shutil.rmtree(out, ignore_errors=True)
-    if failed:
-        print("failed: " + " ".join(sorted(failed)))
-    print("%d passed, %d failed, %d skipped" % (passed, len(failed), len(skipped)))
-    return 1 if failed else 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,0 +1,190 @@
+"""tapvs as the router of ../shared/oracle-conntrack/ctdiff.py: what stands where the kernel stood in the recordings.
+
+    a (raw) --- va ┐               ┌ vb --- b (raw)
+                   └── tapvsd ─────┘              its devices va and vb are packet sockets on the interfaces of these names
+
+The kernel of the router's namespace keeps no address and forwards nothing. The daemon's clock is held, and turned by what a `wait` step says and by a tick
+or two for each frame, so a busy machine changes no timeout; a step is over when the daemon has nothing more to do and every event that it
+told has been read.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import ctdiff
+from api import Api, ApiError
+
+START_SECONDS = 20
+TICK = 0.004
+# Turns of the clock after which nothing more is to come: a packet, an ARP question, its answer, what waited for it.
+QUIET_TURNS = 2
+# A machine may be busy; in vain it waits only when an event was lost.
+EVENT_SECONDS = 5
+ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT", "Permission denied": "EACCES"}
+
+
+class Router(ctdiff.Backend):
+    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words)."""
+
+    name = "tapvs"
+    daemon = None
+    run_dir = None
+    known_streams = frozenset()
+
+    def start(self, topo):
+        self.topo = topo
+        self.known_streams = set()
+        self.run_dir = tempfile.mkdtemp(prefix="tapvs-oracle-")
+        path = os.path.join(self.run_dir, "tapvs.sock")
+        self.api = Api(path)
+        self.env = dict(os.environ, TAPVS_SOCKET=path, STATE_DIRECTORY=self.run_dir, LC_ALL="C")
+        topo.write_sysctl("net.ipv4.ip_forward", 0)
+        ctdiff.Topology.batch(["addr flush dev va", "addr flush dev vb"], topo.ns("r"))
+        config = os.path.join(self.run_dir, "tapvs.yaml")
+        with open(config, "w") as f:
+            f.write(self.config())
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
+                "--config", config, "--socket", path, "--log-level", "info"]
+        with open(self.opts.log, "wb") as log:
+            self.daemon = topo.popen(argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.await_ready()
+        self.clock(runs=False)
+        self.setup()
+
+    def config(self):
+        spec = self.topo.spec
+        devices = [{"name": device, "kind": "packet", "interface": device, "mac": ctdiff.Topology.MAC[device].replace("02:cd", "02:ce"),
+                    "mtu": spec.get("mtu_" + end, 1500),
+                    "addresses": [ctdiff.Topology.ADDR[device], *spec.get("addrs", {}).get(device, [])]}
+                   for end, device in ctdiff.Topology.END.items()]
+        return json.dumps({"devices": devices, "limits": {"connections": 16384, "packets": 4096}})  # JSON is YAML
+
+    def await_ready(self):
+        end = time.monotonic() + START_SECONDS
+        while True:
+            if self.daemon.poll() is not None:
+                raise RuntimeError("tapvsd ended with status %d: %s" % (self.daemon.returncode, self.last_words()))
+            try:
+                return self.api.call("GET", "/v1/status")
+            except OSError:
+                if time.monotonic() > end:
+                    raise RuntimeError("tapvsd does not answer: " + self.last_words()) from None
+                time.sleep(0.01)
+
+    def last_words(self):
+        with open(self.opts.log, errors="replace") as f:
+            return " / ".join(f.read().splitlines()[-3:])
+
+    def clock(self, **turn):
+        self.api.call("POST", "/v1/clock", turn)
+
+    def setup(self):
+        for key, value in self.SYSCTLS.items():
+            rc, _, err = self.sysctl(key, str(value))
+            if rc:
+                raise RuntimeError("sysctl %s=%s: %s" % (key, value, err))
+        if self.topo.spec.get("states", True):
+            lines = [line.removeprefix("-t mangle ").replace("-N CTS", ":CTS - [0:0]") for line in self.CHAIN]
+            rc, _, err = self.tapvs("iptables-restore", "--noflush", stdin="\n".join(["*mangle", *lines, "COMMIT", ""]))
+            if rc:
+                raise RuntimeError("iptables-restore: " + err)
+
+    def tapvs(self, *words, stdin=None):
+        return self.topo.run([os.path.join(self.opts.bin, "tapvs"), *words], env=self.env, stdin=stdin)
+
+    def iptables(self, args, stdin=None):
+        return self.tapvs("iptables", *args, stdin=stdin)
+
+    def conntrack(self, args, stdin=None):
+        return self.tapvs("conntrack", *args, stdin=stdin)
+
+    def ip(self, args):
+        return self.tapvs("ip", *args)
+
+    def sysctl(self, key, value=None):
+        try:
+            if value is not None:
+                self.api.call("PUT", "/v1/sysctl/" + key, {"value": value})
+            return 0, self.api.call("GET", "/v1/sysctl/" + key)["value"], ""
+        except ApiError as error:
+            if error.code == "no-such-key":
+                return 255, "", "ENOENT"
+            if error.code == "bad-value":
+                return 255, "", "EINVAL"
+            raise
+
+    def events(self, args):
+        return self.topo.popen([os.path.join(self.opts.bin, "tapvs"), "conntrack", "-E", *args], env=self.env, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def streams(self):
+        """{stream: events told to it}"""
+        return {stream["id"]: stream["told"] for stream in self.api.call("GET", "/v1/conntrack")["streams"]}
+
+    def events_ready(self, proc):
+        end = time.monotonic() + START_SECONDS
+        while True:
+            fresh = set(self.streams()) - self.known_streams
+            if fresh:
+                proc.stream = fresh.pop()
+                self.known_streams.add(proc.stream)
+                return
+            if proc.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("conntrack -E did not start")
+            time.sleep(0.005)
+
+    def stop(self):
+        if self.daemon is not None:
+            self.api.close()
+            self.daemon.terminate()
+            try:
+                self.daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                self.daemon.send_signal(signal.SIGKILL)
+                self.daemon.wait()
+        if self.run_dir is not None:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+
+
+class Runner(ctdiff.Runner):
+    """A step is over when the daemon's clock was turned twice and nothing came, and each event that it told has been read."""
+
+    def __init__(self, scenario, opts):
+        super().__init__(scenario, Router(opts), opts)
+
+    def settle(self, quiet=None):
+        turns = 0
+        while turns < QUIET_TURNS:
+            self.be.clock(seconds=TICK)
+            turns = 0 if self.pump(0.001) else turns + 1
+        self.await_events()
+
+    def await_events(self):
+        running = [p for p in self.streams if p.poll() is None]
+        if not running:
+            return
+        told = self.be.streams()
+        missing = lambda: any(p.read < told.get(p.stream, 0) for p in running)
+        self.pump(EVENT_SECONDS, lambda: not missing())
+
+    def stream(self, args, tag="ev "):
+        p = super().stream(args, tag)
+        p.read = 0
+        take = self.sel.get_key(p.stdout).data
+
+        def counted():
+            n = len(self.evbuf)
+            result = take()
+            p.read += len(self.evbuf) - n
+            return result
+        self.sel.modify(p.stdout, ctdiff.selectors.EVENT_READ, counted)
+        return p
+
+    def do_wait(self, a, st):
+        self.be.clock(seconds=float(a))
+        self.settle()
+        return "wait %s" % a, self.collect() + self.take_events(False)
