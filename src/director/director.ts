@@ -14,6 +14,7 @@ import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { Datagrams } from '../hooks/datagrams.ts';
 import type { HookOp } from '../hooks/hooks.ts';
+import type { Reassembly } from '../hooks/reassembly.ts';
 import type { Routing } from '../hooks/routing.ts';
 import type {
   ConnectionRow,
@@ -64,6 +65,8 @@ const FLUSH_STEP = 16384;
 export interface DirectorOptions {
   readonly flows: FlowTable;
   readonly routing: Routing;
+  /** Whole datagrams of what is forwarded; absent: fragments of answers pass as they are. */
+  readonly reassembly?: Reassembly;
   readonly rng: Rng;
   /** For the synchronisation daemons; without it none starts. */
   readonly datagrams?: Datagrams;
@@ -79,6 +82,7 @@ export interface DirectorOptions {
 export class Director {
   readonly flows: FlowTable;
   readonly routing: Routing;
+  readonly reassembly: Reassembly | null;
   readonly services: ServiceTable;
   readonly dests: DestTable;
   readonly conns: ConnTable;
@@ -125,6 +129,7 @@ export class Director {
     const { rng, now } = options;
     this.flows = options.flows;
     this.routing = options.routing;
+    this.reassembly = options.reassembly ?? null;
     this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
     this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
     this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate, this.ftp.port);
@@ -262,7 +267,7 @@ export class Director {
    */
   copyFrom(live: Director): void {
     // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
-    copyState<Director>(this, live, 1, 1, ['routing', 'tcpTable']);
+    copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tcpTable']);
     this.tcpTable = live.tcpTable;
     this.#ident = live.#ident;
     for (let s = 0; s < live.services.highWater; s++) {

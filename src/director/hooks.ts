@@ -8,10 +8,11 @@
  */
 import { NO_FLOW } from '../flow/flow-table.ts';
 import { Hook, type HookOp, Priority, Verdict } from '../hooks/hooks.ts';
+import { DefragUser } from '../hooks/reassembly.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet, PacketType } from '../packet/packet.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
-import { dst, IpProto, src } from '../wire/ipv4.ts';
+import { dst, IpProto, isFragment, src } from '../wire/ipv4.ts';
 import { ChunkType } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { wireBytes, wirePackets } from './accounting.ts';
@@ -33,6 +34,7 @@ const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP } = IpProto;
 const { In: IN, Out: OUT } = Dir;
 const { Input: INPUT, Output: OUTPUT } = Direction;
+const { DirectorForward: DIRECTOR_FORWARD, DirectorOut: DIRECTOR_OUT } = DefragUser;
 const HOST = PacketType.Host;
 const LOCAL_IN = Hook.LocalIn;
 const { Syn: SYN, Rst: RST } = TcpFlag;
@@ -213,11 +215,20 @@ function unknownReply(director: Director, p: Packet): Verdict {
   return DROP;
 }
 
+/** ip_vs_gather_frags: what crosses us or starts here may still be in pieces. Accept: `p` is whole; else it waits, or has ended. */
+function gather(director: Director, p: Packet): Verdict {
+  if (!isFragment(p.view, p.l3) || director.reassembly === null) return ACCEPT;
+  return director.reassembly.take(p, p.isLocalOut !== 0 ? DIRECTOR_OUT : DIRECTOR_FORWARD);
+}
+
 /** Server → client. */
 export function reply(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
   const proto = p.proto;
-  if (proto !== TCP && proto !== UDP && proto !== SCTP) return proto === ICMP ? icmpReply(director, p) : ACCEPT;
+  if (proto !== TCP && proto !== UDP && proto !== SCTP && proto !== ICMP) return ACCEPT;
+  const gathered = gather(director, p);
+  if (gathered !== ACCEPT) return gathered;
+  if (proto === ICMP) return icmpReply(director, p);
   if (p.isLaterFragment !== 0) return ACCEPT;
   if (p.l4Fault !== 0) return faulty(director, p, OUT);
   let conn = connectionOf(director, p, OUT);
@@ -249,7 +260,8 @@ export function reply(director: Director, p: Packet): Verdict {
 export function forwardedIcmp(director: Director, p: Packet): Verdict {
   if (p.proto !== ICMP || p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
   if (director.isBackup && director.sysctls.backupOnly !== 0) return ACCEPT;
-  return icmpRequest(director, p);
+  const gathered = gather(director, p);
+  return gathered === ACCEPT ? icmpRequest(director, p) : gathered;
 }
 
 // cold: registration

@@ -80,6 +80,7 @@ export class Engine {
     this.director = new Director({
       flows: this.flows,
       routing: this.stack,
+      reassembly: this.stack.fragments,
       datagrams: this.stack.datagrams,
       rng,
       now,

@@ -255,9 +255,9 @@ function bound(life: Life) {
   return { rig: life.rig, packet: () => life.packet() };
 }
 
-/** Not in a copy, and no packet's way depends on it: counters and rates, what is on the wire, memory of its own, timers (a copy lives for one packet). */
+/** Not in a copy, and no packet's way depends on it: counters and rates, what is on the wire, memory of its own, timers (a copy lives for one packet), fragments that wait (it is asked about whole packets). */
 const NOT_COPIED =
-  /counters|total\.|#estimators|#wheel|#fire|#collectAt|collectors|\.notes|\.source\b|onFound|flows\.#buckets|schedulers|\.device\b|\.tx\b|\.stats\b|\.pool|\.rng$|routing|#taps|hooks|addresses$|#cache|\.capacity$|dests\.unbound|dests\.(flags|weight)$|flows\.#mask|neighbours\.(wait|totalWaiting)|\.drains|\.sync\b|datagrams|\.master$|resets\.(isDue|#left|#resets|#questions)|#director$/;
+  /counters|total\.|#estimators|#wheel|#fire|#collectAt|collectors|\.notes|\.source\b|onFound|flows\.#buckets|schedulers|\.device\b|\.tx\b|\.stats\b|\.pool|\.rng$|routing|#taps|hooks|addresses$|#cache|\.capacity$|dests\.unbound|dests\.(flags|weight)$|flows\.#mask|neighbours\.(wait|totalWaiting)|\.drains|\.sync\b|datagrams|\.master$|resets\.(isDue|#left|#resets|#questions)|#director$|reassembly|fragments/;
 
 /** Where a copy that has taken over all connections differs from what it is a copy of. */
 function missing(rig: ExplainRig): string[] {

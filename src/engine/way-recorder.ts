@@ -305,6 +305,9 @@ export class WayRecorder implements HookObserver, Notes {
   #held(way: Open): WayEnd {
     const p = way.packet;
     const { link } = this.#stack;
+    if (p.outDevice === NONE && ipv4.isFragment(p.view, p.l3)) {
+      return { kind: 'held', why: 'waits for the other fragments of its datagram' };
+    }
     const row = p.outDevice > LOOPBACK_ID ? link.neighbours.find(p.outDevice, p.nexthop) : NONE;
     if (row === NONE || link.neighbours.state[row] !== Nud.Incomplete) {
       return { kind: 'held', why: 'a queue handler or a hook function holds it' };

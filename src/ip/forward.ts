@@ -24,7 +24,7 @@ export function forward(stack: IpStack, p: Packet, route: Route): void {
   const ifc = stack.link.interfaces[route.device] ?? null;
   if (ifc === null) return drop(stack.link, p, Drop.DeviceGone);
   const mtu = ifc.mtu;
-  if (p.end - l3 > mtu && ipv4.hasDf(view, l3) && (p.gsoType === 0 || segmentLength(p) > mtu)) {
+  if (p.end - l3 > mtu && ipv4.hasDf(view, l3) && isTooLong(p, mtu)) {
     return refuseWith(stack, p, Drop.FragmentationNeeded, IcmpType.DestUnreachable, UnreachCode.FragNeeded, mtu);
   }
   const nexthop = route.via !== 0 ? route.via : ipv4.dst(view, l3);
@@ -40,6 +40,12 @@ export function forward(stack: IpStack, p: Packet, route: Route): void {
     return settle(stack, p, verdict);
   }
   afterForward(stack, p);
+}
+
+/** With DF: of a super-packet the segments count, of a datagram that came in pieces the longest of these (ip_exceeds_mtu). */
+function isTooLong(p: Packet, mtu: number): boolean {
+  if (p.gsoType !== 0) return segmentLength(p) > mtu;
+  return p.fragMax === 0 || p.fragMax > mtu;
 }
 
 export function afterForward(stack: IpStack, p: Packet): void {

@@ -2,7 +2,8 @@
  * Fragmentation, RFC 791 §3.2.   @hot
  *
  * The original becomes the last fragment, the others are copied out of it before: so order holds and every packet is accounted for. Options whose copied
- * flag is not set stay in the first fragment alone.
+ * flag is not set stay in the first fragment alone. As ip_do_fragment (net/ipv4/ip_output.c): a datagram that came in pieces leaves in the same ones where
+ * they fit, without DF, and else is cut anew.
  */
 import { bear } from '../link/link.ts';
 import type { Packet } from '../packet/packet.ts';
@@ -19,24 +20,49 @@ const OPTION_NOP = 1;
 /** What takes the fragments, in order, and owns them then. */
 export type FragmentSink = (stack: IpStack, p: Packet) => void;
 
-/** Cut `p` (complete checksum, no super-packet, longer than `mtu` ≥ 68) into pieces and give them to `sink`. */
-export function fragment(stack: IpStack, p: Packet, mtu: number, sink: FragmentSink): void {
+/** Cut `p` (complete checksum, no super-packet, `mtu` ≥ 68) into pieces that fit and give them to `sink`. @param df DF of the pieces, or 0 */
+export function fragment(stack: IpStack, p: Packet, mtu: number, sink: FragmentSink, df = 0): void {
+  cut(stack, p, mtu, false, df, sink);
+}
+
+/** Does the datagram fit in the pieces that it came in? Not if it was changed in length, or wrapped. */
+export function canRefragment(stack: IpStack, p: Packet, mtu: number): boolean {
+  const { fragments } = stack;
+  const count = fragments.cutCount(p);
+  if (count === 0 || p.inner !== 0 || ipv4.isFragment(p.view, p.l3)) return false;
+  const room = mtu - ipv4.headerLength(p.view, p.l3);
+  let length = 0;
+  for (let i = 0; i < count; i++) {
+    const piece = fragments.cut(p, i);
+    if (piece > room || ((piece & 7) !== 0 && i < count - 1)) return false;
+    length += piece;
+  }
+  return length === p.end - p.l3 - ipv4.headerLength(p.view, p.l3);
+}
+
+/** Into the pieces that it came in; see canRefragment. */
+export function refragment(stack: IpStack, p: Packet, sink: FragmentSink): void {
+  cut(stack, p, 0, true, 0, sink);
+}
+
+function cut(stack: IpStack, p: Packet, mtu: number, isAsCame: boolean, df: number, sink: FragmentSink): void {
   const { view, bytes, l3 } = p;
+  const { fragments } = stack;
   const firstHeader = ipv4.headerLength(view, l3);
-  const word = ipv4.fragmentWord(view, l3) & ~DF;
-  const more = word & MF;
+  const word = (ipv4.fragmentWord(view, l3) & ~DF) | df;
+  const more = word & (MF | DF);
   let offset = word & OFFSET;
   let header = firstHeader;
   let from = l3 + firstHeader;
-  for (;;) {
-    const chunk = (mtu - header) & ~7;
-    if (p.end - from <= chunk) break;
+  for (let i = 0; ; i++) {
+    const chunk = isAsCame ? fragments.cut(p, i) : (mtu - header) & ~7;
+    if (p.end - from <= (isAsCame ? chunk : mtu - header)) break;
     const q = bear(stack.link, ETH_HEADER + header + chunk);
     if (q !== null) {
       bytes.copyWithin(q.l3, l3, l3 + header);
       bytes.copyWithin(q.l3 + header, from, from + chunk);
       inherit(q, p, header);
-      finishHeader(q, header + chunk, MF | offset);
+      finishHeader(q, header + chunk, MF | df | offset);
       sink(stack, q);
     }
     from += chunk;

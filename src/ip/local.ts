@@ -3,6 +3,7 @@
  * Kernel: ip_local_deliver, icmp_rcv (icmp_echo), tcp_v4_rcv and __udp4_lib_rcv where no socket is found.
  */
 import { Hook, Verdict } from '../hooks/hooks.ts';
+import { DefragUser } from '../hooks/reassembly.ts';
 import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, NONE, type Packet, PacketType } from '../packet/packet.ts';
@@ -16,6 +17,7 @@ import { type IpStack, tapHook } from './stack.ts';
 import { isTransportSumRight } from './transport.ts';
 
 const ACCEPT = Verdict.Accept;
+const LOCAL_DELIVER = DefragUser.LocalDeliver;
 const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
@@ -26,8 +28,9 @@ export function localIn(stack: IpStack, p: Packet): void {
   p.nexthop = 0;
   p.outDevice = NONE;
   if (!ipv4.isFragment(p.view, p.l3)) return localInWhole(stack, p);
-  const whole = stack.fragments.take(stack, p);
-  if (whole !== null) localInWhole(stack, whole);
+  const verdict = stack.fragments.take(p, LOCAL_DELIVER);
+  if (verdict !== ACCEPT) return settle(stack, p, verdict);
+  localInWhole(stack, p);
 }
 
 function localInWhole(stack: IpStack, p: Packet): void {

@@ -13,7 +13,7 @@ import { isMulticast } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { GsoType } from '../wire/virtio-net.ts';
-import { fragment } from './fragment.ts';
+import { canRefragment, fragment, refragment } from './fragment.ts';
 import { type Route, RouteKind } from './routes.ts';
 import { segment, segmentLength } from './segment.ts';
 import { refuseWith, settle } from './settle.ts';
@@ -22,6 +22,7 @@ import { type IpStack, LOOPBACK_MTU, tapHook } from './stack.ts';
 const { Accept: ACCEPT, Reroute: REROUTE } = Verdict;
 const { LocalOut: LOCAL_OUT, PostRouting: POST_ROUTING, PreRouting: PRE_ROUTING } = Hook;
 const { Local: LOCAL, Broadcast: BROADCAST, Unicast: UNICAST } = RouteKind;
+const DF = ipv4.DF;
 const UDP_FRAGMENT = GsoType.UdpFragment;
 
 /** Route and send a packet that starts at LOCAL_OUT: born here, from the host port, or sent again by a hook. */
@@ -141,11 +142,13 @@ function finishWhole(stack: IpStack, p: Packet): void {
 
 /** Longer than the MTU, or put together from fragments: cut it where DF allows, else tell the sender (RFC 1191 §4). */
 function finishLong(stack: IpStack, p: Packet): void {
-  const most = p.fragMax !== 0 && p.fragMax < p.mtu ? p.fragMax : p.mtu;
-  p.fragMax = 0;
-  if (p.inner === 0 && p.end - p.l3 > p.mtu && ipv4.hasDf(p.view, p.l3)) return tooBig(stack, p);
+  const { fragMax, mtu } = p;
+  if (p.inner === 0 && ipv4.hasDf(p.view, p.l3) && (fragMax === 0 || fragMax > mtu)) return tooBig(stack, p);
   completeChecksum(p);
-  fragment(stack, p, most, finishWhole);
+  if (fragMax === 0) return fragment(stack, p, mtu, finishWhole);
+  p.fragMax = 0;
+  if (canRefragment(stack, p, mtu)) refragment(stack, p, finishWhole);
+  else fragment(stack, p, Math.min(fragMax, mtu), finishWhole, ipv4.fragmentWord(p.view, p.l3) & DF);
 }
 
 function tooBig(stack: IpStack, p: Packet): void {

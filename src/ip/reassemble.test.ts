@@ -15,6 +15,7 @@ interface Fields {
   readonly id?: number;
   readonly tos?: number;
   readonly df?: boolean;
+  readonly mf?: boolean;
 }
 
 function piece(from: number, to: number, fields: Fields = {}): Uint8Array {
@@ -88,7 +89,7 @@ describe('reassembly', () => {
     expect(rig.stack.stats.held).toBe(0);
   });
 
-  it('refuses what no datagram can hold: a middle piece of odd length, an empty one, one beyond 65535 bytes', () => {
+  it('trims a middle piece to a multiple of 8; an empty one ends the datagram, and one beyond 65535 bytes never becomes whole', () => {
     const odd = (offset: number, length: number) =>
       frame()
         .eth(MAC.front, MAC.client)
@@ -96,7 +97,35 @@ describe('reassembly', () => {
         .payload(length)
         .build();
     send(odd(0, 9), odd(8, 0), odd(65528, 8));
-    expect(rig.drops()).toEqual({ FragmentBad: 3 });
+    expect(rig.drops()).toEqual({ FragmentBad: 2 });
+    expect(rig.stack.fragments.held).toBe(1);
+    rig.pass(31);
+    expect(rig.drops()).toEqual({ FragmentBad: 2, ReassemblyTimeout: 1 });
+    send(piece(0, 1480), piece(1480, 2405, { mf: true }), piece(2400, body.length));
+    expect(seen).toEqual([whole]);
+  });
+
+  it('takes nothing above ipfrag_high_thresh, and starts anew after ipfrag_max_dist others of the same sender', () => {
+    rig.sysctl('net.ipv4.ipfrag_low_thresh', 0);
+    rig.sysctl('net.ipv4.ipfrag_high_thresh', 4000);
+    for (let id = 1; id <= 5; id++) send(piece(0, 1480, { id }));
+    expect(rig.drops()).toEqual({ ReassemblyFull: 3 });
+    expect(rig.control.sysctls.set('net.ipv4.ipfrag_low_thresh', '4001')).toBe('EINVAL');
+    rig.pass(31);
+    expect([rig.stack.fragments.held, rig.stack.fragments.memory]).toEqual([0, 0]);
+
+    rig.sysctl('net.ipv4.ipfrag_high_thresh', 4194304);
+    rig.sysctl('net.ipv4.ipfrag_max_dist', 3);
+    const before = rig.drops().ReassemblyTimeout!;
+    send(piece(0, 1480, { id: 50 }), piece(0, 8, { id: 51 }), piece(0, 8, { id: 52 }));
+    send(piece(1480, body.length, { id: 50 }));
+    expect(seen).toHaveLength(1);
+    send(piece(0, 1480, { id: 60 }), piece(0, 8, { id: 61 }), piece(0, 8, { id: 62 }), piece(0, 8, { id: 63 }));
+    send(piece(1480, body.length, { id: 60 }));
+    expect(seen).toHaveLength(1);
+    expect(rig.drops()).toMatchObject({ FragmentTooFar: 1, ReassemblyTimeout: before });
+    send(piece(0, 1480, { id: 60 }));
+    expect(seen).toHaveLength(2);
   });
 
   it('brings congestion marks together, and refuses a mixture with what knows none (RFC 3168 §5.3)', () => {

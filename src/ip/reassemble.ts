@@ -1,243 +1,495 @@
 /**
- * Reassembly of what is addressed to us, before LOCAL_IN sees it: RFC 791 §3.2, RFC 1122 §3.3.2, RFC 5722 §3 (overlaps end a datagram).   @hot
+ * Reassembly: RFC 791 §3.2, RFC 1122 §3.3.2, RFC 5722 §3 (overlaps end a datagram).   @hot
  *
- *   fragment ─► its datagram (source, destination, identification, protocol) ─► list by offset ─► all there? ─► the first takes in the others
+ *   fragment ─► its datagram (source, destination, identification, protocol, user) ─► list by offset ─► all there? ─► the last to come becomes the whole
  *
- * As the kernel's ip_defrag (net/ipv4/ip_fragment.c): 30 seconds, then time exceeded 11/1 when the first fragment was there; a copy of a fragment is
- * ignored; congestion marks of the pieces are brought together (RFC 3168 §5.3). Nothing is allocated: fragments wait in their own slots, and a slot holds
- * the longest datagram.
+ * As the kernel's ip_defrag (net/ipv4/ip_fragment.c, inet_fragment.c): the first bytes to come win, a copy or a part of what is there is ignored, a middle piece
+ * is trimmed to a multiple of 8; time exceeded 11/1 when the time is up and the first fragment is there (not for what we only forward); congestion marks of
+ * the pieces are brought together (RFC 3168 §5.3). Nothing is allocated: fragments wait in their own slots, and a slot holds the longest datagram.
+ *
+ * Memory is counted as the kernel counts it, roughly: what a fragment's buffer would take there. Our own bound, a share of the pool, comes after that.
  */
 import { seconds } from '../base/clock.ts';
+import { hash4 } from '../base/hash.ts';
+import type { Rng } from '../base/rng.ts';
+import { Verdict } from '../hooks/hooks.ts';
+import { DefragUser, type Reassembly } from '../hooks/reassembly.ts';
 import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
-import { NONE, type Packet } from '../packet/packet.ts';
+import { FLOW_UNKNOWN, HEADROOM, NONE, type Packet, SLOT_SIZE } from '../packet/packet.ts';
+import { ETH_HEADER } from '../wire/ethernet.ts';
 import { IcmpType } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import { FragmentPeers } from './fragment-peers.ts';
 import { icmpError } from './icmp.ts';
+import { RouteKind } from './routes.ts';
 import type { IpStack } from './stack.ts';
 import { gateTransport } from './transport.ts';
 
+const { Accept: ACCEPT, Drop: DROP, Stolen: STOLEN } = Verdict;
+const { LocalDeliver: LOCAL_DELIVER, ConntrackIn: CONNTRACK_IN, ConntrackOut: CONNTRACK_OUT } = DefragUser;
 const { DF, MF, IPV4_MAX_LENGTH } = ipv4;
+const { FragmentBad: BAD, FragmentDuplicate: DUPLICATE, ReassemblyFull: FULL } = Drop;
+const { FragmentTooFar: TOO_FAR } = Drop;
+const LOCAL = RouteKind.Local;
 const OFFSET = 0x1fff;
-/** Datagrams under way. */
-const CAPACITY = 256;
 /** Fragments that wait, as a part of the pool; and of one datagram. */
 const POOL_SHARE = 4;
-const MOST_PIECES = 128;
+const MOST_PIECES = 256;
 const TIME_EXCEEDED = IcmpType.TimeExceeded;
 const REASSEMBLY_TIME = 1;
-const UNKNOWN = -1;
 const ECN_MASK = 3;
 const ECN_CE = 3;
 const NOT_ECT_BIT = 1;
 const CE_BIT = 8;
+/** INET_FRAG_FIRST_IN, INET_FRAG_LAST_IN. */
+const FIRST_IN = 1;
+const LAST_IN = 2;
+/** Bytes that the kernel counts beside a fragment's own (sk_buff, skb_shared_info, headroom), and for a datagram (struct ipq). */
+const PIECE_OVERHEAD = 640;
+const DATAGRAM_OVERHEAD = 200;
 
-export class Fragments {
+export class Fragments implements Reassembly {
   /** net.ipv4.ipfrag_time, seconds. */
   timeSeconds = 30;
-  /** Fragments that wait. */
+  /** net.ipv4.ipfrag_high_thresh, bytes: above it nothing more is taken; 0: nothing at all. */
+  highThreshold = 4 << 20;
+  /** net.ipv4.ipfrag_low_thresh, bytes: since Linux 4.17 only a bound of the other one. */
+  lowThreshold = 3 << 20;
+  /** net.ipv4.ipfrag_max_dist, fragments of the same sender between two of a datagram; 0: any. */
+  maxDistance = 64;
+  /** Fragments that wait, and their bytes as the kernel counts them. */
   held = 0;
-  readonly #src = new Int32Array(CAPACITY);
-  readonly #dst = new Int32Array(CAPACITY);
+  memory = 0;
+  readonly #stack: IpStack;
+  readonly #peers: FragmentPeers;
+  readonly #seed: number;
+
+  // Columns of datagrams under way.
+  readonly #src: Int32Array;
+  readonly #dst: Int32Array;
   /** Identification << 8 | protocol. */
-  readonly #key = new Int32Array(CAPACITY);
-  /** First of the list, by offset; NONE: the row is free. */
-  readonly #head = new Int32Array(CAPACITY).fill(NONE);
-  readonly #pieces = new Int32Array(CAPACITY);
-  /** Payload bytes that are there, and of the whole; UNKNOWN until the last fragment came. */
-  readonly #have = new Int32Array(CAPACITY);
-  readonly #total = new Int32Array(CAPACITY);
+  readonly #key: Int32Array;
+  readonly #user: Int32Array;
+  /** First piece of the list, by offset; NONE: the row is free. */
+  readonly #head: Int32Array;
+  readonly #tail: Int32Array;
+  readonly #pieces: Int32Array;
+  /** Payload bytes that are there, and where the furthest piece ends: with LAST_IN, the length of the whole. */
+  readonly #have: Int32Array;
+  readonly #length: Int32Array;
+  readonly #flags: Uint8Array;
   /** Bit per ECN code point seen. */
-  readonly #ecn = new Uint8Array(CAPACITY);
+  readonly #ecn: Uint8Array;
+  /** The longest piece with its header, and the longest of those with DF. */
+  readonly #maxSize: Int32Array;
+  readonly #maxDfSize: Int32Array;
+  /** The sender's row, NONE without a distance; the number of the sender's fragments when the last piece came. */
+  readonly #peer: Int32Array;
+  readonly #distance: Int32Array;
   /** Which came first: a number that grows. */
-  readonly #serial = new Int32Array(CAPACITY);
+  readonly #serial: Int32Array;
   #nextSerial = 0;
   /** Tick. */
-  readonly #expires = new Int32Array(CAPACITY);
+  readonly #expires: Int32Array;
+  /** Row + 1. */
+  readonly #buckets: Int32Array;
+  readonly #next: Int32Array;
+  #free = 0;
 
-  /** Takes a fragment. @returns the whole datagram when this was the last that missed, else null */
-  take(stack: IpStack, p: Packet): Packet | null {
+  // Columns of packets, by their place in the pool: bytes from … to of the datagram; 1: it continues its forerunner's run (FRAG_CB, frag_run_len).
+  readonly #from: Int32Array;
+  readonly #to: Int32Array;
+  readonly #continues: Uint8Array;
+  /** Lengths of the pieces that a whole was put together from, and how many: what its sender cut it into. */
+  readonly #cuts: Uint16Array;
+  readonly #cutCount: Uint16Array;
+
+  constructor(stack: IpStack, rng: Rng) {
+    this.#stack = stack;
+    this.#seed = rng.fork().next();
+    const slots = stack.pool.packets.length;
+    const rows = 2 ** Math.ceil(Math.log2(Math.max(slots / POOL_SHARE, 2)));
+    const column = () => new Int32Array(rows);
+    this.#src = column();
+    this.#dst = column();
+    this.#key = column();
+    this.#user = column();
+    this.#head = column().fill(NONE);
+    this.#tail = column();
+    this.#pieces = column();
+    this.#have = column();
+    this.#length = column();
+    this.#flags = new Uint8Array(rows);
+    this.#ecn = new Uint8Array(rows);
+    this.#maxSize = column();
+    this.#maxDfSize = column();
+    this.#peer = column();
+    this.#distance = column();
+    this.#serial = column();
+    this.#expires = column();
+    this.#buckets = column();
+    this.#next = column().map((_, i) => i + 1);
+    this.#next[rows - 1] = NONE;
+    this.#from = new Int32Array(slots);
+    this.#to = new Int32Array(slots);
+    this.#continues = new Uint8Array(slots);
+    this.#cuts = new Uint16Array(slots * MOST_PIECES);
+    this.#cutCount = new Uint16Array(slots);
+    this.#peers = new FragmentPeers(rows, this.#seed);
+  }
+
+  take(p: Packet, user: number): Verdict {
+    if (this.highThreshold === 0 || this.memory > this.highThreshold) return end(p, FULL);
+    const row = this.#rowOf(p, user);
+    if (row === NONE) return end(p, FULL);
+    if (this.#isTooFar(row)) this.#restart(row);
     const { view, l3 } = p;
     const word = ipv4.fragmentWord(view, l3);
+    const header = ipv4.headerLength(view, l3);
     const from = (word & OFFSET) << 3;
-    const length = p.end - l3 - ipv4.headerLength(view, l3);
-    const isLast = (word & MF) === 0;
-    if (length === 0 || (!isLast && (length & 7) !== 0) || from + length > IPV4_MAX_LENGTH - ipv4.IPV4_HEADER) {
-      return refuse(stack, p, Drop.FragmentBad);
+    let to = from + p.end - l3 - header;
+    if ((word & MF) === 0) {
+      // Two ends, or bytes behind the end: the datagram is not what it says.
+      if (to < this.#length[row]! || ((this.#flags[row]! & LAST_IN) !== 0 && to !== this.#length[row])) {
+        return this.#refuse(row, p);
+      }
+      this.#flags[row]! |= LAST_IN;
+      this.#length[row] = to;
+    } else {
+      to &= ~7;
+      if (to > this.#length[row]!) {
+        if ((this.#flags[row]! & LAST_IN) !== 0) return this.#refuse(row, p);
+        this.#length[row] = to;
+      }
     }
-    const row = this.#rowOf(stack, p);
-    const total = this.#total[row]!;
-    const end = from + length;
-    // Two ends, or bytes behind the end: the datagram is not what it says (RFC 5722 says of overlaps: all of it goes).
-    if (
-      (total !== UNKNOWN && (end > total || (isLast && end !== total))) ||
-      (isLast && this.#lastEnd(stack, row) > end)
-    ) {
-      this.#end(stack, row, Drop.FragmentBad);
-      return refuse(stack, p, Drop.FragmentBad);
-    }
-    if (!this.#insert(stack, row, p, from, end)) return null;
-    if (isLast) this.#total[row] = end;
-    this.#have[row]! += length;
+    if (to === from || this.#pieces[row]! >= MOST_PIECES) return this.#refuse(row, p);
+    p.end = l3 + header + to - from;
+    const reason = this.#insert(row, p, from, to);
+    if (reason === DUPLICATE) return end(p, DUPLICATE);
+    if (reason !== Drop.None) return this.#refuse(row, p);
+    const size = p.end - l3;
+    this.#have[row]! += to - from;
     this.#ecn[row]! |= 1 << (ipv4.tos(view, l3) & ECN_MASK);
-    return this.#have[row] === this.#total[row] ? this.#join(stack, row) : null;
+    if (from === 0) this.#flags[row]! |= FIRST_IN;
+    if (size > this.#maxSize[row]!) this.#maxSize[row] = size;
+    if ((word & DF) !== 0 && size > this.#maxDfSize[row]!) this.#maxDfSize[row] = size;
+    if (this.#flags[row] !== (FIRST_IN | LAST_IN) || this.#have[row] !== this.#length[row]) return STOLEN;
+    return this.#join(row, p);
   }
 
-  /** End what waits for too long; its sender is told when we have the first fragment. */
-  advance(stack: IpStack): void {
+  /** End what waits for too long; its sender is told when we have the first fragment and are its receiver. */
+  advance(): void {
     if (this.held === 0) return;
-    const now = stack.link.now;
-    for (let row = 0; row < CAPACITY; row++) {
-      if (this.#head[row] === NONE || ((this.#expires[row]! - now) | 0) > 0) continue;
-      const first = stack.pool.packets[this.#head[row]!]!;
-      if (first.isLaterFragment === 0) icmpError(stack, first, TIME_EXCEEDED, REASSEMBLY_TIME, 0);
-      this.#end(stack, row, Drop.ReassemblyTimeout);
+    const { link } = this.#stack;
+    for (let row = 0; row < this.#head.length; row++) {
+      if (this.#head[row] === NONE || ((this.#expires[row]! - link.now) | 0) > 0) continue;
+      if ((this.#flags[row]! & FIRST_IN) !== 0) this.#tellSender(row);
+      this.#end(row, Drop.ReassemblyTimeout);
     }
   }
 
-  /** The row of the packet's datagram: known, free, or taken from the datagram that waits longest. */
-  #rowOf(stack: IpStack, p: Packet): number {
+  /** How many pieces a whole was put together from, when it may leave in these; 0: it leaves in pieces no longer than `fragMax`. */
+  cutCount(p: Packet): number {
+    return this.#cutCount[p.index]!;
+  }
+
+  /** Payload bytes of piece `i` of a whole. */
+  cut(p: Packet, i: number): number {
+    return this.#cuts[p.index * MOST_PIECES + i]!;
+  }
+
+  // cold: copies
+  copyFrom(live: Fragments): void {
+    this.timeSeconds = live.timeSeconds;
+    this.highThreshold = live.highThreshold;
+    this.lowThreshold = live.lowThreshold;
+    this.maxDistance = live.maxDistance;
+    // What waits is left out: explain asks about whole packets only.
+  }
+  // hot again
+
+  #bucketOf(src: number, dst: number, key: number, user: number): number {
+    return hash4(this.#seed, src, dst, key, user) & (this.#buckets.length - 1);
+  }
+
+  #find(p: Packet, user: number): number {
     const { view, l3 } = p;
     const src = ipv4.src(view, l3);
     const dst = ipv4.dst(view, l3);
     const key = (ipv4.id(view, l3) << 8) | ipv4.proto(view, l3);
-    let free = NONE;
-    let oldest = NONE;
-    for (let row = 0; row < CAPACITY; row++) {
-      if (this.#head[row] === NONE) {
-        if (free === NONE) free = row;
-      } else if (this.#key[row] === key && this.#src[row] === src && this.#dst[row] === dst) {
-        return row;
-      } else if (oldest === NONE || ((this.#serial[row]! - this.#serial[oldest]!) | 0) < 0) {
-        oldest = row;
-      }
+    let row = this.#buckets[this.#bucketOf(src, dst, key, user)]! - 1;
+    while (
+      row !== NONE &&
+      (this.#key[row] !== key || this.#src[row] !== src || this.#dst[row] !== dst || this.#user[row] !== user)
+    ) {
+      row = this.#next[row]!;
     }
-    if (oldest !== NONE && (free === NONE || this.held >= Math.trunc(stack.pool.packets.length / POOL_SHARE))) {
-      this.#end(stack, oldest, Drop.ReassemblyFull);
-      free = oldest;
-    }
-    this.#src[free] = src;
-    this.#dst[free] = dst;
-    this.#key[free] = key;
-    this.#pieces[free] = 0;
-    this.#have[free] = 0;
-    this.#total[free] = UNKNOWN;
-    this.#ecn[free] = 0;
-    this.#nextSerial = (this.#nextSerial + 1) | 0;
-    this.#serial[free] = this.#nextSerial;
-    this.#expires[free] = (stack.link.now + seconds(this.timeSeconds)) | 0;
-    return free;
+    return row;
   }
 
-  /** Into the list by offset. False: a copy, or an overlap, or too many pieces; the packet has ended. */
-  #insert(stack: IpStack, row: number, p: Packet, from: number, end: number): boolean {
-    const { packets } = stack.pool;
-    let before = NONE;
-    let at = this.#head[row]!;
-    while (at !== NONE && fromOf(packets[at]!) < from) {
-      before = at;
-      at = packets[at]!.next;
+  /** The row of the packet's datagram, known or new; NONE when there is no room. */
+  #rowOf(p: Packet, user: number): number {
+    const row = this.#find(p, user);
+    const most = Math.max(1, Math.trunc(this.#stack.pool.packets.length / POOL_SHARE));
+    while (this.held >= most) {
+      const oldest = this.#oldestBut(row);
+      if (oldest === NONE) break;
+      this.#end(oldest, FULL);
     }
-    if (at !== NONE && fromOf(packets[at]!) === from && endOf(packets[at]!) === end) {
-      drop(stack.link, p, Drop.FragmentDuplicate);
-      return false;
+    return row !== NONE ? row : this.#newRow(p, user);
+  }
+
+  #newRow(p: Packet, user: number): number {
+    const row = this.#free;
+    if (row === NONE) return NONE;
+    this.#free = this.#next[row]!;
+    const { view, l3 } = p;
+    const src = ipv4.src(view, l3);
+    const dst = ipv4.dst(view, l3);
+    const key = (ipv4.id(view, l3) << 8) | ipv4.proto(view, l3);
+    const bucket = this.#bucketOf(src, dst, key, user);
+    this.#next[row] = this.#buckets[bucket]! - 1;
+    this.#buckets[bucket] = row + 1;
+    this.#src[row] = src;
+    this.#dst[row] = dst;
+    this.#key[row] = key;
+    this.#user[row] = user;
+    this.#peer[row] = this.maxDistance === 0 ? NONE : this.#peers.acquire(src);
+    this.#distance[row] = 0;
+    this.#nextSerial = (this.#nextSerial + 1) | 0;
+    this.#serial[row] = this.#nextSerial;
+    this.memory += DATAGRAM_OVERHEAD;
+    this.#empty(row);
+    return row;
+  }
+
+  /** The datagram starts anew, and so does its time. */
+  #empty(row: number): void {
+    this.#head[row] = NONE;
+    this.#tail[row] = NONE;
+    this.#pieces[row] = 0;
+    this.#have[row] = 0;
+    this.#length[row] = 0;
+    this.#flags[row] = 0;
+    this.#ecn[row] = 0;
+    this.#maxSize[row] = 0;
+    this.#maxDfSize[row] = 0;
+    this.#expires[row] = (this.#stack.link.now + seconds(this.timeSeconds)) | 0;
+  }
+
+  #oldestBut(row: number): number {
+    let oldest = NONE;
+    for (let i = 0; i < this.#head.length; i++) {
+      if (i === row || this.#head[i] === NONE) continue;
+      if (oldest === NONE || ((this.#serial[i]! - this.#serial[oldest]!) | 0) < 0) oldest = i;
     }
-    const isOverlap =
-      (before !== NONE && endOf(packets[before]!) > from) || (at !== NONE && fromOf(packets[at]!) < end);
-    if (isOverlap || this.#pieces[row]! >= MOST_PIECES) {
-      this.#end(stack, row, Drop.FragmentBad);
-      drop(stack.link, p, Drop.FragmentBad);
-      return false;
+    return oldest;
+  }
+
+  /** ip_frag_too_far. */
+  #isTooFar(row: number): boolean {
+    const peer = this.#peer[row]!;
+    if (peer === NONE || this.maxDistance === 0) return false;
+    const before = this.#distance[row]!;
+    const now = this.#peers.count(peer);
+    this.#distance[row] = now;
+    return this.#head[row] !== NONE && ((now - before) | 0) > this.maxDistance;
+  }
+
+  /** ip_frag_reinit. */
+  #restart(row: number): void {
+    this.#dropPieces(row, TOO_FAR);
+    this.#empty(row);
+  }
+
+  /** Into the list by offset (inet_frag_queue_insert). Answers why not: Drop.FragmentDuplicate, or Drop.FragmentBad for an overlap. */
+  #insert(row: number, p: Packet, from: number, to: number): number {
+    const { packets } = this.#stack.pool;
+    const i = p.index;
+    let before = this.#tail[row]!;
+    this.#continues[i] = 0;
+    if (before !== NONE && this.#to[before]! < to) {
+      if (from < this.#to[before]!) return BAD;
+      if (from === this.#to[before]) this.#continues[i] = 1;
+    } else if (before !== NONE) {
+      // Past all pieces that end before it; what it meets is a run of pieces that came one after the other.
+      let at = this.#head[row]!;
+      before = NONE;
+      while (at !== NONE && this.#to[at]! <= from) {
+        before = at;
+        at = packets[at]!.next;
+      }
+      if (at !== NONE && this.#from[at]! < to) return this.#isInRun(at, from, to) ? DUPLICATE : BAD;
     }
-    p.next = at;
-    if (before === NONE) this.#head[row] = p.index;
-    else packets[before]!.next = p.index;
+    this.#from[i] = from;
+    this.#to[i] = to;
+    if (before === NONE) {
+      p.next = this.#head[row]!;
+      this.#head[row] = i;
+    } else {
+      p.next = packets[before]!.next;
+      packets[before]!.next = i;
+    }
+    if (p.next === NONE) this.#tail[row] = i;
     this.#pieces[row]!++;
     this.held++;
-    stack.stats.held++;
-    return true;
+    this.memory += this.#memoryOf(i);
+    return Drop.None;
   }
 
-  /** Where the furthest piece ends. */
-  #lastEnd(stack: IpStack, row: number): number {
-    let end = 0;
-    for (let at = this.#head[row]!; at !== NONE; at = stack.pool.packets[at]!.next)
-      end = endOf(stack.pool.packets[at]!);
-    return end;
+  /** Do the pieces from `at` on that came in one run have all bytes `from … to`? */
+  #isInRun(at: number, from: number, to: number): boolean {
+    if (this.#from[at]! > from) return false;
+    const { packets } = this.#stack.pool;
+    let last = at;
+    for (let next = packets[at]!.next; next !== NONE && this.#continues[next] !== 0; next = packets[next]!.next) {
+      last = next;
+    }
+    return to <= this.#to[last]!;
   }
 
-  /** All pieces are there: the first becomes the whole. */
-  #join(stack: IpStack, row: number): Packet | null {
-    const { packets } = stack.pool;
-    const p = packets[this.#head[row]!]!;
-    const { view, bytes, l3 } = p;
-    const header = ipv4.headerLength(view, l3);
-    const length = header + this.#total[row]!;
+  /** All pieces are there: the last to come, `p`, becomes the whole (ip_frag_reasm). */
+  #join(row: number, p: Packet): Verdict {
+    const { pool, link } = this.#stack;
+    const { packets } = pool;
+    const { bytes, view } = p;
+    const first = packets[this.#head[row]!]!;
+    const header = ipv4.headerLength(first.view, first.l3);
+    const length = header + this.#length[row]!;
     const ecn = this.#ecn[row]!;
     // RFC 3168 §5.3: pieces of a sender that knows ECN and of one that does not are no datagram.
     if (length > IPV4_MAX_LENGTH || ((ecn & NOT_ECT_BIT) !== 0 && ecn !== NOT_ECT_BIT)) {
-      this.#end(stack, row, Drop.FragmentBad);
-      return null;
+      return this.#refuse(row, p);
     }
-    let longest = 0;
-    let longestWithDf = 0;
-    for (let at = this.#head[row]!; at !== NONE; at = packets[at]!.next) {
+    // What was taken out of a tunnel stands further behind in its slot than a frame does.
+    const slotEnd = p.slotStart + SLOT_SIZE;
+    const l3 = p.l3 + length <= slotEnd ? p.l3 : p.slotStart + HEADROOM + ETH_HEADER;
+    bytes.copyWithin(l3 + header + this.#from[p.index]!, p.l3 + ipv4.headerLength(view, p.l3), p.end);
+    p.l3 = l3;
+    p.l2 = l3 - ETH_HEADER;
+    if (first !== p) bytes.copyWithin(l3, first.l3, first.l3 + header);
+    p.mark = first.mark;
+    p.pktType = first.pktType;
+    p.ipvsProperty = first.ipvsProperty;
+    this.#keepCuts(row, p);
+    const isDf = this.#maxDfSize[row] === this.#maxSize[row];
+    p.fragMax = this.#maxSize[row]!;
+    for (let at = this.#head[row]!; at !== NONE; ) {
       const piece = packets[at]!;
-      longest = Math.max(longest, piece.end - piece.l3);
-      if (ipv4.hasDf(piece.view, piece.l3)) longestWithDf = Math.max(longestWithDf, piece.end - piece.l3);
-    }
-    const df = longestWithDf === longest ? DF : 0;
-    p.fragMax = longest;
-    let next = p.next;
-    while (next !== NONE) {
-      const piece = packets[next]!;
+      at = piece.next;
+      this.#release(piece);
+      if (piece === p) continue;
       const from = piece.l3 + ipv4.headerLength(view, piece.l3);
-      bytes.copyWithin(l3 + header + fromOf(piece), from, piece.end);
-      next = piece.next;
-      this.#release(stack, piece);
-      drop(stack.link, piece, Drop.FragmentJoined);
+      bytes.copyWithin(l3 + header + this.#from[piece.index]!, from, piece.end);
+      this.#stack.stats.held--;
+      drop(link, piece, Drop.FragmentJoined);
     }
-    this.#head[row] = NONE;
-    this.#release(stack, p);
+    this.#freeRow(row);
     p.end = l3 + length;
     ipv4.setTotalLength(view, l3, length);
-    ipv4.setFragmentWord(view, l3, df);
+    ipv4.setFragmentWord(view, l3, isDf ? DF : 0);
     if ((ecn & CE_BIT) !== 0) ipv4.setTos(view, l3, ipv4.tos(view, l3) | ECN_CE);
     ipv4.fillChecksum(view, l3);
     p.isLaterFragment = 0;
     p.l4Fault = 0;
+    p.csumPartial = 0;
+    p.csumValid = 0;
+    p.flow = FLOW_UNKNOWN;
     gateTransport(p);
-    return p;
+    return ACCEPT;
   }
 
-  /** The datagram will not be whole. */
-  #end(stack: IpStack, row: number, reason: number): void {
-    let next = this.#head[row]!;
-    this.#head[row] = NONE;
-    while (next !== NONE) {
-      const piece = stack.pool.packets[next]!;
-      next = piece.next;
-      this.#release(stack, piece);
-      drop(stack.link, piece, reason);
+  /**
+   * What the sender cut it into. For ourselves the kernel joins the pieces for good (ip_frag_coalesce_ok); and its look for a socket at once pulls a TCP header
+   * that is cut in two into the first piece (tcp_v4_early_demux), which then fits no more: such datagrams are cut anew.
+   */
+  #keepCuts(row: number, p: Packet): void {
+    const { packets } = this.#stack.pool;
+    const first = this.#head[row]!;
+    const isCutAnew = this.#user[row] === LOCAL_DELIVER || (p.proto === ipv4.IpProto.Tcp && this.#to[first]! < 20);
+    this.#cutCount[p.index] = isCutAnew ? 0 : this.#pieces[row]!;
+    let to = p.index * MOST_PIECES;
+    for (let at = first; at !== NONE; at = packets[at]!.next) this.#cuts[to++] = this.#to[at]! - this.#from[at]!;
+  }
+
+  /** ip_expire: only the receiver says so, and connection tracking is none for what is forwarded. */
+  #tellSender(row: number): void {
+    const stack = this.#stack;
+    const first = stack.pool.packets[this.#head[row]!]!;
+    const user = this.#user[row]! & 0xff;
+    if (user === CONNTRACK_OUT) return;
+    if (user === CONNTRACK_IN) {
+      if (stack.routes.lookup(this.#dst[row]!)?.kind !== LOCAL) return;
+      first.isLocalIn = 1;
+    }
+    icmpError(stack, first, TIME_EXCEEDED, REASSEMBLY_TIME, 0);
+  }
+
+  /** The datagram will not be whole, and `p`, in its list or not, ends with it. */
+  #refuse(row: number, p: Packet): Verdict {
+    if (this.#head[row] !== NONE) this.#takeOut(row, p);
+    this.#end(row, BAD);
+    return end(p, BAD);
+  }
+
+  /** Out of the list again, if it is there. */
+  #takeOut(row: number, p: Packet): void {
+    const { packets } = this.#stack.pool;
+    let before = NONE;
+    for (let at = this.#head[row]!; at !== NONE; at = packets[at]!.next) {
+      if (at === p.index) {
+        if (before === NONE) this.#head[row] = p.next;
+        else packets[before]!.next = p.next;
+        this.#release(p);
+        return;
+      }
+      before = at;
     }
   }
 
-  #release(stack: IpStack, p: Packet): void {
+  #end(row: number, reason: number): void {
+    this.#dropPieces(row, reason);
+    this.#freeRow(row);
+  }
+
+  #dropPieces(row: number, reason: number): void {
+    const { pool, link, stats } = this.#stack;
+    for (let at = this.#head[row]!; at !== NONE; ) {
+      const piece = pool.packets[at]!;
+      at = piece.next;
+      this.#release(piece);
+      stats.held--;
+      drop(link, piece, reason);
+    }
+    this.#head[row] = NONE;
+  }
+
+  #freeRow(row: number): void {
+    this.#head[row] = NONE;
+    this.memory -= DATAGRAM_OVERHEAD;
+    if (this.#peer[row] !== NONE) this.#peers.release(this.#peer[row]!);
+    const bucket = this.#bucketOf(this.#src[row]!, this.#dst[row]!, this.#key[row]!, this.#user[row]!);
+    let before = NONE;
+    for (let at = this.#buckets[bucket]! - 1; at !== row; at = this.#next[at]!) before = at;
+    if (before === NONE) this.#buckets[bucket] = this.#next[row]! + 1;
+    else this.#next[before] = this.#next[row]!;
+    this.#next[row] = this.#free;
+    this.#free = row;
+  }
+
+  #release(p: Packet): void {
     p.next = NONE;
     this.held--;
-    stack.stats.held--;
+    this.memory -= this.#memoryOf(p.index);
+  }
+
+  #memoryOf(i: number): number {
+    return PIECE_OVERHEAD + ((this.#to[i]! - this.#from[i]! + 63) & ~63);
   }
 }
 
-function refuse(stack: IpStack, p: Packet, reason: number): null {
-  drop(stack.link, p, reason);
-  return null;
-}
-
-/** Offset of a piece's first byte, and of the byte behind its last. */
-function fromOf(p: Packet): number {
-  return (ipv4.fragmentWord(p.view, p.l3) & OFFSET) << 3;
-}
-function endOf(p: Packet): number {
-  return fromOf(p) + p.end - p.l3 - ipv4.headerLength(p.view, p.l3);
+function end(p: Packet, reason: number): Verdict {
+  p.drop = reason;
+  return DROP;
 }

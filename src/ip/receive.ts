@@ -75,7 +75,7 @@ export function tick(stack: IpStack): void {
   if (stack.paths.advance(stack.link.now)) stack.routes.changed();
   neighbourTick(stack.link);
   stack.groups.tick(stack);
-  stack.fragments.advance(stack);
+  stack.fragments.advance();
   if (stack.hasDeferred) pump(stack);
 }
 

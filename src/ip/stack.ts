@@ -15,6 +15,7 @@ import { NONE, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
 import { AddressTable } from './addresses.ts';
 import { UdpListeners } from './datagrams.ts';
+import { Defrag } from './defrag.ts';
 import { Groups } from './groups.ts';
 import { IcmpLimiter } from './icmp-limit.ts';
 import { PathTable } from './path-mtu.ts';
@@ -50,7 +51,8 @@ export class IpStack implements Routing {
   readonly groups = new Groups();
   readonly datagrams = new UdpListeners(this);
   readonly paths = new PathTable();
-  readonly fragments = new Fragments();
+  readonly fragments: Fragments;
+  readonly defrag = new Defrag(this);
   /** By Drop. */
   readonly drops: Float64Array;
   readonly stats: LinkStats;
@@ -92,6 +94,7 @@ export class IpStack implements Routing {
     this.drops = this.link.drops;
     this.stats = this.link.stats;
     this.#ident = rng.next() & 0xffff;
+    this.fragments = new Fragments(this, rng);
   }
 
   /** Ticks; the engine sets it once per breath. */

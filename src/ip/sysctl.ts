@@ -77,15 +77,8 @@ export class Sysctls {
     number('icmp_msgs_per_sec', 'icmpMessagesPerSecond', 0, INT_MAX);
     number('icmp_ratelimit', 'icmpRateLimit', 0, 3_600_000);
     number('icmp_ratemask', 'icmpRateMask', 0, INT_MAX);
-    const { paths, fragments } = this.#stack;
-    this.#knobs.set('net.ipv4.ipfrag_time', {
-      min: 0,
-      max: Math.floor(INT_MAX / TICKS_PER_SECOND),
-      get: () => fragments.timeSeconds,
-      set: (value) => {
-        fragments.timeSeconds = value;
-      },
-    });
+    const { paths } = this.#stack;
+    this.#addFragmentKnobs();
     this.#knobs.set('net.ipv4.route.min_pmtu', {
       min: 68,
       max: INT_MAX,
@@ -107,6 +100,45 @@ export class Sysctls {
       max: 1,
       get: () => this.#all.forwarding,
       set: (value) => this.#setForwarding(value),
+    });
+  }
+
+  /** ipfrag_secret_interval is there, and does nothing, as in the kernel since Linux 3.17. */
+  #addFragmentKnobs(): void {
+    const { fragments } = this.#stack;
+    const number = (
+      name: string,
+      key: 'timeSeconds' | 'maxDistance' | 'highThreshold' | 'lowThreshold',
+      min: () => number,
+      max: () => number,
+    ): void => {
+      this.#knobs.set(`net.ipv4.ipfrag_${name}`, {
+        get min() {
+          return min();
+        },
+        get max() {
+          return max();
+        },
+        get: () => fragments[key],
+        set: (value) => {
+          fragments[key] = value;
+        },
+      });
+    };
+    const zero = () => 0;
+    const any = () => INT_MAX;
+    number('time', 'timeSeconds', zero, () => Math.floor(INT_MAX / TICKS_PER_SECOND));
+    number('max_dist', 'maxDistance', zero, any);
+    number('high_thresh', 'highThreshold', () => fragments.lowThreshold, any);
+    number('low_thresh', 'lowThreshold', zero, () => fragments.highThreshold);
+    let interval = 0;
+    this.#knobs.set('net.ipv4.ipfrag_secret_interval', {
+      min: 0,
+      max: Math.floor(INT_MAX / TICKS_PER_SECOND),
+      get: () => interval,
+      set: (value) => {
+        interval = value;
+      },
     });
   }
 

@@ -102,6 +102,7 @@ export const Drop = {
   FragmentJoined: 81,
   ReassemblyTimeout: 82,
   ReassemblyFull: 83,
+  FragmentTooFar: 84,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -192,7 +193,9 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   FragmentDuplicate: 'copy of a fragment that is there already',
   FragmentJoined: 'fragment that went into its datagram',
   ReassemblyTimeout: 'fragment of a datagram that did not become whole in time (ipfrag_time)',
-  ReassemblyFull: 'fragment of a datagram that gave way to a newer one: too many are under way',
+  ReassemblyFull:
+    'fragment that found no room (ipfrag_high_thresh), or of a datagram that gave way to a newer one: too many are under way',
+  FragmentTooFar: 'fragment of a datagram whose sender has sent too many others meanwhile (ipfrag_max_dist)',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];
