@@ -27,17 +27,20 @@ export class Defrag {
 
   constructor(stack: IpStack) {
     this.#stack = stack;
-    const op = { priority: Priority.ConntrackDefrag, name: 'ip/defrag' };
+    const priority = Priority.ConntrackDefrag;
+    const name = 'ip/defrag';
     this.#ops = [
       {
-        ...op,
         hook: Hook.PreRouting,
+        priority,
+        name,
         why: 'connection tracking needs whole datagrams: only the first piece has ports',
         run: (p) => defragment(stack, p, DefragUser.ConntrackIn),
       },
       {
-        ...op,
         hook: Hook.LocalOut,
+        priority,
+        name,
         why: 'the same for what this machine sends',
         run: (p) => defragment(stack, p, DefragUser.ConntrackOut),
       },
