@@ -73,6 +73,22 @@ export class AddressTable implements ArpAddresses {
     return first !== 0 ? first : elsewhere;
   }
 
+  /** The same among addresses that are good everywhere (scope universe); of other devices that with the lowest id comes first, as `lo` does. */
+  selectGlobal(device: number, dst: number): number {
+    let first = 0;
+    let elsewhere: Address | null = null;
+    for (const a of this.#rows) {
+      if (a.scope !== RouteScope.Global) continue;
+      if (a.device !== device) {
+        if (elsewhere === null || a.device < elsewhere.device) elsewhere = a;
+        continue;
+      }
+      if (isSameNetwork(a.ip, dst, a.length)) return a.ip;
+      if (first === 0) first = a.ip;
+    }
+    return first !== 0 || elsewhere === null ? first : elsewhere.ip;
+  }
+
   /** The device's own first address, 0 when it has none. */
   own(device: number): number {
     return this.#rows.find((a) => a.device === device && a.scope !== RouteScope.Host)?.ip ?? 0;

@@ -116,6 +116,7 @@ export class IpControl {
     for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
     this.sysctls.removeInterface(ifc);
     stack.datagrams.forget(id);
+    stack.onAddressGone?.(id, 0);
     stack.link.interfaces[id] = null;
     if (stack.hostId === id) stack.hostId = NONE;
     stack.routes.changed();
@@ -153,7 +154,10 @@ export class IpControl {
       device.macHi = address.hi;
       device.macLo = address.lo;
     }
-    if (c.up === false) forgetNeighbours(this.stack.link, ifc.id, true);
+    if (c.up === false) {
+      forgetNeighbours(this.stack.link, ifc.id, true);
+      this.stack.onAddressGone?.(ifc.id, 0);
+    }
     if (address !== undefined || c.up === true) this.announce(ifc);
     this.stack.routes.changed();
     return null;
@@ -196,6 +200,7 @@ export class IpControl {
       if (other.device === ifc.id && isKin) this.#addAddressRoutes(other);
     }
     if (!stack.addresses.isLocal(ip)) for (const route of stack.routes.withSource(ip)) stack.routes.remove(route);
+    stack.onAddressGone?.(ifc.id, ip);
     return null;
   }
 

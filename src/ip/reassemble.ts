@@ -10,7 +10,6 @@
  * Memory is counted as the kernel counts it, roughly: what a fragment's buffer would take there. Our own bound, a share of the pool, comes after that.
  */
 import { seconds } from '../base/clock.ts';
-import { hash4 } from '../base/hash.ts';
 import type { Rng } from '../base/rng.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { DefragUser, type Reassembly } from '../hooks/reassembly.ts';
@@ -20,7 +19,7 @@ import { FLOW_UNKNOWN, HEADROOM, NONE, type Packet, SLOT_SIZE } from '../packet/
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import { IcmpType } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { FragmentPeers } from './fragment-peers.ts';
+import { FragmentQueues } from './fragment-queues.ts';
 import { icmpError } from './icmp.ts';
 import { RouteKind } from './routes.ts';
 import type { IpStack } from './stack.ts';
@@ -62,40 +61,7 @@ export class Fragments implements Reassembly {
   held = 0;
   memory = 0;
   readonly #stack: IpStack;
-  readonly #peers: FragmentPeers;
-  readonly #seed: number;
-
-  // Columns of datagrams under way.
-  readonly #src: Int32Array;
-  readonly #dst: Int32Array;
-  /** Identification << 8 | protocol. */
-  readonly #key: Int32Array;
-  readonly #user: Int32Array;
-  /** First piece of the list, by offset; NONE: the row is free. */
-  readonly #head: Int32Array;
-  readonly #tail: Int32Array;
-  readonly #pieces: Int32Array;
-  /** Payload bytes that are there, and where the furthest piece ends: with LAST_IN, the length of the whole. */
-  readonly #have: Int32Array;
-  readonly #length: Int32Array;
-  readonly #flags: Uint8Array;
-  /** Bit per ECN code point seen. */
-  readonly #ecn: Uint8Array;
-  /** The longest piece with its header, and the longest of those with DF. */
-  readonly #maxSize: Int32Array;
-  readonly #maxDfSize: Int32Array;
-  /** The sender's row, NONE without a distance; the number of the sender's fragments when the last piece came. */
-  readonly #peer: Int32Array;
-  readonly #distance: Int32Array;
-  /** Which came first: a number that grows. */
-  readonly #serial: Int32Array;
-  #nextSerial = 0;
-  /** Tick. */
-  readonly #expires: Int32Array;
-  /** Row + 1. */
-  readonly #buckets: Int32Array;
-  readonly #next: Int32Array;
-  #free = 0;
+  readonly #queues: FragmentQueues;
 
   // Columns of packets, by their place in the pool: bytes from … to of the datagram; 1: it continues its forerunner's run (FRAG_CB, frag_run_len).
   readonly #from: Int32Array;
@@ -107,43 +73,20 @@ export class Fragments implements Reassembly {
 
   constructor(stack: IpStack, rng: Rng) {
     this.#stack = stack;
-    this.#seed = rng.fork().next();
     const slots = stack.pool.packets.length;
-    const rows = 2 ** Math.ceil(Math.log2(Math.max(slots / POOL_SHARE, 2)));
-    const column = () => new Int32Array(rows);
-    this.#src = column();
-    this.#dst = column();
-    this.#key = column();
-    this.#user = column();
-    this.#head = column().fill(NONE);
-    this.#tail = column();
-    this.#pieces = column();
-    this.#have = column();
-    this.#length = column();
-    this.#flags = new Uint8Array(rows);
-    this.#ecn = new Uint8Array(rows);
-    this.#maxSize = column();
-    this.#maxDfSize = column();
-    this.#peer = column();
-    this.#distance = column();
-    this.#serial = column();
-    this.#expires = column();
-    this.#buckets = column();
-    this.#next = column().map((_, i) => i + 1);
-    this.#next[rows - 1] = NONE;
+    this.#queues = new FragmentQueues(slots / POOL_SHARE, rng.fork().next());
     this.#from = new Int32Array(slots);
     this.#to = new Int32Array(slots);
     this.#continues = new Uint8Array(slots);
     this.#cuts = new Uint16Array(slots * MOST_PIECES);
     this.#cutCount = new Uint16Array(slots);
-    this.#peers = new FragmentPeers(rows, this.#seed);
   }
 
   take(p: Packet, user: number): Verdict {
     if (this.highThreshold === 0 || this.memory > this.highThreshold) return end(p, FULL);
     const row = this.#rowOf(p, user);
     if (row === NONE) return end(p, FULL);
-    if (this.#isTooFar(row)) this.#restart(row);
+    if (this.#queues.isTooFar(row, this.maxDistance)) this.#restart(row);
     const { view, l3 } = p;
     const word = ipv4.fragmentWord(view, l3);
     const header = ipv4.headerLength(view, l3);
@@ -151,30 +94,34 @@ export class Fragments implements Reassembly {
     let to = from + p.end - l3 - header;
     if ((word & MF) === 0) {
       // Two ends, or bytes behind the end: the datagram is not what it says.
-      if (to < this.#length[row]! || ((this.#flags[row]! & LAST_IN) !== 0 && to !== this.#length[row])) {
+      if (
+        to < this.#queues.length[row]! ||
+        ((this.#queues.flags[row]! & LAST_IN) !== 0 && to !== this.#queues.length[row])
+      ) {
         return this.#refuse(row, p);
       }
-      this.#flags[row]! |= LAST_IN;
-      this.#length[row] = to;
+      this.#queues.flags[row]! |= LAST_IN;
+      this.#queues.length[row] = to;
     } else {
       to &= ~7;
-      if (to > this.#length[row]!) {
-        if ((this.#flags[row]! & LAST_IN) !== 0) return this.#refuse(row, p);
-        this.#length[row] = to;
+      if (to > this.#queues.length[row]!) {
+        if ((this.#queues.flags[row]! & LAST_IN) !== 0) return this.#refuse(row, p);
+        this.#queues.length[row] = to;
       }
     }
-    if (to === from || this.#pieces[row]! >= MOST_PIECES) return this.#refuse(row, p);
+    if (to === from || this.#queues.pieces[row]! >= MOST_PIECES) return this.#refuse(row, p);
     p.end = l3 + header + to - from;
     const reason = this.#insert(row, p, from, to);
     if (reason === DUPLICATE) return end(p, DUPLICATE);
     if (reason !== Drop.None) return this.#refuse(row, p);
     const size = p.end - l3;
-    this.#have[row]! += to - from;
-    this.#ecn[row]! |= 1 << (ipv4.tos(view, l3) & ECN_MASK);
-    if (from === 0) this.#flags[row]! |= FIRST_IN;
-    if (size > this.#maxSize[row]!) this.#maxSize[row] = size;
-    if ((word & DF) !== 0 && size > this.#maxDfSize[row]!) this.#maxDfSize[row] = size;
-    if (this.#flags[row] !== (FIRST_IN | LAST_IN) || this.#have[row] !== this.#length[row]) return STOLEN;
+    this.#queues.have[row]! += to - from;
+    this.#queues.ecn[row]! |= 1 << (ipv4.tos(view, l3) & ECN_MASK);
+    if (from === 0) this.#queues.flags[row]! |= FIRST_IN;
+    if (size > this.#queues.maxSize[row]!) this.#queues.maxSize[row] = size;
+    if ((word & DF) !== 0 && size > this.#queues.maxDfSize[row]!) this.#queues.maxDfSize[row] = size;
+    if (this.#queues.flags[row] !== (FIRST_IN | LAST_IN) || this.#queues.have[row] !== this.#queues.length[row])
+      return STOLEN;
     return this.#join(row, p);
   }
 
@@ -182,9 +129,9 @@ export class Fragments implements Reassembly {
   advance(): void {
     if (this.held === 0) return;
     const { link } = this.#stack;
-    for (let row = 0; row < this.#head.length; row++) {
-      if (this.#head[row] === NONE || ((this.#expires[row]! - link.now) | 0) > 0) continue;
-      if ((this.#flags[row]! & FIRST_IN) !== 0) this.#tellSender(row);
+    for (let row = 0; row < this.#queues.head.length; row++) {
+      if (this.#queues.head[row] === NONE || ((this.#queues.expires[row]! - link.now) | 0) > 0) continue;
+      if ((this.#queues.flags[row]! & FIRST_IN) !== 0) this.#tellSender(row);
       this.#end(row, Drop.ReassemblyTimeout);
     }
   }
@@ -209,112 +156,51 @@ export class Fragments implements Reassembly {
   }
   // hot again
 
-  #bucketOf(src: number, dst: number, key: number, user: number): number {
-    return hash4(this.#seed, src, dst, key, user) & (this.#buckets.length - 1);
-  }
-
-  #find(p: Packet, user: number): number {
-    const { view, l3 } = p;
-    const src = ipv4.src(view, l3);
-    const dst = ipv4.dst(view, l3);
-    const key = (ipv4.id(view, l3) << 8) | ipv4.proto(view, l3);
-    let row = this.#buckets[this.#bucketOf(src, dst, key, user)]! - 1;
-    while (
-      row !== NONE &&
-      (this.#key[row] !== key || this.#src[row] !== src || this.#dst[row] !== dst || this.#user[row] !== user)
-    ) {
-      row = this.#next[row]!;
-    }
-    return row;
-  }
-
   /** The row of the packet's datagram, known or new; NONE when there is no room. */
   #rowOf(p: Packet, user: number): number {
-    const row = this.#find(p, user);
+    const row = this.#queues.find(p, user);
     const most = Math.max(1, Math.trunc(this.#stack.pool.packets.length / POOL_SHARE));
     while (this.held >= most) {
-      const oldest = this.#oldestBut(row);
+      const oldest = this.#queues.oldestBut(row);
       if (oldest === NONE) break;
       this.#end(oldest, FULL);
     }
-    return row !== NONE ? row : this.#newRow(p, user);
+    return row !== NONE ? row : this.#obtain(p, user);
   }
 
-  #newRow(p: Packet, user: number): number {
-    const row = this.#free;
-    if (row === NONE) return NONE;
-    this.#free = this.#next[row]!;
-    const { view, l3 } = p;
-    const src = ipv4.src(view, l3);
-    const dst = ipv4.dst(view, l3);
-    const key = (ipv4.id(view, l3) << 8) | ipv4.proto(view, l3);
-    const bucket = this.#bucketOf(src, dst, key, user);
-    this.#next[row] = this.#buckets[bucket]! - 1;
-    this.#buckets[bucket] = row + 1;
-    this.#src[row] = src;
-    this.#dst[row] = dst;
-    this.#key[row] = key;
-    this.#user[row] = user;
-    this.#peer[row] = this.maxDistance === 0 ? NONE : this.#peers.acquire(src);
-    this.#distance[row] = 0;
-    this.#nextSerial = (this.#nextSerial + 1) | 0;
-    this.#serial[row] = this.#nextSerial;
-    this.memory += DATAGRAM_OVERHEAD;
-    this.#empty(row);
+  #obtain(p: Packet, user: number): number {
+    const row = this.#queues.obtain(p, user, this.maxDistance !== 0, this.#deadline());
+    if (row !== NONE) this.memory += DATAGRAM_OVERHEAD;
     return row;
   }
 
-  /** The datagram starts anew, and so does its time. */
-  #empty(row: number): void {
-    this.#head[row] = NONE;
-    this.#tail[row] = NONE;
-    this.#pieces[row] = 0;
-    this.#have[row] = 0;
-    this.#length[row] = 0;
-    this.#flags[row] = 0;
-    this.#ecn[row] = 0;
-    this.#maxSize[row] = 0;
-    this.#maxDfSize[row] = 0;
-    this.#expires[row] = (this.#stack.link.now + seconds(this.timeSeconds)) | 0;
+  #free(row: number): void {
+    this.#queues.free(row);
+    this.memory -= DATAGRAM_OVERHEAD;
   }
 
-  #oldestBut(row: number): number {
-    let oldest = NONE;
-    for (let i = 0; i < this.#head.length; i++) {
-      if (i === row || this.#head[i] === NONE) continue;
-      if (oldest === NONE || ((this.#serial[i]! - this.#serial[oldest]!) | 0) < 0) oldest = i;
-    }
-    return oldest;
-  }
-
-  /** ip_frag_too_far. */
-  #isTooFar(row: number): boolean {
-    const peer = this.#peer[row]!;
-    if (peer === NONE || this.maxDistance === 0) return false;
-    const before = this.#distance[row]!;
-    const now = this.#peers.count(peer);
-    this.#distance[row] = now;
-    return this.#head[row] !== NONE && ((now - before) | 0) > this.maxDistance;
+  #deadline(): number {
+    return (this.#stack.link.now + seconds(this.timeSeconds)) | 0;
   }
 
   /** ip_frag_reinit. */
   #restart(row: number): void {
     this.#dropPieces(row, TOO_FAR);
-    this.#empty(row);
+    this.#queues.empty(row, this.#deadline());
   }
 
   /** Into the list by offset (inet_frag_queue_insert). Answers why not: Drop.FragmentDuplicate, or Drop.FragmentBad for an overlap. */
   #insert(row: number, p: Packet, from: number, to: number): number {
     const { packets } = this.#stack.pool;
     const i = p.index;
-    let before = this.#tail[row]!;
+    let before = this.#queues.tail[row]!;
     this.#continues[i] = 0;
     if (before !== NONE && this.#to[before]! < to) {
       if (from < this.#to[before]!) return BAD;
       if (from === this.#to[before]) this.#continues[i] = 1;
     } else if (before !== NONE) {
       // Past all pieces that end before it; what it meets is a run of pieces that came one after the other.
-      let at = this.#head[row]!;
+      let at = this.#queues.head[row]!;
       before = NONE;
       while (at !== NONE && this.#to[at]! <= from) {
         before = at;
@@ -325,14 +211,14 @@ export class Fragments implements Reassembly {
     this.#from[i] = from;
     this.#to[i] = to;
     if (before === NONE) {
-      p.next = this.#head[row]!;
-      this.#head[row] = i;
+      p.next = this.#queues.head[row]!;
+      this.#queues.head[row] = i;
     } else {
       p.next = packets[before]!.next;
       packets[before]!.next = i;
     }
-    if (p.next === NONE) this.#tail[row] = i;
-    this.#pieces[row]!++;
+    if (p.next === NONE) this.#queues.tail[row] = i;
+    this.#queues.pieces[row]!++;
     this.held++;
     this.memory += this.#memoryOf(i);
     return Drop.None;
@@ -354,10 +240,10 @@ export class Fragments implements Reassembly {
     const { pool, link } = this.#stack;
     const { packets } = pool;
     const { bytes, view } = p;
-    const first = packets[this.#head[row]!]!;
+    const first = packets[this.#queues.head[row]!]!;
     const header = ipv4.headerLength(first.view, first.l3);
-    const length = header + this.#length[row]!;
-    const ecn = this.#ecn[row]!;
+    const length = header + this.#queues.length[row]!;
+    const ecn = this.#queues.ecn[row]!;
     // RFC 3168 §5.3: pieces of a sender that knows ECN and of one that does not are no datagram.
     if (length > IPV4_MAX_LENGTH || ((ecn & NOT_ECT_BIT) !== 0 && ecn !== NOT_ECT_BIT)) {
       return this.#refuse(row, p);
@@ -373,9 +259,9 @@ export class Fragments implements Reassembly {
     p.pktType = first.pktType;
     p.ipvsProperty = first.ipvsProperty;
     this.#keepCuts(row, p);
-    const isDf = this.#maxDfSize[row] === this.#maxSize[row];
-    p.fragMax = this.#maxSize[row]!;
-    for (let at = this.#head[row]!; at !== NONE; ) {
+    const isDf = this.#queues.maxDfSize[row] === this.#queues.maxSize[row];
+    p.fragMax = this.#queues.maxSize[row]!;
+    for (let at = this.#queues.head[row]!; at !== NONE; ) {
       const piece = packets[at]!;
       at = piece.next;
       this.#release(piece);
@@ -385,7 +271,7 @@ export class Fragments implements Reassembly {
       this.#stack.stats.held--;
       drop(link, piece, Drop.FragmentJoined);
     }
-    this.#freeRow(row);
+    this.#free(row);
     p.end = l3 + length;
     ipv4.setTotalLength(view, l3, length);
     ipv4.setFragmentWord(view, l3, isDf ? DF : 0);
@@ -406,9 +292,10 @@ export class Fragments implements Reassembly {
    */
   #keepCuts(row: number, p: Packet): void {
     const { packets } = this.#stack.pool;
-    const first = this.#head[row]!;
-    const isCutAnew = this.#user[row] === LOCAL_DELIVER || (p.proto === ipv4.IpProto.Tcp && this.#to[first]! < 20);
-    this.#cutCount[p.index] = isCutAnew ? 0 : this.#pieces[row]!;
+    const first = this.#queues.head[row]!;
+    const isCutAnew =
+      this.#queues.user[row] === LOCAL_DELIVER || (p.proto === ipv4.IpProto.Tcp && this.#to[first]! < 20);
+    this.#cutCount[p.index] = isCutAnew ? 0 : this.#queues.pieces[row]!;
     let to = p.index * MOST_PIECES;
     for (let at = first; at !== NONE; at = packets[at]!.next) this.#cuts[to++] = this.#to[at]! - this.#from[at]!;
   }
@@ -416,11 +303,11 @@ export class Fragments implements Reassembly {
   /** ip_expire: only the receiver says so, and connection tracking is none for what is forwarded. */
   #tellSender(row: number): void {
     const stack = this.#stack;
-    const first = stack.pool.packets[this.#head[row]!]!;
-    const user = this.#user[row]! & 0xff;
+    const first = stack.pool.packets[this.#queues.head[row]!]!;
+    const user = this.#queues.user[row]! & 0xff;
     if (user === CONNTRACK_OUT) return;
     if (user === CONNTRACK_IN) {
-      if (stack.routes.lookup(this.#dst[row]!)?.kind !== LOCAL) return;
+      if (stack.routes.lookup(this.#queues.dst[row]!)?.kind !== LOCAL) return;
       first.isLocalIn = 1;
     }
     icmpError(stack, first, TIME_EXCEEDED, REASSEMBLY_TIME, 0);
@@ -428,7 +315,7 @@ export class Fragments implements Reassembly {
 
   /** The datagram will not be whole, and `p`, in its list or not, ends with it. */
   #refuse(row: number, p: Packet): Verdict {
-    if (this.#head[row] !== NONE) this.#takeOut(row, p);
+    if (this.#queues.head[row] !== NONE) this.#takeOut(row, p);
     this.#end(row, BAD);
     return end(p, BAD);
   }
@@ -437,9 +324,9 @@ export class Fragments implements Reassembly {
   #takeOut(row: number, p: Packet): void {
     const { packets } = this.#stack.pool;
     let before = NONE;
-    for (let at = this.#head[row]!; at !== NONE; at = packets[at]!.next) {
+    for (let at = this.#queues.head[row]!; at !== NONE; at = packets[at]!.next) {
       if (at === p.index) {
-        if (before === NONE) this.#head[row] = p.next;
+        if (before === NONE) this.#queues.head[row] = p.next;
         else packets[before]!.next = p.next;
         this.#release(p);
         return;
@@ -450,32 +337,19 @@ export class Fragments implements Reassembly {
 
   #end(row: number, reason: number): void {
     this.#dropPieces(row, reason);
-    this.#freeRow(row);
+    this.#free(row);
   }
 
   #dropPieces(row: number, reason: number): void {
     const { pool, link, stats } = this.#stack;
-    for (let at = this.#head[row]!; at !== NONE; ) {
+    for (let at = this.#queues.head[row]!; at !== NONE; ) {
       const piece = pool.packets[at]!;
       at = piece.next;
       this.#release(piece);
       stats.held--;
       drop(link, piece, reason);
     }
-    this.#head[row] = NONE;
-  }
-
-  #freeRow(row: number): void {
-    this.#head[row] = NONE;
-    this.memory -= DATAGRAM_OVERHEAD;
-    if (this.#peer[row] !== NONE) this.#peers.release(this.#peer[row]!);
-    const bucket = this.#bucketOf(this.#src[row]!, this.#dst[row]!, this.#key[row]!, this.#user[row]!);
-    let before = NONE;
-    for (let at = this.#buckets[bucket]! - 1; at !== row; at = this.#next[at]!) before = at;
-    if (before === NONE) this.#buckets[bucket] = this.#next[row]! + 1;
-    else this.#next[before] = this.#next[row]!;
-    this.#next[row] = this.#free;
-    this.#free = row;
+    this.#queues.head[row] = NONE;
   }
 
   #release(p: Packet): void {

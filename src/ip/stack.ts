@@ -7,6 +7,7 @@
 import { copyState } from '../base/copy-state.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Hooks } from '../hooks/hooks.ts';
+import type { OwnAddresses } from '../hooks/own-addresses.ts';
 import type { Routing } from '../hooks/routing.ts';
 import { LOOPBACK_ID } from '../link/interface.ts';
 import { LinkLayer, type LinkStats, type PacketTap, TapPoint } from '../link/link.ts';
@@ -41,7 +42,7 @@ export interface IpSettings {
   icmpUseInboundAddress: number;
 }
 
-export class IpStack implements Routing {
+export class IpStack implements Routing, OwnAddresses {
   readonly link: LinkLayer;
   readonly hooks: Hooks;
   readonly pool: PacketPool;
@@ -73,6 +74,8 @@ export class IpStack implements Routing {
    * goes up to it; the rest is answered here, for a kernel that does not own an address would drop the packet in silence, or send it back to us.
    */
   hostAddresses: ReadonlySet<number> | null = null;
+  /** Told of each address that goes, or (with 0) of a device that does, so that who sent from it may forget that. Set by the engine. */
+  onAddressGone: ((device: number, ip: number) => void) | null = null;
   /** Identification of the next packet that is born here. */
   #ident: number;
   /** Packets to take up again, a list through Packet.next; `Packet.hook` says where: LOCAL_OUT or PREROUTING. */
@@ -161,6 +164,14 @@ export class IpStack implements Routing {
     const isKnown = this.paths.isKnown(dst, now);
     if (this.paths.learn(dst, mtu, this.mtu, now)) this.routes.changed();
     return isKnown;
+  }
+
+  sourceOn(device: number, nexthop: number): number {
+    return this.addresses.selectGlobal(device, nexthop);
+  }
+
+  firstAddress(device: number): number {
+    return this.addresses.own(device);
   }
 
   /** Take the packet up again later in this call, at LOCAL_OUT or PREROUTING. */

@@ -103,6 +103,12 @@ export const Drop = {
   ReassemblyTimeout: 82,
   ReassemblyFull: 83,
   FragmentTooFar: 84,
+  // address translation
+  NatTooShort: 85,
+  NatIcmpBad: 86,
+  NatIcmpRedirect: 87,
+  NatNoAddress: 88,
+  NatDeviceChanged: 89,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -196,6 +202,12 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   ReassemblyFull:
     'fragment that found no room (ipfrag_high_thresh), or of a datagram that gave way to a newer one: too many are under way',
   FragmentTooFar: 'fragment of a datagram whose sender has sent too many others meanwhile (ipfrag_max_dist)',
+  NatTooShort:
+    'translated flow: no room for a transport header that could be rewritten, or a GRE version that cannot be',
+  NatIcmpBad: 'ICMP error about a tracked flow that is cut short or has a bad checksum',
+  NatIcmpRedirect: 'ICMP redirect about a translated flow',
+  NatNoAddress: 'MASQUERADE or REDIRECT found no address to use on the device',
+  NatDeviceChanged: 'masqueraded connection that would leave by another device than before: it ends',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

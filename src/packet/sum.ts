@@ -3,7 +3,7 @@
  *
  * `Packet.inner` says which IPv4 header the transport, `csumPartial` and the GSO fields belong to.
  */
-import { fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
+import { adjust, adjustPartial, fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { TCP_CHECKSUM } from '../wire/tcp.ts';
 import { UDP_CHECKSUM } from '../wire/udp.ts';
@@ -48,4 +48,31 @@ export function fillPartialChecksum(p: Packet, l3: number, l4: number, proto: nu
   const { view } = p;
   const pseudo = pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), proto, p.end - l4);
   view.setUint16(l4 + (proto === TCP ? TCP_SUM : UDP_SUM), fold(pseudo));
+}
+
+/**
+ * The checksum of the TCP or UDP header at `l4` after a change: `addresses` is what changed in the pseudo-header, `all` that and the ports (diff32, diff16 and
+ * their sums). A partial checksum covers the addresses alone, and is not complemented. RFC 768: a UDP checksum of 0 means "none" and stays; one that comes out as
+ * 0 is sent as 0xffff.
+ */
+export function changeTransportChecksum(
+  view: DataView,
+  l4: number,
+  proto: number,
+  isPartial: boolean,
+  addresses: number,
+  all: number,
+): void {
+  if (proto === TCP) {
+    const sum = view.getUint16(l4 + TCP_SUM);
+    view.setUint16(l4 + TCP_SUM, isPartial ? adjustPartial(sum, addresses) : adjust(sum, all));
+    return;
+  }
+  const sum = view.getUint16(l4 + UDP_SUM);
+  if (isPartial) {
+    view.setUint16(l4 + UDP_SUM, adjustPartial(sum, addresses));
+  } else if (sum !== 0) {
+    const adjusted = adjust(sum, all);
+    view.setUint16(l4 + UDP_SUM, adjusted === 0 ? 0xffff : adjusted);
+  }
 }

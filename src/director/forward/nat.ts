@@ -1,17 +1,13 @@
 /**
  * Masquerading: the request gets the server's address and port, the answer gets the service's back.   @hot
  *
- * Checksums change by differences that were computed once per connection (RFC 1624 eqn. 3). A partial checksum (the field holds the sum of the
- * pseudo-header, the rest is summed by whoever sends) changes by the addresses alone, and is not complemented. RFC 768: a UDP checksum of 0 means
- * "none" and stays; one that comes out as 0 is sent as 0xffff. SCTP's CRC covers no address: it is computed anew where a port changes, and only there.
+ * Checksums change by differences that were computed once per connection (RFC 1624 eqn. 3; packet/sum.ts). SCTP's CRC covers no address: it is computed anew where a port changes, and only there.
  */
 import { Verdict } from '../../hooks/hooks.ts';
 import { FLOW_UNKNOWN, type Packet } from '../../packet/packet.ts';
-import { adjust, adjustPartial } from '../../wire/checksum.ts';
+import { changeTransportChecksum } from '../../packet/sum.ts';
 import { adjustChecksum, IpProto, isFragment, setDst, setSrc } from '../../wire/ipv4.ts';
 import { fillChecksum } from '../../wire/sctp.ts';
-import { TCP_CHECKSUM } from '../../wire/tcp.ts';
-import { UDP_CHECKSUM } from '../../wire/udp.ts';
 import { CONN_SHIFT, Conn } from '../connections.ts';
 import type { Director } from '../director.ts';
 import { masqWayOut, WayOut } from './way-out.ts';
@@ -20,8 +16,6 @@ const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
 const { Tcp: TCP, Udp: UDP } = IpProto;
 const { None: NONE, Remote: REMOTE } = WayOut;
 const { Rip, Vip, Ports, Meta, Deltas, Dest } = Conn;
-const TCP_SUM = TCP_CHECKSUM;
-const UDP_SUM = UDP_CHECKSUM;
 const SRC_PORT = 0;
 const DST_PORT = 2;
 
@@ -30,18 +24,7 @@ function setPort(p: Packet, at: number, port: number, addresses: number, all: nu
   const { view, l4 } = p;
   if (p.proto !== TCP && p.proto !== UDP) return setSctpPort(p, at, port);
   view.setUint16(l4 + at, port);
-  if (p.proto === UDP) {
-    const sum = view.getUint16(l4 + UDP_SUM);
-    if (p.csumPartial !== 0) {
-      view.setUint16(l4 + UDP_SUM, adjustPartial(sum, addresses));
-    } else if (sum !== 0) {
-      const adjusted = adjust(sum, all);
-      view.setUint16(l4 + UDP_SUM, adjusted === 0 ? 0xffff : adjusted);
-    }
-    return;
-  }
-  const sum = view.getUint16(l4 + TCP_SUM);
-  view.setUint16(l4 + TCP_SUM, p.csumPartial !== 0 ? adjustPartial(sum, addresses) : adjust(sum, all));
+  changeTransportChecksum(view, l4, p.proto, p.csumPartial !== 0, addresses, all);
 }
 
 /** sctp_dnat_handler, sctp_snat_handler. A fragment's CRC is that of the whole packet, which is not here. */
