@@ -1,0 +1,76 @@
+/**
+ * Entries by their original source (nf_nat_bysource): so that all connections of a client's port get the same translation, wherever they go, and hosts behind
+ * us can be reached by what others know of them (RFC 4787 §4.1, endpoint-independent mapping where possible).   @hot
+ */
+import { hash4 } from '../base/hash.ts';
+import { type Allocate, plainMemory } from '../base/memory.ts';
+import { CtDir } from '../conntrack/entry.ts';
+import { isSourceInRange, presentTuple } from './choose.ts';
+import type { Entries } from './entries.ts';
+import type { NatRange } from './range.ts';
+import { Tuple } from './tuple.ts';
+
+const ORIGINAL = CtDir.Original;
+const NONE = 0;
+
+const own = new Tuple();
+
+export class BySource {
+  readonly #seed: number;
+  /** Entry at the head of each bucket, the newest; 0: none. And the next of each entry. */
+  readonly #buckets: Int32Array;
+  readonly #next: Int32Array;
+
+  constructor(capacity: number, seed: number, allocate: Allocate = plainMemory) {
+    const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
+    this.#seed = seed;
+    this.#buckets = new Int32Array(allocate(buckets * 4));
+    this.#next = new Int32Array(allocate((capacity + 1) * 4));
+  }
+
+  /** The original source of `t`, in the entry's zone. */
+  #bucketOf(entries: Entries, t: Tuple, entry: number): number {
+    const hash = hash4(this.#seed, t.src, t.ports >>> 16, t.proto, entries.zone(entry));
+    return hash & (this.#buckets.length - 1);
+  }
+
+  /**
+   * Give `t` the source that another connection of the same original source has been given, if the range allows it (find_appropriate_src).
+   * @returns false when there is none; `t` is as it was
+   */
+  follow(entries: Entries, t: Tuple, entry: number, range: NatRange): boolean {
+    const { src, ports, proto } = t;
+    const zone = entries.zone(entry);
+    for (let at = this.#buckets[this.#bucketOf(entries, t, entry)]!; at !== NONE; at = this.#next[at]!) {
+      entries.tuple(at, ORIGINAL, own);
+      if (own.src !== src || own.ports >>> 16 !== ports >>> 16 || own.proto !== proto) continue;
+      if (entries.zone(at) !== zone) continue;
+      presentTuple(entries, at, own);
+      t.src = own.src;
+      t.ports = (own.ports & -0x10000) | (ports & 0xffff);
+      if (isSourceInRange(t, range)) return true;
+      t.src = src;
+      t.ports = ports;
+    }
+    return false;
+  }
+
+  add(entries: Entries, entry: number): void {
+    entries.tuple(entry, ORIGINAL, own);
+    const bucket = this.#bucketOf(entries, own, entry);
+    this.#next[entry] = this.#buckets[bucket]!;
+    this.#buckets[bucket] = entry;
+  }
+
+  remove(entries: Entries, entry: number): void {
+    entries.tuple(entry, ORIGINAL, own);
+    const bucket = this.#bucketOf(entries, own, entry);
+    let at = this.#buckets[bucket]!;
+    if (at === entry) {
+      this.#buckets[bucket] = this.#next[entry]!;
+      return;
+    }
+    while (at !== NONE && this.#next[at] !== entry) at = this.#next[at]!;
+    if (at !== NONE) this.#next[at] = this.#next[entry]!;
+  }
+}
