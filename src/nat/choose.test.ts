@@ -16,6 +16,7 @@ beforeEach(() => {
   entries = new EntryList();
   const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
   nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
+  entries.onEnd = (entry) => nat.entryEnds(entry);
 });
 
 interface To {
@@ -43,7 +44,6 @@ function bind(text: string, to: To, manip: Manip = Manip.Src, proto = 17, zone =
   const t = new Tuple();
   entries.tuple(entry, CtDir.Reply, t);
   if (entries.isTaken(t, entry)) {
-    nat.entryEnds(entry);
     entries.kill(entry);
     return 'dropped';
   }
@@ -108,8 +108,7 @@ describe('a source port', () => {
   it('is forgotten with its last connection', () => {
     bind('10.1.0.3:40000 > 10.2.0.2:53', to);
     bind('10.1.0.2:40000 > 10.2.0.2:53', to);
-    nat.entryEnds(2);
-    entries.rows[2] = null;
+    entries.kill(2);
     expect(sourceOf(bind('10.1.0.2:40000 > 10.2.0.3:53', to))).toBe('10.2.0.100:40000');
   });
 
