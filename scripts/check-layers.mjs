@@ -22,7 +22,7 @@ const MAY_IMPORT = {
   ip: ['base', 'wire', 'packet', 'model', 'device', 'link', 'hooks'],
   engine: ['base', 'wire', 'packet', 'model', 'device', 'flow', 'link', 'hooks', 'conntrack', 'nat', 'filter', 'director', 'ip'],
   control: ['base', 'wire', 'model', 'device', 'rtnl', 'engine'],
-  cli: ['base', 'wire', 'model', 'control', 'decap'],
+  cli: ['base', 'wire', 'model', 'filter', 'control', 'decap'],
   lab: ['base', 'wire', 'model', 'device', 'rtnl', 'control', 'cli'],
 };
 

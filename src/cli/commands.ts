@@ -18,6 +18,24 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import('./ipvsadm/run.ts').then((module) => module.ipvsadm),
   },
   {
+    name: 'iptables',
+    summary: 'rules: what may pass, what is marked, what is translated',
+    isClassic: true,
+    load: () => import('./iptables/run.ts').then((module) => module.iptables),
+  },
+  {
+    name: 'iptables-save',
+    summary: 'all rules as text',
+    isClassic: true,
+    load: () => import('./iptables/save.ts').then((module) => module.iptablesSave),
+  },
+  {
+    name: 'iptables-restore',
+    summary: 'rules from such a text, each table whole or not at all',
+    isClassic: true,
+    load: () => import('./iptables/restore.ts').then((module) => module.iptablesRestore),
+  },
+  {
     name: 'ip',
     summary: 'addresses, routes, neighbours and links of the host that tapvsd is',
     isClassic: false,

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import type { MarkRule } from '../engine/test-marks.ts';
 import type { IpCommand } from '../model/ip.ts';
+import { TABLE_NAMES, type TableChange, type TableCommand, type TableName } from '../model/iptables.ts';
 import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
 import type { ExplainSpec } from '../model/way.ts';
 import { parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
@@ -149,6 +150,37 @@ export function readTableLines(body: Record<string, unknown>): TableLine[] {
 
 export function readIpCommands(body: Record<string, unknown>): IpCommand[] {
   return check('commands', body.commands, z.array(ipCommand));
+}
+
+const chain = z.string().min(1).max(28);
+const count = z.number().min(0).max(Number.MAX_VALUE);
+const counters = z.strictObject({ packets: count, bytes: count });
+const rule = z.strictObject({ words: z.array(z.string()), counters: counters.optional() });
+const at = z.int().min(1).max(0x7fffffff);
+const tableCommand = z.discriminatedUnion('op', [
+  z.strictObject({ op: z.enum(['append', 'delete', 'check']), chain, rule }),
+  z.strictObject({ op: z.enum(['insert', 'replace']), chain, at, rule }),
+  z.strictObject({ op: z.literal('delete-at'), chain, at }),
+  z.strictObject({ op: z.enum(['flush', 'delete-chain']), chain: chain.optional() }),
+  z.strictObject({ op: z.literal('zero'), chain: chain.optional(), at: at.optional() }),
+  z.strictObject({ op: z.enum(['new-chain', 'make-chain']), chain }),
+  z.strictObject({ op: z.literal('rename-chain'), chain, to: chain }),
+  z.strictObject({ op: z.literal('policy'), chain, policy: z.string(), counters: counters.optional() }),
+]) satisfies z.ZodType<TableCommand>;
+const tableChange = z.strictObject({
+  table: z.enum(TABLE_NAMES),
+  commands: z.array(tableCommand),
+  isTest: z.boolean().optional(),
+}) satisfies z.ZodType<TableChange>;
+
+export function readTableChange(body: Record<string, unknown>): TableChange {
+  return check('change', body, tableChange);
+}
+
+export function readTableName(text: string): TableName {
+  const name = TABLE_NAMES.find((known) => known === text);
+  if (name === undefined) throw new ApiFailure('not-found', `there is no table '${text}'`);
+  return name;
 }
 
 /** The `key` of a query: a ServiceKey as JSON. */

@@ -16,6 +16,9 @@
  *   POST   /v1/ipvs/plan                  { lines: TableLine[] } what would change if they were the whole table → TablePlan
  *   PUT    /v1/ipvs/table                 { lines: TableLine[] } make them the whole table, or change nothing → TablePlan
  *   GET    /v1/ipvs/connections           NDJSON of ConnectionRow
+ *   GET    /v1/iptables                   TableName[]: those that somebody has asked for, the latest first
+ *   GET    /v1/iptables/TABLE             TableRow
+ *   POST   /v1/iptables                   TableChange: all of its commands or none → TableOutcome
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
  *   POST   /v1/explain                    ExplainSpec                  → Explanation: nothing is sent, nothing changes
  *   GET    /v1/trace?device=&filter=      NDJSON of TraceRecord until the client goes

@@ -12,7 +12,9 @@ import {
   readNumber,
   readServiceKey,
   readSysctlValue,
+  readTableChange,
   readTableLines,
+  readTableName,
 } from './api-schema.ts';
 import type { Captures } from './capture.ts';
 import type { Engine } from './engine-client.ts';
@@ -99,6 +101,9 @@ function apiRoutes(context: ApiContext): Route[] {
       const page = (cursor: number) => engine.call('list-connections', { cursor, limit: PAGE });
       await sendPages(response, await page(0), page);
     }),
+    get('iptables', () => engine.call('list-tables', {})),
+    get('iptables/*', async ({ rest }) => engine.call('list-table', { table: readTableName(rest) })),
+    post('iptables', async ({ request }) => engine.call('change-table', readTableChange(await readJson(request)))),
     get('capture', (call) => startCapture(context, call)),
     post('explain', async ({ request }) => {
       const spec = readExplain(await readJson(request));

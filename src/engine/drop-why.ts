@@ -1,6 +1,9 @@
 /** Why a packet was dropped, in one sentence with the numbers of this very packet. */
 import type { Director } from '../director/director.ts';
+import type { Filter } from '../filter/filter.ts';
+import { writeWords } from '../filter/save.ts';
 import type { IpStack } from '../ip/stack.ts';
+import { TABLE_NAMES } from '../model/iptables.ts';
 import type { WayFunction } from '../model/way.ts';
 import { Drop, dropName, dropText } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
@@ -12,11 +15,13 @@ import * as ipv4 from '../wire/ipv4.ts';
 export function dropWhy(
   stack: IpStack,
   director: Director,
+  filter: Filter,
   p: Packet,
   reason: number,
   fn: WayFunction | undefined,
 ): string {
-  const detail = detailOf(stack, director, p, reason, fn);
+  const isByRule = reason >= Drop.FilterRule && reason <= Drop.FilterHotDrop;
+  const detail = isByRule ? ruleOf(filter, fn) : detailOf(stack, director, p, reason, fn);
   const text = dropText[dropName(reason)];
   return detail === '' ? text : `${text}: ${detail}`;
 }
@@ -78,6 +83,16 @@ function detailOf(stack: IpStack, director: Director, p: Packet, reason: number,
     default:
       return '';
   }
+}
+
+/** `-A FORWARD -p udp -j DROP, rule 3 of table filter` */
+function ruleOf(filter: Filter, fn: WayFunction | undefined): string {
+  const table = TABLE_NAMES.find((name) => fn?.name === `filter/${name}`);
+  const rule = table === undefined ? null : filter.lastRule(table);
+  if (rule === null) return '';
+  const { chain, number, words } = rule;
+  if (number === 0) return `-P ${chain} ${words[1]}, table ${table}`;
+  return `-A ${chain} ${writeWords(words)}, rule ${number} of table ${table}`;
 }
 
 /** `TCP 10.0.1.100:80 has 3 servers: 2 quiesced, 1 overloaded` */

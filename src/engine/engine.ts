@@ -11,6 +11,7 @@ import type { Device } from '../device/device.ts';
 import { Director } from '../director/director.ts';
 import { RESET_LENGTH } from '../director/resets.ts';
 import { SYSCTL_PREFIX } from '../director/sysctl.ts';
+import { Filter } from '../filter/filter.ts';
 import { FlowTable } from '../flow/flow-table.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import { IpControl } from '../ip/control.ts';
@@ -54,6 +55,8 @@ export class Engine {
   /** Addresses, routes, neighbours, links and net.ipv4 sysctls. */
   readonly ip: IpControl;
   readonly director: Director;
+  /** iptables. */
+  readonly filter: Filter;
   /** By Drop; the devices count into it too. */
   readonly drops: Float64Array;
   /** Grows when a device came or went: the poll set must be made anew. */
@@ -90,6 +93,11 @@ export class Engine {
       allocate,
     });
     this.hooks.register(this.director.hooks());
+    this.filter = new Filter(this.hooks, {
+      routing: this.stack,
+      rng,
+      deviceName: (id) => this.stack.link.interfaces[id]?.name ?? '',
+    });
   }
 
   /** One turn. Answers how many packets came in; 0 means that nobody had anything for us, and we have nothing for them. */
@@ -163,6 +171,7 @@ export class Engine {
       throw new Error(`${device.name}: more than ${MAX_INTERFACES - 1} devices`);
     }
     this.generation++;
+    this.filter.devicesChanged();
     return ifc;
   }
 
@@ -174,6 +183,7 @@ export class Engine {
     this.ip.removeInterface(ifc.id);
     ifc.device.close();
     this.generation++;
+    this.filter.devicesChanged();
     return true;
   }
 

@@ -31,6 +31,7 @@ export function forkEngine(live: Engine): Engine {
   }
   fork.stack.copyFrom(live.stack);
   fork.director.copyFrom(live.director);
+  fork.filter.copyFrom(live.filter);
   for (const chain of live.hooks.chains) {
     const known = fork.hooks.chains[chain.hook]!.ops.map((op) => op.name);
     fork.hooks.register(chain.ops.filter((op) => !known.includes(op.name)));

@@ -4,7 +4,9 @@
  * A request is put on the port, then the eventfd is signalled; the worker takes it between two breaths and answers with the same id. A request either
  * succeeds whole or fails whole, except `ipvs` and `ip`, which run their commands in order and answer one result each.
  */
+
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
+import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
 import type {
   ConnectionRow,
   DaemonRow,
@@ -107,6 +109,11 @@ export interface EngineRequests {
   'set-sysctl': { args: { readonly key: string; readonly value: string }; result: 'EINVAL' | 'ENOENT' | null };
   'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
   ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
+  /** Do all of it or nothing. */
+  'change-table': { args: TableChange; result: TableOutcome };
+  'list-table': { args: { readonly table: TableName }; result: TableRow };
+  /** Tables that somebody has asked for, the latest first. */
+  'list-tables': { args: Record<string, never>; result: readonly TableName[] };
   /** Run all or none, and only while the generation is this one. */
   'ipvs-all': { args: { readonly commands: readonly IpvsCommand[]; readonly generation: number }; result: IpvsOutcome };
   /** Grows with each batch of commands. */

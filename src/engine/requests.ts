@@ -60,6 +60,9 @@ const handlers: Handlers = {
   'list-sysctls': ({ engine }) => engine.listSysctls(),
   ipvs: ({ engine }, { commands }) => engine.executeIpvs(commands),
   'ipvs-all': ({ engine }, { commands, generation }) => engine.executeAllIpvs(commands, generation),
+  'change-table': ({ engine }, change) => engine.filter.change(change),
+  'list-table': ({ engine }, { table }) => engine.filter.list(table),
+  'list-tables': ({ engine }) => engine.filter.knownTables,
   'ipvs-generation': ({ engine }) => engine.director.generation,
   'ipvs-counts': ({ engine }) => ({
     services: engine.director.services.count,

@@ -15,6 +15,7 @@ import { stateName } from '../director/listing.ts';
 import { Ended, type Notes, TemplateUse } from '../director/notes.ts';
 import { serverName } from '../director/sched/explain.ts';
 import { FTP, ServiceFlag } from '../director/services.ts';
+import type { Filter } from '../filter/filter.ts';
 import { HOOK_NAMES, Hook, type HookObserver, type HookOp, Verdict } from '../hooks/hooks.ts';
 import { RouteKind } from '../ip/routes.ts';
 import type { IpStack } from '../ip/stack.ts';
@@ -84,6 +85,7 @@ export interface RecorderOptions {
 export interface Recorded {
   readonly stack: IpStack;
   readonly director: Director;
+  readonly filter: Filter;
 }
 
 interface Open {
@@ -119,15 +121,17 @@ interface Running {
 export class WayRecorder implements HookObserver, Notes {
   readonly #stack: IpStack;
   readonly #director: Director;
+  readonly #filter: Filter;
   readonly #options: RecorderOptions;
   /** Ways of the received packet that is under way, itself first; empty: of none that is wanted. */
   #ways: Open[] = [];
   #running: Running | null = null;
   readonly #tap = (p: Packet, where: number, verdict: number): void => this.#see(p, where, verdict);
 
-  constructor({ stack, director }: Recorded, options: RecorderOptions) {
+  constructor({ stack, director, filter }: Recorded, options: RecorderOptions) {
     this.#stack = stack;
     this.#director = director;
+    this.#filter = filter;
     this.#options = options;
   }
 
@@ -283,7 +287,7 @@ export class WayRecorder implements HookObserver, Notes {
   #drop(p: Packet, reason: number): void {
     const way = this.#ways.find((one) => one.packet === p && one.end === null);
     if (way === undefined) return;
-    const why = dropWhy(this.#stack, this.#director, p, reason, lastFunction(way));
+    const why = dropWhy(this.#stack, this.#director, this.#filter, p, reason, lastFunction(way));
     const isAnswered = reason === Drop.ResetSent || reason === Drop.UnreachableSent || reason === Drop.ArpLearned;
     way.end = { kind: isAnswered ? 'answered' : 'dropped', reason: dropName(reason), why };
   }

@@ -109,6 +109,11 @@ export const Drop = {
   NatIcmpRedirect: 87,
   NatNoAddress: 88,
   NatDeviceChanged: 89,
+  // filter
+  FilterRule: 90,
+  FilterPolicy: 91,
+  FilterRejected: 92,
+  FilterHotDrop: 93,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -208,6 +213,10 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   NatIcmpRedirect: 'ICMP redirect about a translated flow',
   NatNoAddress: 'MASQUERADE or REDIRECT found no address to use on the device',
   NatDeviceChanged: 'masqueraded connection that would leave by another device than before: it ends',
+  FilterRule: 'dropped by a rule of iptables',
+  FilterPolicy: 'dropped by the policy of a chain of iptables',
+  FilterRejected: 'refused by a REJECT rule of iptables',
+  FilterHotDrop: 'cut off within the header at which a rule of iptables looks',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

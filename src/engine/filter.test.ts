@@ -1,0 +1,316 @@
+import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import { MemoryDevice } from '../device/memory.ts';
+import type { TableCommand, TableName } from '../model/iptables.ts';
+import { Drop } from '../packet/drop.ts';
+import { mac } from '../wire/addr.ts';
+import { describeFrame, type FrameBuilder, frame } from '../wire/build.ts';
+import { Engine } from './engine.ts';
+import { explain } from './explain.ts';
+
+const CLIENT = '02:00:00:00:01:02';
+const OURS = '02:00:00:00:01:01';
+const SERVER = '02:00:00:00:02:02';
+
+/** A router between 10.0.1.0/24 on front and 10.0.2.0/24 on back, whose neighbours are known. */
+class Rig {
+  readonly engine = new Engine({
+    clock: new ManualClock(0),
+    rng: new SeededRng(1),
+    maxConnections: 100,
+    maxPackets: 256,
+  });
+  readonly front = this.#device('front', OURS);
+  readonly back = this.#device('back', '02:00:00:00:02:01');
+
+  constructor() {
+    this.engine.executeIp([
+      { op: 'addr-add', device: 'front', address: '10.0.1.1', prefixLength: 24 },
+      { op: 'addr-add', device: 'back', address: '10.0.2.1', prefixLength: 24 },
+      { op: 'neigh-add', device: 'front', address: '10.0.1.2', mac: CLIENT },
+      { op: 'neigh-add', device: 'back', address: '10.0.2.2', mac: SERVER },
+    ]);
+    this.engine.setSysctl('net.ipv4.ip_forward', '1');
+    this.engine.breathe();
+    this.front.takeSent();
+    this.back.takeSent();
+  }
+
+  #device(name: string, address: string): MemoryDevice {
+    const { hi, lo } = mac(address);
+    const device = new MemoryDevice(this.engine.pool, { name, macHi: hi, macLo: lo, drops: this.engine.drops });
+    this.engine.addDevice(device);
+    return device;
+  }
+
+  /** `-A FORWARD -p tcp -j DROP`, `-N chain`, `-P INPUT DROP`, in their order, all or none. */
+  rules(table: TableName, ...lines: string[]): void {
+    const commands = lines.map((line): TableCommand => {
+      const [op, chain = '', ...words] = line.split(' ');
+      if (op === '-N') return { op: 'new-chain', chain };
+      return op === '-P' ? { op: 'policy', chain, policy: words[0]! } : { op: 'append', chain, rule: { words } };
+    });
+    expect(this.engine.filter.change({ table, commands })).toBeNull();
+  }
+
+  /** Packets that each rule, and then the policy, of a chain has counted. */
+  counts(table: TableName, chain: string): number[] {
+    const row = this.engine.filter.list(table).chains.find(({ name }) => name === chain)!;
+    return [...row.rules.map(({ packets }) => packets), ...(row.policy === null ? [] : [row.packets])];
+  }
+
+  send(packet: FrameBuilder): string[] {
+    this.front.inject(packet.build());
+    this.engine.breathe();
+    return [...this.front.takeSent(), ...this.back.takeSent()].map(({ bytes }) => describeFrame(bytes));
+  }
+}
+
+const ip = (src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder => frame().eth(OURS, CLIENT).ipv4(src, dst);
+const tcp = (dstPort: number, flags = 'S', srcPort = 40000): FrameBuilder => ip().tcp({ srcPort, dstPort, flags });
+const udp = (dstPort: number, srcPort = 40000): FrameBuilder => ip().udp({ srcPort, dstPort });
+
+describe('rules', () => {
+  /** A rule of FORWARD, and which of these packets it counts: t80 TCP SYN to 80, t81 TCP ACK to 81, u53, ping. */
+  const packets = { t80: tcp(80), t81: tcp(81, '.'), u53: udp(53), ping: ip().icmp({ type: 8, id: 1, seq: 1 }) };
+  it.each([
+    ['', 't80 t81 u53 ping'],
+    ['-p tcp', 't80 t81'],
+    ['! -p tcp', 'u53 ping'],
+    ['-s 10.0.1.0/24', 't80 t81 u53 ping'],
+    ['-s 10.0.1.3/32', ''],
+    ['! -s 10.0.1.3/32', 't80 t81 u53 ping'],
+    ['! -s 0.0.0.0/0', ''],
+    ['-d 10.0.0.2/255.0.0.255', 't80 t81 u53 ping'],
+    ['-i front', 't80 t81 u53 ping'],
+    ['-i fr+ -o back', 't80 t81 u53 ping'],
+    ['! -i front', ''],
+    ['! -o front', 't80 t81 u53 ping'],
+    ['-i back', ''],
+    ['-f', ''],
+    ['! -f', 't80 t81 u53 ping'],
+    ['-p tcp -m tcp --dport 80', 't80'],
+    ['-p tcp -m tcp ! --dport 80', 't81'],
+    ['-p tcp -m tcp --sport 40000:40001 --dport 81:65535', 't81'],
+    ['-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN', 't80'],
+    ['-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN', 't81'],
+    ['-p tcp -m tcp --tcp-option 2', ''],
+    ['-p tcp -m tcp ! --tcp-option 2', 't80 t81'],
+    ['-p udp -m udp --dport 53', 'u53'],
+    ['-p udp -m udp --sport 0:39999', ''],
+    ['-p icmp -m icmp --icmp-type 8', 'ping'],
+    ['-p icmp -m icmp --icmp-type any', 'ping'],
+    ['-p icmp -m icmp ! --icmp-type 8', ''],
+    ['-p tcp -m multiport --dports 79,80', 't80'],
+    ['-p tcp -m multiport ! --ports 80,90:100', 't81'],
+    ['-m mark --mark 0x0', 't80 t81 u53 ping'],
+    ['-m mark ! --mark 0x0/0xff', ''],
+    ['-m comment --comment x', 't80 t81 u53 ping'],
+  ])('%s: %s', (words, expected) => {
+    const rig = new Rig();
+    rig.rules('filter', `-A FORWARD${words === '' ? '' : ` ${words}`}`);
+    const counted: string[] = [];
+    for (const [name, packet] of Object.entries(packets)) {
+      const [before] = rig.counts('filter', 'FORWARD');
+      expect(rig.send(packet)).toHaveLength(1);
+      if (rig.counts('filter', 'FORWARD')[0]! > before!) counted.push(name);
+    }
+    expect(counted.join(' ')).toBe(expected);
+    expect(rig.counts('filter', 'FORWARD')[1]).toBe(4);
+  });
+
+  it('ends a packet that is cut off where a match looks', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT');
+    const short = ip().payload(8).build();
+    short[14 + 9] = 6;
+    const whole = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8);
+    expect(rig.send(whole)).toEqual([]);
+    expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
+  });
+});
+
+describe('chains', () => {
+  it('returns behind a jump, and from a goto to where its caller would have returned', () => {
+    const rig = new Rig();
+    rig.rules(
+      'filter',
+      '-N a',
+      '-N b',
+      '-N c',
+      '-A FORWARD -j a',
+      '-A FORWARD -m comment --comment after-a',
+      '-A a -g b',
+      '-A a -m comment --comment skipped',
+      '-A b -j c',
+      '-A b -m comment --comment after-c',
+      '-A c -p udp -j RETURN',
+      '-A c -j ACCEPT',
+    );
+    expect(rig.send(udp(53))).toHaveLength(1);
+    expect(rig.counts('filter', 'FORWARD')).toEqual([1, 1, 1]);
+    expect(rig.counts('filter', 'a')).toEqual([1, 0]);
+    expect(rig.counts('filter', 'b')).toEqual([1, 1]);
+    expect(rig.counts('filter', 'c')).toEqual([1, 0]);
+    // ACCEPT ends it at any depth, and no policy counts it.
+    expect(rig.send(tcp(80))).toHaveLength(1);
+    expect(rig.counts('filter', 'FORWARD')).toEqual([2, 1, 1]);
+    expect(rig.counts('filter', 'c')).toEqual([1, 1]);
+  });
+
+  it('says the policy at RETURN in a built-in chain, and at the end of a goto from one', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-N a', '-P FORWARD DROP', '-A FORWARD -p tcp -j RETURN', '-A FORWARD -g a', '-A FORWARD');
+    expect(rig.send(tcp(80))).toEqual([]);
+    expect(rig.send(udp(53))).toEqual([]);
+    expect(rig.counts('filter', 'FORWARD')).toEqual([1, 1, 0, 2]);
+    expect(rig.engine.drops[Drop.FilterPolicy]).toBe(2);
+  });
+
+  it('asks the tables in their order, and drops by name', () => {
+    const rig = new Rig();
+    rig.rules('raw', '-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff');
+    rig.rules('mangle', '-A PREROUTING -m mark --mark 0x1 -j MARK --set-xmark 0x2/0x0', '-A FORWARD', '-A POSTROUTING');
+    rig.rules('filter', '-A FORWARD -m mark --mark 0x3 -j ACCEPT');
+    rig.rules('security', '-A FORWARD -p tcp -j DROP');
+    expect(rig.send(udp(53))).toHaveLength(1);
+    expect(rig.send(tcp(80))).toEqual([]);
+    expect(rig.counts('filter', 'FORWARD')).toEqual([2, 0]);
+    expect(rig.counts('mangle', 'FORWARD')).toEqual([2, 2]);
+    expect(rig.counts('mangle', 'POSTROUTING')).toEqual([1, 1]);
+    expect(rig.engine.drops[Drop.FilterRule]).toBe(1);
+  });
+
+  it('registers a table only while something stands in it', () => {
+    const rig = new Rig();
+    const names = (): string[] => rig.engine.hooks.forward.ops.map(({ name }) => name);
+    const before = names();
+    rig.rules('filter', '-N a', '-A a -j DROP');
+    expect(names()).toContain('filter/filter');
+    expect(rig.engine.filter.change({ table: 'filter', commands: [{ op: 'flush' }] })).toBeNull();
+    expect(names()).toEqual(before);
+  });
+
+  it('counts a super-packet once, with all its bytes', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD');
+    rig.send(tcp(80).payload(1000));
+    const [rule] = rig.engine.filter.list('filter').chains.find(({ name }) => name === 'FORWARD')!.rules;
+    expect(rule).toMatchObject({ packets: 1, bytes: 1040 });
+  });
+});
+
+describe('REJECT', () => {
+  it.each([
+    ['', 'unreachable 3/3'],
+    ['--reject-with icmp-net-unreachable', 'unreachable 3/0'],
+    ['--reject-with icmp-host-prohibited', 'unreachable 3/10'],
+    ['--reject-with icmp-admin-prohibited', 'unreachable 3/13'],
+  ])('%s', (option, expected) => {
+    const rig = new Rig();
+    rig.rules('filter', `-A FORWARD -p udp -j REJECT${option === '' ? '' : ` ${option}`}`);
+    const [answer] = rig.send(udp(53));
+    const [type, code] = expected.split(' ')[1]!.split('/');
+    expect(answer).toContain('10.0.1.1 > 10.0.1.2');
+    expect(answer).toMatch(new RegExp(`icmp.*${type}.*${code}`, 'i'));
+    expect(rig.engine.drops[Drop.FilterRejected]).toBe(1);
+  });
+
+  it('resets a TCP connection, but never answers a reset', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD -p tcp -j REJECT --reject-with tcp-reset');
+    const [answer, ...others] = rig.send(tcp(80));
+    expect(others).toEqual([]);
+    expect(answer).toContain('10.0.2.2.80 > 10.0.1.2.40000');
+    expect(answer).toContain('[R.]');
+    expect(rig.send(tcp(80, 'R'))).toEqual([]);
+  });
+
+  it('says nothing about a datagram with a wrong checksum', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD -j REJECT');
+    const bytes = udp(53).payload(4).build();
+    bytes[bytes.length - 1]! ^= 1;
+    rig.front.inject(bytes);
+    rig.engine.breathe();
+    expect(rig.front.takeSent()).toEqual([]);
+    expect(rig.engine.drops[Drop.FilterRejected]).toBe(1);
+  });
+});
+
+describe('marks and services', () => {
+  it('balances what mangle marks (iptables -j MARK, ipvsadm -A -f)', () => {
+    const rig = new Rig();
+    rig.rules('mangle', '-A PREROUTING -d 10.0.1.1/32 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff');
+    const service = { kind: 'fwmark', fwmark: 1, family: 4 } as const;
+    expect(
+      rig.engine.executeIpvs([
+        { op: 'add-service', service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false } },
+        {
+          op: 'add-server',
+          service,
+          server: {
+            key: { address: '10.0.2.2', port: 0 },
+            method: 'masq',
+            weight: 1,
+            upperThreshold: 0,
+            lowerThreshold: 0,
+          },
+        },
+      ]),
+    ).toEqual([null, null]);
+    const syn = (dstPort: number): FrameBuilder =>
+      ip('10.0.1.2', '10.0.1.1').tcp({ srcPort: 40000, dstPort, flags: 'S' });
+    expect(rig.send(syn(80))[0]).toContain('10.0.1.2.40000 > 10.0.2.2.80');
+    expect(rig.send(syn(81)).join()).not.toContain('10.0.2.2');
+  });
+});
+
+describe('explain', () => {
+  it('meets the rules, changes no counter, and names the rule that drops', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD -p udp', '-A FORWARD -p tcp -m tcp --dport 80 -j DROP');
+    const answer = explain(rig.engine, {
+      protocol: 'tcp',
+      source: '10.0.1.2',
+      destination: '10.0.2.2',
+      sourcePort: 1,
+      destinationPort: 80,
+      flags: 'S',
+      chunk: 1,
+      mark: 0,
+      ttl: 64,
+      length: 0,
+      df: false,
+    });
+    expect(JSON.stringify(answer)).toContain('-A FORWARD -p tcp -m tcp --dport 80 -j DROP');
+    expect(rig.counts('filter', 'FORWARD')).toEqual([0, 0, 0]);
+  });
+});
+
+describe('changes', () => {
+  it('takes all commands or none', () => {
+    const rig = new Rig();
+    const append = (chain: string, ...words: string[]): TableCommand => ({ op: 'append', chain, rule: { words } });
+    const change = (...commands: TableCommand[]) => rig.engine.filter.change({ table: 'filter', commands });
+    expect(change(append('INPUT', '-j', 'DROP'), append('nowhere', '-j', 'DROP'))).toEqual({
+      index: 1,
+      fault: 'ENOENT',
+    });
+    expect(rig.counts('filter', 'INPUT')).toEqual([0]);
+    expect(change(append('INPUT', '-j', 'nothing'))).toMatchObject({ index: 0, fault: 'NO-TARGET', what: 'nothing' });
+    expect(change(append('INPUT', '--nonsense'))).toMatchObject({ index: 0, fault: 'BAD-WORDS' });
+    expect(change(append('INPUT', '-L'))).toMatchObject({ fault: 'BAD-WORDS' });
+    expect(change(append('INPUT', '-m', 'tcp'))).toEqual({ index: -1, fault: 'EINVAL' });
+    expect(rig.engine.hooks.localIn.ops.some(({ name }) => name === 'filter/filter')).toBe(false);
+  });
+
+  it('keeps what rules have counted while others come and go', () => {
+    const rig = new Rig();
+    rig.rules('filter', '-A FORWARD -p udp');
+    rig.send(udp(53));
+    rig.rules('filter', '-A FORWARD -p tcp');
+    expect(rig.counts('filter', 'FORWARD')).toEqual([1, 0, 0]);
+  });
+});

@@ -1,0 +1,98 @@
+/** The chains of a table → its program. */
+import { Verdict } from '../hooks/hooks.ts';
+import type { MatchFunction, TargetFunction } from './extension.ts';
+import { Cell, type Counters, Kind, NO_CHAIN, ONLY_FRAGMENTS, type Program, ROW_SHIFT } from './program.ts';
+import type { Header, Rule, Target } from './rule.ts';
+import type { Chain } from './table.ts';
+
+const HOOKS = 5;
+const VERDICTS = { ACCEPT: Verdict.Accept, DROP: Verdict.Drop, QUEUE: Verdict.Queue } as const;
+
+/** What a rule compiles to, apart from its place. Made once per rule. */
+export interface CompiledRule {
+  readonly matches: readonly MatchFunction[] | null;
+  readonly target: TargetFunction | null;
+}
+
+export function compileRule({ matches, target }: Rule): CompiledRule {
+  return {
+    matches: matches.length === 0 ? null : matches.map(({ extension, options }) => extension.compile(options)),
+    target: target.kind === 'extension' ? target.extension.compile(target.options) : null,
+  };
+}
+
+/** The chains must be sound: every jump's chain is there, and there are no loops. */
+export function compile(chains: readonly Chain[]): { program: Program; counters: Counters } {
+  const starts = new Map<string, number>();
+  let count = 0;
+  for (const chain of chains) {
+    starts.set(chain.name, count);
+    count += chain.rules.length + 1;
+  }
+  const rows = new Int32Array(count << ROW_SHIFT);
+  const matches: (readonly MatchFunction[] | null)[] = new Array(count).fill(null);
+  const targets: (TargetFunction | null)[] = new Array(count).fill(null);
+  const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
+  const entry = new Int32Array(HOOKS).fill(NO_CHAIN);
+  const policy = new Int32Array(HOOKS).fill(NO_CHAIN);
+  const patterns: string[] = [];
+  const pattern = (name: string): number => {
+    if (name === '') return -1;
+    if (!patterns.includes(name)) patterns.push(name);
+    return patterns.indexOf(name);
+  };
+  let row = 0;
+  for (const chain of chains) {
+    if (chain.hook !== null) entry[chain.hook] = row;
+    for (const rule of chain.rules) {
+      const at = row << ROW_SHIFT;
+      const { header, target } = rule.rule;
+      writeHeader(rows, at, header, pattern(header.inDevice), pattern(header.outDevice));
+      writeTarget(rows, at, target, starts);
+      matches[row] = rule.compiled.matches;
+      targets[row] = rule.compiled.target;
+      counters.packets[row] = rule.packets;
+      counters.bytes[row] = rule.bytes;
+      row++;
+    }
+    if (chain.hook === null) {
+      rows[(row << ROW_SHIFT) + Cell.Kind] = Kind.Return;
+    } else {
+      policy[chain.hook] = row;
+      rows[(row << ROW_SHIFT) + Cell.Kind] = Kind.Verdict;
+      rows[(row << ROW_SHIFT) + Cell.Argument] = VERDICTS[chain.policy];
+      counters.packets[row] = chain.packets;
+      counters.bytes[row] = chain.bytes;
+    }
+    row++;
+  }
+  const depth = chains.filter((chain) => chain.hook === null).length;
+  return { program: { rows, count, matches, targets, entry, policy, patterns, depth }, counters };
+}
+
+function writeHeader(rows: Int32Array, at: number, header: Header, inPattern: number, outPattern: number): void {
+  rows[at + Cell.Src] = header.src;
+  rows[at + Cell.SrcMask] = header.srcMask;
+  rows[at + Cell.Dst] = header.dst;
+  rows[at + Cell.DstMask] = header.dstMask;
+  rows[at + Cell.Proto] = header.proto;
+  rows[at + Cell.In] = inPattern;
+  rows[at + Cell.Out] = outPattern;
+  const hasMore = inPattern >= 0 || outPattern >= 0;
+  rows[at + Cell.Flags] = header.inverted | (header.isFragment ? ONLY_FRAGMENTS : 0) | (hasMore ? HAS_DEVICES : 0);
+}
+
+/** Keeps the header of a rule with -i or -o from being taken for a plain one. */
+const HAS_DEVICES = 512;
+
+function writeTarget(rows: Int32Array, at: number, target: Target, starts: ReadonlyMap<string, number>): void {
+  const write = (kind: number, argument: number): void => {
+    rows[at + Cell.Kind] = kind;
+    rows[at + Cell.Argument] = argument;
+  };
+  if (target.kind === 'none') write(Kind.Count, 0);
+  else if (target.kind === 'extension') write(Kind.Function, 0);
+  else if (target.kind === 'chain') write(target.isGoto ? Kind.Goto : Kind.Jump, starts.get(target.name)!);
+  else if (target.name === 'RETURN') write(Kind.Return, 0);
+  else write(Kind.Verdict, VERDICTS[target.name]);
+}

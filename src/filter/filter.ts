@@ -1,0 +1,143 @@
+/**
+ * Packet filtering: the five tables of iptables and their place in the hooks. Only a table in which something stands is registered.
+ *
+ *   raw −300 │ mangle −150 │ filter 0 │ security 50           at the hooks of their built-in chains
+ *   nat                                                       asked by NAT itself, once per connection
+ */
+import { type Hook, type HookOp, type Hooks, Priority } from '../hooks/hooks.ts';
+import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
+import { compile } from './compile.ts';
+import type { Conditions } from './conditions.ts';
+import { Table } from './table.ts';
+import { Walk } from './traverse.ts';
+
+const PRIORITIES: Readonly<Partial<Record<TableName, number>>> = {
+  raw: Priority.Raw,
+  mangle: Priority.Mangle,
+  filter: Priority.Filter,
+  security: Priority.Security,
+};
+
+const WHY: Readonly<Partial<Record<TableName, string>>> = {
+  raw: 'before connection tracking: what it shall not see, or see otherwise',
+  mangle: 'marks, and what else is changed in packets',
+  filter: 'what may pass',
+  security: 'what may pass, said by another authority',
+};
+
+/** A table, its form for packets, and its functions at the hooks. */
+class Entry {
+  readonly table: Table;
+  walk: Walk | null = null;
+  ops: readonly HookOp[] = [];
+
+  constructor(name: TableName) {
+    this.table = new Table(name);
+  }
+}
+
+export class Filter {
+  readonly #hooks: Hooks;
+  readonly #conditions: Conditions;
+  readonly #tables: Readonly<Record<TableName, Entry>> = {
+    raw: new Entry('raw'),
+    mangle: new Entry('mangle'),
+    nat: new Entry('nat'),
+    filter: new Entry('filter'),
+    security: new Entry('security'),
+  };
+  /** Tables that somebody has asked for, the latest first: the order of /proc/net/ip_tables_names. */
+  #known: TableName[] = [];
+
+  constructor(hooks: Hooks, conditions: Conditions) {
+    this.#hooks = hooks;
+    this.#conditions = conditions;
+  }
+
+  /** Do all of it, or nothing. */
+  change({ table: name, commands, isTest = false }: TableChange): TableOutcome {
+    const entry = this.#know(name);
+    if (entry.walk !== null) entry.table.count(entry.walk.counters);
+    const outcome = entry.table.change(commands, isTest);
+    if (outcome === null && !isTest) this.#commit(entry);
+    return outcome;
+  }
+
+  list(name: TableName): TableRow {
+    const { table, walk } = this.#know(name);
+    if (walk !== null) table.count(walk.counters);
+    return { name, chains: table.list() };
+  }
+
+  get knownTables(): readonly TableName[] {
+    return this.#known;
+  }
+
+  /** Devices came or went. */
+  devicesChanged(): void {
+    for (const { walk } of Object.values(this.#tables)) walk?.nameDevices((id) => this.#conditions.deviceName(id));
+  }
+
+  /** For questions: the same rules, counters of its own. */
+  copyFrom(live: Filter): void {
+    for (const name of Object.keys(this.#tables) as TableName[]) {
+      const { table, walk } = live.#tables[name];
+      const own = this.#tables[name];
+      own.table.chains = table.chains;
+      if (walk === null) continue;
+      const { count } = walk.program;
+      const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
+      this.#use(own, new Walk(walk.program, counters, this.#conditions));
+    }
+  }
+
+  /** The rule, or policy, at which the last packet's way through a table ended: `-A INPUT -s 10.0.0.1/32 -j DROP`. */
+  lastRule(
+    name: TableName,
+  ): { readonly chain: string; readonly number: number; readonly words: readonly string[] } | null {
+    const { table, walk } = this.#tables[name];
+    if (walk === null) return null;
+    let row = walk.last;
+    for (const { name: chain, rules, policy } of table.chains) {
+      const rule = rules[row];
+      if (rule !== undefined) return { chain, number: row + 1, words: rule.words };
+      if (row === rules.length) return { chain, number: 0, words: ['-P', policy] };
+      row -= rules.length + 1;
+    }
+    return null;
+  }
+
+  #know(name: TableName): Entry {
+    if (!this.#known.includes(name)) this.#known = [name, ...this.#known];
+    return this.#tables[name];
+  }
+
+  #commit(entry: Entry): void {
+    const { table } = entry;
+    if (!table.isInUse) {
+      this.#hooks.unregister(entry.ops);
+      entry.ops = [];
+      // Counters of policies stay to be read.
+      if (entry.walk === null) return;
+    }
+    const { program, counters } = compile(table.chains);
+    const walk = new Walk(program, counters, this.#conditions);
+    if (table.isInUse) this.#use(entry, walk);
+    else entry.walk = walk;
+  }
+
+  #use(entry: Entry, walk: Walk): void {
+    entry.walk = walk;
+    if (entry.ops.length > 0) return;
+    const { name, chains } = entry.table;
+    const priority = PRIORITIES[name];
+    if (priority === undefined) return;
+    entry.ops = chains.flatMap(({ hook }): HookOp[] => (hook === null ? [] : [this.#op(entry, hook, priority)]));
+    this.#hooks.register(entry.ops);
+  }
+
+  #op(entry: Entry, hook: Hook, priority: number): HookOp {
+    const { name } = entry.table;
+    return { hook, priority, name: `filter/${name}`, why: WHY[name]!, run: (p) => entry.walk!.run(p, hook) };
+  }
+}

@@ -1,0 +1,361 @@
+/**
+ * One table: its chains and rules, and what commands do to them, as libiptc and the kernel's checks do it (libiptc/libiptc.c; mark_source_chains and
+ * find_check_entry in net/ipv4/netfilter/ip_tables.c). A change is made to a draft, which takes the table's place when all of it could be done.
+ */
+import { Hook } from '../hooks/hooks.ts';
+import {
+  BUILT_IN_CHAINS,
+  type ChainRow,
+  type NewRule,
+  type Policy,
+  type TableCommand,
+  type TableFault,
+  type TableName,
+  type TableOutcome,
+} from '../model/iptables.ts';
+import { type CompiledRule, compileRule } from './compile.ts';
+import { BadRule } from './extension.ts';
+import { parseRule } from './parse.ts';
+import type { Counters } from './program.ts';
+import type { Rule } from './rule.ts';
+import { saveRule } from './save.ts';
+
+export interface StoredRule {
+  readonly words: readonly string[];
+  readonly rule: Rule;
+  readonly compiled: CompiledRule;
+  /** As of the last look at the program's counters. */
+  packets: number;
+  bytes: number;
+}
+
+export interface Chain {
+  readonly name: string;
+  /** Null of a user's chain. */
+  readonly hook: Hook | null;
+  policy: Policy;
+  rules: StoredRule[];
+  /** Of the policy. */
+  packets: number;
+  bytes: number;
+}
+
+const HOOK_OF: Readonly<Record<string, Hook>> = {
+  PREROUTING: Hook.PreRouting,
+  INPUT: Hook.LocalIn,
+  FORWARD: Hook.Forward,
+  OUTPUT: Hook.LocalOut,
+  POSTROUTING: Hook.PostRouting,
+};
+
+/** Why a command cannot be had; thrown within a draft only, and caught by `Table.change`. */
+class Refusal extends Error {
+  readonly fault: TableFault;
+  readonly what: string | undefined;
+
+  constructor(fault: TableFault, what?: string) {
+    super(fault);
+    this.fault = fault;
+    this.what = what;
+  }
+}
+
+export class Table {
+  readonly name: TableName;
+  /** Built-in ones first, then the users' by name. */
+  chains: readonly Chain[];
+
+  constructor(name: TableName) {
+    this.name = name;
+    this.chains = BUILT_IN_CHAINS[name].map((chain) => newChain(chain, HOOK_OF[chain]!));
+  }
+
+  /** Does anything in it differ from an empty table? */
+  get isInUse(): boolean {
+    return this.chains.some((chain) => chain.rules.length > 0 || chain.policy !== 'ACCEPT');
+  }
+
+  /** Does a rule that a packet can meet need connection tracking? */
+  get needsConntrack(): boolean {
+    return this.chains.some(({ rules }) =>
+      rules.some(({ rule: { matches, target } }) => {
+        const own = target.kind === 'extension' && target.extension.needsConntrack === true;
+        return own || matches.some(({ extension }) => extension.needsConntrack === true);
+      }),
+    );
+  }
+
+  /** Take over what the program has counted. */
+  count(counters: Counters): void {
+    let row = 0;
+    for (const chain of this.chains) {
+      for (const rule of chain.rules) {
+        rule.packets = counters.packets[row]!;
+        rule.bytes = counters.bytes[row]!;
+        row++;
+      }
+      chain.packets = counters.packets[row]!;
+      chain.bytes = counters.bytes[row]!;
+      row++;
+    }
+  }
+
+  /** All or nothing. With `isTest` nothing, either way. */
+  change(commands: readonly TableCommand[], isTest: boolean): TableOutcome {
+    const draft = new Draft(this.name, this.chains);
+    let index = 0;
+    try {
+      for (const command of commands) {
+        draft.run(command);
+        index++;
+      }
+      index = -1;
+      draft.check();
+    } catch (error) {
+      if (error instanceof Refusal) return { index, fault: error.fault, what: error.what };
+      if (error instanceof BadRule) return { index, fault: 'BAD-WORDS', what: error.message };
+      throw error;
+    }
+    const isChange = commands.some(({ op }) => op !== 'check');
+    if (isChange && !isTest) this.chains = draft.chains;
+    return null;
+  }
+
+  list(): ChainRow[] {
+    const references = countReferences(this.chains);
+    return this.chains.map((chain) => ({
+      name: chain.name,
+      policy: chain.hook === null ? null : chain.policy,
+      packets: chain.hook === null ? 0 : chain.packets,
+      bytes: chain.hook === null ? 0 : chain.bytes,
+      references: references.get(chain.name) ?? 0,
+      rules: chain.rules.map(({ words, packets, bytes }) => ({ words, packets, bytes })),
+    }));
+  }
+}
+
+function newChain(name: string, hook: Hook | null): Chain {
+  return { name, hook, policy: 'ACCEPT', rules: [], packets: 0, bytes: 0 };
+}
+
+function countReferences(chains: readonly Chain[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { rules } of chains) {
+    for (const { rule } of rules) {
+      if (rule.target.kind === 'chain') counts.set(rule.target.name, (counts.get(rule.target.name) ?? 0) + 1);
+    }
+  }
+  return counts;
+}
+
+function store({ words, counters }: NewRule): StoredRule {
+  const rule = parseRule(words);
+  return {
+    words: saveRule(rule),
+    rule,
+    compiled: compileRule(rule),
+    packets: counters?.packets ?? 0,
+    bytes: counters?.bytes ?? 0,
+  };
+}
+
+class Draft {
+  readonly #table: TableName;
+  #chains: Chain[];
+
+  constructor(table: TableName, chains: readonly Chain[]) {
+    this.#table = table;
+    // Policies' counters start anew with each change, as libiptc's commit has it; those of rules stay.
+    this.#chains = chains.map((chain) => ({ ...chain, rules: [...chain.rules], packets: 0, bytes: 0 }));
+  }
+
+  get chains(): readonly Chain[] {
+    return this.#chains;
+  }
+
+  run(command: TableCommand): void {
+    switch (command.op) {
+      case 'append': {
+        const rule = this.#read(command.rule);
+        this.#get(command.chain).rules.push(rule);
+        return;
+      }
+      case 'insert': {
+        const rule = this.#read(command.rule);
+        const { rules } = this.#get(command.chain);
+        if (command.at - 1 > rules.length) throw new Refusal('E2BIG');
+        rules.splice(command.at - 1, 0, rule);
+        return;
+      }
+      case 'replace': {
+        const rule = this.#read(command.rule);
+        const { rules } = this.#get(command.chain);
+        if (command.at > rules.length) throw new Refusal('E2BIG');
+        rules[command.at - 1] = rule;
+        return;
+      }
+      case 'delete':
+      case 'check': {
+        const { words } = this.#read(command.rule);
+        const rules = this.#find(command.chain)?.rules ?? [];
+        const at = rules.findIndex((rule) => areEqual(rule.words, words));
+        if (at < 0) throw new Refusal('NO-RULE');
+        if (command.op === 'delete') rules.splice(at, 1);
+        return;
+      }
+      case 'delete-at': {
+        const { rules } = this.#get(command.chain);
+        if (command.at > rules.length) throw new Refusal('E2BIG');
+        rules.splice(command.at - 1, 1);
+        return;
+      }
+      case 'flush':
+        for (const chain of this.#some(command.chain)) chain.rules = [];
+        return;
+      case 'zero':
+        return this.#zero(command.chain, command.at);
+      case 'new-chain':
+        if (this.#find(command.chain) !== undefined) throw new Refusal('EEXIST');
+        return this.#add(newChain(command.chain, null));
+      case 'make-chain': {
+        const chain = this.#find(command.chain);
+        if (chain === undefined) this.#add(newChain(command.chain, null));
+        else chain.rules = [];
+        return;
+      }
+      case 'delete-chain':
+        return this.#deleteChains(command.chain);
+      case 'rename-chain':
+        return this.#rename(command.chain, command.to);
+      case 'policy':
+        return this.#setPolicy(command);
+    }
+  }
+
+  /** What the kernel looks at before it takes the whole table: loops, and rules where they must not stand. */
+  check(): void {
+    const reached = new Map<StoredRule, Set<string>>();
+    for (const chain of this.#chains) if (chain.hook !== null) this.#walk(chain, chain.name, reached);
+    for (const { rules } of this.#chains) {
+      for (const stored of rules) {
+        const { header, matches, target } = stored.rule;
+        const place = { table: this.#table, hooks: [...(reached.get(stored) ?? [])] };
+        const isLegal =
+          matches.every(({ extension, options }) => extension.isLegal?.(options, header, place) !== false) &&
+          (target.kind !== 'extension' || target.extension.isLegal?.(target.options, header, place) !== false);
+        if (!isLegal) throw new Refusal('EINVAL');
+      }
+    }
+  }
+
+  /** mark_source_chains: from which hooks each rule can be met. What stands behind an unconditional verdict cannot. */
+  #walk(from: Chain, hook: string, reached: Map<StoredRule, Set<string>>): void {
+    const done = new Set<Chain>();
+    const way = new Set<Chain>();
+    const enter = (chain: Chain): void => {
+      if (way.has(chain)) throw new Refusal('ELOOP');
+      if (done.has(chain)) return;
+      way.add(chain);
+      for (const stored of chain.rules) {
+        const hooks = reached.get(stored) ?? new Set<string>();
+        reached.set(stored, hooks.add(hook));
+        const { target } = stored.rule;
+        if (target.kind === 'chain') enter(this.#get(target.name));
+        if (target.kind === 'verdict' && isUnconditional(stored.words)) break;
+      }
+      way.delete(chain);
+      done.add(chain);
+    };
+    enter(from);
+  }
+
+  /** Parsed, with a target that exists. */
+  #read(rule: NewRule): StoredRule {
+    const stored = store(rule);
+    const { target } = stored.rule;
+    if (target.kind === 'chain') {
+      const chain = this.#find(target.name);
+      if (chain === undefined) throw new Refusal(target.isGoto ? 'NO-GOTO' : 'NO-TARGET', target.name);
+      if (chain.hook !== null) throw new Refusal('EINVAL');
+    }
+    return stored;
+  }
+
+  #find(name: string): Chain | undefined {
+    return this.#chains.find((chain) => chain.name === name);
+  }
+
+  #get(name: string): Chain {
+    const chain = this.#find(name);
+    if (chain === undefined) throw new Refusal('ENOENT');
+    return chain;
+  }
+
+  #some(name: string | undefined): readonly Chain[] {
+    return name === undefined ? this.#chains : [this.#get(name)];
+  }
+
+  /** User's chains are in the order of their names (iptcc_chain_index). */
+  #add(chain: Chain): void {
+    const at = this.#chains.findIndex((other) => other.hook === null && other.name > chain.name);
+    this.#chains.splice(at < 0 ? this.#chains.length : at, 0, chain);
+  }
+
+  #zero(name: string | undefined, at: number | undefined): void {
+    if (name !== undefined && at !== undefined) {
+      const { rules } = this.#get(name);
+      const rule = rules[at - 1];
+      if (rule === undefined) throw new Refusal('E2BIG');
+      rules[at - 1] = { ...rule, packets: 0, bytes: 0 };
+      return;
+    }
+    for (const chain of this.#some(name)) {
+      chain.rules = chain.rules.map((rule) => ({ ...rule, packets: 0, bytes: 0 }));
+      [chain.packets, chain.bytes] = [0, 0];
+    }
+  }
+
+  #deleteChains(name: string | undefined): void {
+    if (name !== undefined && this.#find(name)?.hook != null) throw new Refusal('EINVAL');
+    const chains = name === undefined ? this.#chains.filter(({ hook }) => hook === null) : [this.#get(name)];
+    for (const chain of chains) {
+      if (countReferences(this.#chains).has(chain.name)) throw new Refusal('EMLINK');
+      if (chain.rules.length > 0) throw new Refusal('ENOTEMPTY');
+      this.#chains = this.#chains.filter((other) => other !== chain);
+    }
+  }
+
+  /** References follow. */
+  #rename(name: string, to: string): void {
+    if (this.#find(to) !== undefined) throw new Refusal('EEXIST');
+    const chain = this.#find(name);
+    if (chain === undefined || chain.hook !== null) throw new Refusal('ENOENT');
+    this.#chains = this.#chains.filter((other) => other !== chain);
+    this.#add({ ...chain, name: to });
+    for (const { rules } of this.#chains) {
+      for (const [i, stored] of rules.entries()) {
+        const { target } = stored.rule;
+        if (target.kind !== 'chain' || target.name !== name) continue;
+        const rule = { ...stored.rule, target: { ...target, name: to } };
+        rules[i] = { ...stored, rule, words: saveRule(rule) };
+      }
+    }
+  }
+
+  #setPolicy({ chain: name, policy, counters }: Extract<TableCommand, { op: 'policy' }>): void {
+    const chain = this.#find(name);
+    if (chain === undefined || chain.hook === null) throw new Refusal('NO-BUILT-IN');
+    if (policy !== 'ACCEPT' && policy !== 'DROP') throw new Refusal('BAD-POLICY');
+    chain.policy = policy;
+    if (counters !== undefined) [chain.packets, chain.bytes] = [counters.packets, counters.bytes];
+  }
+}
+
+/** Only a target: `-j ACCEPT`. */
+function isUnconditional(words: readonly string[]): boolean {
+  return words.length === 2;
+}
+
+function areEqual(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((word, i) => word === b[i]);
+}
