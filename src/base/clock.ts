@@ -70,3 +70,10 @@ export class TurnableClock implements Clock {
     this.#heldAt = null;
   }
 }
+
+const DAY_MS = 86_400_000;
+
+/** Milliseconds since midnight UT. */
+export function timeOfDayMs(): number {
+  return Date.now() % DAY_MS;
+}

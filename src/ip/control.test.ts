@@ -180,7 +180,7 @@ describe('sysctl', () => {
     expect(sysctls.set('net.ipv4.ip_forward', '2')).toBe('EINVAL');
     expect(sysctls.set('net.ipv4.nope', '1')).toBe('ENOENT');
     expect(sysctls.set('net.ipv4.conf.all.send_redirects', '0')).toBeNull();
-    expect(sysctls.set('net.ipv4.conf.all.send_redirects', '1')).toBe('EINVAL');
+    expect(sysctls.set('net.ipv4.conf.all.send_redirects', '2')).toBe('EINVAL');
     expect(sysctls.get('net.ipv4.nope')).toBeUndefined();
     const list = sysctls.list();
     expect(list.length).toBeGreaterThan(30);

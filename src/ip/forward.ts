@@ -5,7 +5,9 @@ import { Drop } from '../packet/drop.ts';
 import { type Packet, PacketType } from '../packet/packet.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import { recordRoute } from './options.ts';
 import { postRouting } from './output.ts';
+import { redirect } from './redirect.ts';
 import type { Route } from './routes.ts';
 import { segmentLength } from './segment.ts';
 import { refuseWith, settle } from './settle.ts';
@@ -33,6 +35,7 @@ export function forward(stack: IpStack, p: Packet, route: Route): void {
   p.outDevice = device;
   p.mtu = mtu;
   ipv4.decrementTtl(view, l3);
+  if (ifc.sendRedirects !== 0 && p.inDevice === device) redirect(stack, p, nexthop);
   const verdict = stack.hooks.forward.run(p, 0);
   if (stack.link.tap !== null) tapHook(stack, p, FORWARD, verdict);
   if (verdict !== ACCEPT) {
@@ -50,5 +53,8 @@ function isTooLong(p: Packet, mtu: number): boolean {
 
 export function afterForward(stack: IpStack, p: Packet): void {
   stack.stats.forwarded++;
+  if (ipv4.headerLength(p.view, p.l3) !== ipv4.IPV4_HEADER && p.outDevice > 0) {
+    recordRoute(p, stack.addresses.select(p.outDevice, p.nexthop));
+  }
   postRouting(stack, p);
 }

@@ -63,3 +63,38 @@ export class IcmpLimiter {
     return isAllowed;
   }
 }
+
+/** ip_rt_redirect_load, _number, _silence: the pause before the next one doubles; after so many that were ignored there is a long silence. */
+const REDIRECT_LOAD = Math.trunc(TICKS_PER_SECOND / 50);
+const REDIRECT_NUMBER = 9;
+const REDIRECT_SILENCE = REDIRECT_LOAD << (REDIRECT_NUMBER + 1);
+
+/** How often each host was told; hosts share a place when their hashes do. */
+export class RedirectLimiter {
+  readonly #peer = new Int32Array(PEERS);
+  readonly #told = new Int32Array(PEERS);
+  readonly #last = new Int32Array(PEERS);
+
+  isAllowed(now: number, peer: number): boolean {
+    const at = (Math.imul(peer, 0x9e3779b1) >>> 22) & (PEERS - 1);
+    if (this.#peer[at] !== peer || ((now - this.#last[at]!) | 0) > REDIRECT_SILENCE) {
+      this.#peer[at] = peer;
+      this.#told[at] = 0;
+    }
+    const told = this.#told[at]!;
+    if (told >= REDIRECT_NUMBER) {
+      this.#last[at] = now;
+      return false;
+    }
+    if (told !== 0 && ((now - this.#last[at]!) | 0) <= REDIRECT_LOAD << told) return false;
+    this.#last[at] = now;
+    this.#told[at] = told + 1;
+    return true;
+  }
+
+  copyFrom(live: RedirectLimiter): void {
+    this.#peer.set(live.#peer);
+    this.#told.set(live.#told);
+    this.#last.set(live.#last);
+  }
+}

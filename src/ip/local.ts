@@ -8,7 +8,7 @@ import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, NONE, type Packet, PacketType } from '../packet/packet.ts';
 import { adjust, diff16 } from '../wire/checksum.ts';
-import { ICMP_CHECKSUM, IcmpType, setType, type as typeOf, UnreachCode } from '../wire/icmpv4.ts';
+import { fillChecksum, ICMP_CHECKSUM, IcmpType, setType, type as typeOf, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { tcpReset } from './icmp.ts';
 import { finish } from './output.ts';
@@ -22,6 +22,10 @@ const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
 const HOST_MTU = 65535;
+/** ICMP timestamp, RFC 792 p. 16: when it was asked, when that was received, when the answer was sent. */
+const TIMESTAMP_LENGTH = 20;
+const TIMESTAMP_RECEIVED = 12;
+const TIMESTAMP_SENT = 16;
 
 export function localIn(stack: IpStack, p: Packet): void {
   p.isLocalIn = 1;
@@ -82,9 +86,15 @@ function deliverBroadcast(stack: IpStack, p: Packet): void {
   echo(stack, p, stack.source);
 }
 
-/** ICMP that we take ourselves even beside a host port: echo requests to our own addresses. True: the packet has ended. */
+/** ICMP that we take ourselves even beside a host port: echo and timestamp requests to our own addresses. True: the packet has ended. */
 function isOurIcmp(stack: IpStack, p: Packet): boolean {
-  if (ipv4.isFragment(p.view, p.l3) || typeOf(p.view, p.l4) !== IcmpType.Echo) return false;
+  if (ipv4.isFragment(p.view, p.l3)) return false;
+  const type = typeOf(p.view, p.l4);
+  if (type === IcmpType.Timestamp && p.end - p.l4 >= TIMESTAMP_RECEIVED) {
+    tellTime(stack, p);
+    return true;
+  }
+  if (type !== IcmpType.Echo) return false;
   if (stack.settings.icmpEchoIgnoreAll !== 0) drop(stack.link, p, Drop.IcmpUnhandled);
   else echo(stack, p, ipv4.dst(p.view, p.l3));
   return true;
@@ -92,7 +102,34 @@ function isOurIcmp(stack: IpStack, p: Packet): boolean {
 
 /** Turn the echo request around (RFC 792): the same memory becomes the reply, a new packet to the pipeline. */
 function echo(stack: IpStack, p: Packet, source: number): void {
+  const { view, l4 } = p;
+  turnRound(stack, p, source);
+  setType(view, l4, IcmpType.EchoReply);
+  const value = adjust(view.getUint16(l4 + ICMP_CHECKSUM), diff16(IcmpType.Echo << 8, 0));
+  // Zero and all ones are the same number, but only all ones is right for a message that is zero throughout.
+  view.setUint16(l4 + ICMP_CHECKSUM, value === 0 ? 0xffff : value);
+  rebear(p);
+  stack.defer(p, LOCAL_OUT);
+}
+
+/** A timestamp request becomes its answer: when it came, and when it goes, which is the same millisecond (RFC 792 p. 16; icmp_timestamp). */
+function tellTime(stack: IpStack, p: Packet): void {
   const { view, l3, l4 } = p;
+  const now = stack.timeOfDayMs();
+  p.end = l4 + TIMESTAMP_LENGTH;
+  ipv4.setTotalLength(view, l3, p.end - l3);
+  turnRound(stack, p, ipv4.dst(view, l3));
+  setType(view, l4, IcmpType.TimestampReply);
+  view.setUint32(l4 + TIMESTAMP_RECEIVED, now);
+  view.setUint32(l4 + TIMESTAMP_SENT, now);
+  fillChecksum(view, l4, p.end);
+  rebear(p);
+  stack.defer(p, LOCAL_OUT);
+}
+
+/** The IPv4 header of an answer in the memory of its question. */
+function turnRound(stack: IpStack, p: Packet, source: number): void {
+  const { view, l3 } = p;
   const client = ipv4.src(view, l3);
   stack.drops[Drop.EchoAnswered]!++;
   stack.stats.born++;
@@ -102,12 +139,6 @@ function echo(stack: IpStack, p: Packet, source: number): void {
   ipv4.setId(view, l3, stack.nextIdent());
   ipv4.setFragmentWord(view, l3, 0);
   ipv4.fillChecksum(view, l3);
-  setType(view, l4, IcmpType.EchoReply);
-  const value = adjust(view.getUint16(l4 + ICMP_CHECKSUM), diff16(IcmpType.Echo << 8, 0));
-  // Zero and all ones are the same number, but only all ones is right for a message that is zero throughout.
-  view.setUint16(l4 + ICMP_CHECKSUM, value === 0 ? 0xffff : value);
-  rebear(p);
-  stack.defer(p, LOCAL_OUT);
 }
 
 /** Forget all that was known of the packet that came in. */

@@ -6,6 +6,8 @@ import { type Packet, REJECT_TCP_RESET } from '../packet/packet.ts';
 import { ip4 } from '../wire/addr.ts';
 import { describePacket, frame } from '../wire/build.ts';
 import { diff32 } from '../wire/checksum.ts';
+import * as icmp from '../wire/icmpv4.ts';
+import * as ipv4 from '../wire/ipv4.ts';
 import { adjustChecksum, dst, setDst, setSrc } from '../wire/ipv4.ts';
 import { receive, reinject, release } from './receive.ts';
 import { MAC, Rig } from './rig.ts';
@@ -257,6 +259,19 @@ describe('local delivery', () => {
     expect(rig.unaccounted()).toBe(0);
   });
 
+  it('tells the time of day by ICMP', () => {
+    const rig = new Rig();
+    rig.stack.timeOfDayMs = () => 86_399_999;
+    rig.send(rig.front, toUs().icmp({ type: 13, id: 6, seq: 1 }).payload(20).build());
+    const [reply] = rig.outBytes(rig.front);
+    const view = new DataView(reply!.buffer, reply!.byteOffset + 34);
+    expect(reply!.length).toBe(34 + 20);
+    expect([view.getUint8(0), view.getUint16(4), view.getUint16(6)]).toEqual([14, 6, 1]);
+    expect([view.getUint32(12), view.getUint32(16)]).toEqual([86_399_999, 86_399_999]);
+    expect(icmp.check(view, 0, 20)).toBe(icmp.IcmpFault.None);
+    expect(rig.unaccounted()).toBe(0);
+  });
+
   it('answers nothing whose checksum is wrong', () => {
     const rig = new Rig();
     rig.send(rig.front, toUs().tcp({ srcPort: 9, dstPort: 81, checksum: 1 }).build());
@@ -293,6 +308,36 @@ describe('local delivery', () => {
     expect(rig.out(rig.front)).toEqual([]);
     rig.send(rig.front, frame().eth(MAC.front, MAC.client).ipv4('10.0.1.2', '10.0.1.100').icmp({ type: 8 }).build());
     expect(rig.out(rig.front)[0]).toContain('IP 10.0.1.100 > 10.0.1.2: icmp echo reply');
+  });
+});
+
+describe('redirects', () => {
+  const onSegment = () =>
+    frame().eth(MAC.front, MAC.client).ipv4('10.0.1.2', '10.0.1.9').udp({ srcPort: 1, dstPort: 2 }).build();
+
+  it('tell a sender on the segment of a better next hop, less and less often', () => {
+    const rig = new Rig();
+    rig.sysctl('net.ipv4.conf.front.send_redirects', 1);
+    rig.neighbour('front', '10.0.1.9', MAC.client);
+    for (let i = 0; i < 3; i++) rig.send(rig.front, onSegment());
+    const redirected = () => rig.out(rig.front).filter((line) => line.includes('icmp error 5/1')).length;
+    expect(redirected()).toBe(1);
+    rig.pass(1);
+    rig.send(rig.front, onSegment());
+    expect(redirected()).toBe(1);
+    expect(rig.unaccounted()).toBe(0);
+  });
+
+  it('are not sent unless they are asked for, nor to strangers', () => {
+    const rig = new Rig();
+    rig.neighbour('front', '10.0.1.9', MAC.client);
+    rig.send(rig.front, onSegment());
+    rig.sysctl('net.ipv4.conf.all.send_redirects', 1);
+    rig.send(
+      rig.front,
+      frame().eth(MAC.front, MAC.client).ipv4('10.9.0.2', '10.0.1.9').udp({ srcPort: 1, dstPort: 2 }).build(),
+    );
+    expect(rig.out(rig.front).filter((line) => line.includes('icmp error'))).toEqual([]);
   });
 });
 
@@ -526,22 +571,35 @@ describe('what no packet may be', () => {
     expect(rig.drops()).toEqual({});
   });
 
-  it('record route passes untouched, link padding is cut off', () => {
+  it('a recorded route gets the address that the packet leaves by, while there is room', () => {
     const rig = new Rig();
-    const options = [7, 7, 4, 0, 0, 0, 0];
-    rig.send(rig.front, toServer({ options }).build());
-    rig.send(rig.front, toServer().pad(60).build());
+    rig.send(rig.front, toServer({ options: [7, 7, 4, 0, 0, 0, 0] }).build());
+    rig.send(rig.front, toServer({ options: [1, 7, 7, 8, 9, 9, 9, 9] }).build());
     const [first, second] = rig.outBytes(rig.back);
-    expect([...first!.slice(34, 42)]).toEqual([...options, 0]);
-    expect(second!.length).toBe(54);
+    expect([...first!.slice(34, 42)]).toEqual([7, 7, 8, 10, 0, 2, 1, 0]);
+    expect([...second!.slice(34, 42)]).toEqual([1, 7, 7, 8, 9, 9, 9, 9]);
+    expect(ipv4.check(new DataView(first!.buffer, first!.byteOffset), 14, first!.length)).toBe(0);
+  });
+
+  it('link padding is cut off', () => {
+    const rig = new Rig();
+    rig.send(rig.front, toServer().pad(60).build());
+    expect(rig.outBytes(rig.back)[0]!.length).toBe(54);
   });
 
   it('an option whose pointer is wrong earns a parameter problem that points at it', () => {
     const rig = new Rig();
-    rig.send(rig.front, toServer({ options: [1, 7, 7, 3, 0, 0, 0, 0] }).build());
-    const reply = rig.outBytes(rig.front)[0]!;
-    expect(describePacket(reply.slice(14))).toContain('icmp error 12/0');
-    expect(reply[14 + 20 + 4]).toBe(21);
+    // As Linux 6.18 answered: a pointer into the fixed part, an option too short for one, a slot that does not fit.
+    for (const [options, at] of [
+      [[1, 7, 7, 3, 0, 0, 0, 0], 23],
+      [[1, 7, 2, 0, 0, 0, 0, 0], 22],
+      [[1, 7, 7, 6, 0, 0, 0, 0], 23],
+    ] as const) {
+      rig.send(rig.front, toServer({ options: [...options] }).build());
+      const reply = rig.outBytes(rig.front)[0]!;
+      expect(describePacket(reply.slice(14))).toContain('icmp error 12/0');
+      expect(reply[14 + 20 + 4]).toBe(at);
+    }
   });
 
   it('rp_filter 1 wants the way back by the same device, 2 any way', () => {

@@ -18,7 +18,7 @@ import { AddressTable } from './addresses.ts';
 import { UdpListeners } from './datagrams.ts';
 import { Defrag } from './defrag.ts';
 import { Groups } from './groups.ts';
-import { IcmpLimiter } from './icmp-limit.ts';
+import { IcmpLimiter, RedirectLimiter } from './icmp-limit.ts';
 import { PathTable } from './path-mtu.ts';
 import { Fragments } from './reassemble.ts';
 import { RouteKind, RouteTable } from './routes.ts';
@@ -49,6 +49,7 @@ export class IpStack implements Routing, OwnAddresses {
   readonly routes = new RouteTable();
   readonly addresses = new AddressTable(this.routes);
   readonly limiter = new IcmpLimiter();
+  readonly redirects = new RedirectLimiter();
   readonly groups = new Groups();
   readonly datagrams = new UdpListeners(this);
   readonly paths = new PathTable();
@@ -76,6 +77,8 @@ export class IpStack implements Routing, OwnAddresses {
   hostAddresses: ReadonlySet<number> | null = null;
   /** Told of each address that goes, or (with 0) of a device that does, so that who sent from it may forget that. Set by the engine. */
   onAddressGone: ((device: number, ip: number) => void) | null = null;
+  /** Milliseconds since midnight UT, for whoever asks by ICMP. */
+  timeOfDayMs: () => number = () => 0;
   /** Identification of the next packet that is born here. */
   #ident: number;
   /** Packets to take up again, a list through Packet.next; `Packet.hook` says where: LOCAL_OUT or PREROUTING. */

@@ -9,11 +9,18 @@ import type { Interface } from '../link/interface.ts';
 import { NEIGHBOUR_CAPACITY } from '../link/neighbours.ts';
 import type { IpStack } from './stack.ts';
 
-const CONF_KEYS = ['accept_local', 'arp_announce', 'arp_ignore', 'forwarding', 'rp_filter'] as const;
+const CONF_KEYS = ['accept_local', 'arp_announce', 'arp_ignore', 'forwarding', 'rp_filter', 'send_redirects'] as const;
 type ConfKey = (typeof CONF_KEYS)[number];
 type Conf = Record<ConfKey, number>;
 
-const CONF_MAX: Readonly<Conf> = { accept_local: 1, arp_announce: 2, arp_ignore: 8, forwarding: 1, rp_filter: 2 };
+const CONF_MAX: Readonly<Conf> = {
+  accept_local: 1,
+  arp_announce: 2,
+  arp_ignore: 8,
+  forwarding: 1,
+  rp_filter: 2,
+  send_redirects: 1,
+};
 
 /** Switches of things that this stack does not do: they read 0, and only 0 can be written. */
 const FIXED_KEYS = [
@@ -24,7 +31,6 @@ const FIXED_KEYS = [
   'log_martians',
   'proxy_arp',
   'route_localnet',
-  'send_redirects',
 ] as const;
 
 interface Knob {
@@ -37,7 +43,7 @@ interface Knob {
 const INT_MAX = 0x7fffffff;
 
 function zeroConf(): Conf {
-  return { accept_local: 0, arp_announce: 0, arp_ignore: 0, forwarding: 0, rp_filter: 0 };
+  return { accept_local: 0, arp_announce: 0, arp_ignore: 0, forwarding: 0, rp_filter: 0, send_redirects: 0 };
 }
 
 export class Sysctls {
@@ -247,6 +253,7 @@ export class Sysctls {
       ifc.rpFilter = Math.max(conf.rp_filter, this.#all.rp_filter);
       ifc.acceptLocal = conf.accept_local | this.#all.accept_local;
       ifc.arpIgnore = Math.max(conf.arp_ignore, this.#all.arp_ignore);
+      ifc.sendRedirects = conf.send_redirects | this.#all.send_redirects;
       ifc.arpAnnounce = Math.max(conf.arp_announce, this.#all.arp_announce);
     }
     this.#stack.routes.changed();

@@ -23,6 +23,7 @@ export class Interface {
   acceptLocal = 0;
   arpIgnore = 0;
   arpAnnounce = 0;
+  sendRedirects = 0;
 
   constructor(id: number, name: string, device: Device | null, hasNeighbours: boolean, isHost: boolean, peer: number) {
     this.id = id;

@@ -176,7 +176,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   PoolExhausted: 'no free packet slot',
   FaultInjected: 'dropped on purpose by the fault device',
   ArpAnswered: 'ARP request answered',
-  EchoAnswered: 'echo request answered',
+  EchoAnswered: 'echo or timestamp request answered',
   ResetSent: 'answered with a TCP reset',
   UnreachableSent: 'answered with ICMP unreachable',
   ArpLearned: 'ARP reply or announcement taken in',
