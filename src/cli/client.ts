@@ -37,9 +37,9 @@ export class ApiClient {
     return this.#json<T>('PUT', path, body);
   }
 
-  /** Rows of an NDJSON answer, in the batches in which they arrive. */
-  async *rows<T>(path: string): AsyncGenerator<T[]> {
-    const response = await this.stream(path);
+  /** Rows of an NDJSON answer, in the batches in which they arrive. With a body it is asked by POST. */
+  async *rows<T>(path: string, body?: unknown): AsyncGenerator<T[]> {
+    const response = await this.stream(path, body);
     response.setEncoding('utf8');
     let rest = '';
     for await (const chunk of response as AsyncIterable<string>) {
@@ -57,9 +57,9 @@ export class ApiClient {
       throw new NoDaemonError(`tapvsd at ${this.socketPath} closed the connection amid its answer`);
   }
 
-  /** The raw answer of a GET, once its status is known to be good. The caller reads or destroys it. */
-  async stream(path: string): Promise<IncomingMessage> {
-    const response = await this.#send('GET', path, undefined);
+  /** The raw answer of a GET, or of a POST of `body`, once its status is known to be good. The caller reads or destroys it. */
+  async stream(path: string, body?: unknown): Promise<IncomingMessage> {
+    const response = await this.#send(body === undefined ? 'GET' : 'POST', path, body);
     if (response.statusCode !== 200) throw refusal(response.statusCode, await textOf(response));
     return response;
   }

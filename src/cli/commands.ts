@@ -36,6 +36,12 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import('./iptables/restore.ts').then((module) => module.iptablesRestore),
   },
   {
+    name: 'conntrack',
+    summary: 'connections that are tracked: lists, changes, events',
+    isClassic: true,
+    load: () => import('./conntrack/run.ts').then((module) => module.conntrack),
+  },
+  {
     name: 'ip',
     summary: 'addresses, routes, neighbours and links of the host that tapvsd is',
     isClassic: false,
@@ -43,7 +49,7 @@ export const COMMANDS: readonly Entry[] = [
   },
   {
     name: 'sysctl',
-    summary: "tapvsd's settings: net.ipv4.vs.*, net.ipv4.*",
+    summary: "tapvsd's settings: net.ipv4.vs.*, net.ipv4.*, net.netfilter.*",
     isClassic: false,
     load: () => import('./sysctl.ts').then((module) => module.sysctl),
   },

@@ -132,7 +132,7 @@ const ipCommand = z.discriminatedUnion('op', [
 ]) satisfies z.ZodType<IpCommand>;
 
 /** @throws ApiFailure bad-request, which names the first thing that is wrong */
-function check<T>(name: string, value: unknown, schema: z.ZodType<T>): T {
+export function check<T>(name: string, value: unknown, schema: z.ZodType<T>): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const [first] = result.error.issues.flatMap((issue) => describeIssue(issue, value, schema));

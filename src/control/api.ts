@@ -19,6 +19,15 @@
  *   GET    /v1/iptables                   TableName[]: those that somebody has asked for, the latest first
  *   GET    /v1/iptables/TABLE             TableRow
  *   POST   /v1/iptables                   TableChange: all of its commands or none → TableOutcome
+ *   GET    /v1/conntrack                  ConntrackInfo
+ *   POST   /v1/conntrack                  { commands: CtCommand[], by?: CtRequester } → { results: CtResult[] }
+ *   GET    /v1/conntrack/entries[?table=&filter=JSON]  NDJSON of EntryRow; tables conntrack, dying, unconfirmed; an EntryFilter
+ *   POST   /v1/conntrack/zero             { filter }: their counters begin anew → NDJSON of EntryRow as they were
+ *   POST   /v1/conntrack/delete           { filter, by? }              → NDJSON of EntryRow
+ *   POST   /v1/conntrack/update           { filter, change: EntryChange, by? } → NDJSON of UpdateResult
+ *   GET    /v1/conntrack/expectations     NDJSON of ExpectationRow
+ *   GET    /v1/conntrack/events[?kinds=&filter=JSON&buffer=]  NDJSON of EntryEvent until the client goes; EventsLost where it was too slow
+ *   GET    /v1/conntrack/expectation-events[?kinds=&buffer=]  NDJSON of ExpectationEvent
  *   GET    /v1/capture?device=&hook=&filter=&snaplen=     pcapng stream until the client goes
  *   POST   /v1/explain                    ExplainSpec                  → Explanation: nothing is sent, nothing changes
  *   GET    /v1/trace?device=&filter=      NDJSON of TraceRecord until the client goes
@@ -30,6 +39,7 @@
  * fitting status code.
  */
 import type { DropRow, HookRow } from '../engine/messages.ts';
+import type { CtCounts } from '../model/conntrack.ts';
 import type { IpErrno } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno, ServiceKey } from '../model/ipvs.ts';
 import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
@@ -52,6 +62,11 @@ export interface Status {
     readonly mac?: string | undefined;
     readonly addresses: readonly string[];
   }[];
+}
+
+export interface ConntrackInfo extends CtCounts {
+  /** Clients that follow events. */
+  readonly streams: readonly { readonly id: number; readonly told: number; readonly lost: number }[];
 }
 
 export interface CommandResults {

@@ -12,6 +12,7 @@ import type { ReloadResult, Status } from './api.ts';
 import { Applier } from './apply.ts';
 import { Captures } from './capture.ts';
 import { type Config, ConfigError } from './config.ts';
+import { ConntrackEvents } from './conntrack-events.ts';
 import { Devices } from './devices.ts';
 import { DrainStore } from './drain-store.ts';
 import { EngineClient } from './engine-client.ts';
@@ -60,6 +61,7 @@ export class Daemon {
   readonly #captures: Captures;
   readonly #drains: DrainStore;
   readonly #traces: Traces;
+  readonly #ctEvents: ConntrackEvents;
   readonly #started = performance.now();
   #server: Server | null = null;
   #config: Config;
@@ -67,12 +69,19 @@ export class Daemon {
   /** Reloads run one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: DaemonOptions, engine: EngineClient, captures: Captures, traces: Traces) {
+  private constructor(
+    options: DaemonOptions,
+    engine: EngineClient,
+    captures: Captures,
+    traces: Traces,
+    ctEvents: ConntrackEvents,
+  ) {
     this.#options = options;
     this.#config = options.config;
     this.#engine = engine;
     this.#captures = captures;
     this.#traces = traces;
+    this.#ctEvents = ctEvents;
     this.#devices = new Devices(engine, options.log);
     this.#applier = new Applier(engine, this.#devices);
     this.#drains = new DrainStore(engine, options.stateDirectory, options.log);
@@ -84,6 +93,7 @@ export class Daemon {
     await claimSocket(socketPath);
     let captures: Captures | undefined;
     let traces: Traces | undefined;
+    let ctEvents: ConntrackEvents | undefined;
     const { limits, spin } = config;
     const engine = await EngineClient.start(
       { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock, testMarks },
@@ -91,12 +101,14 @@ export class Daemon {
         onLog: (level, message, fields) => log[level](fields, message),
         onCaptured: (records) => captures?.take(records),
         onTraced: (records) => traces?.take(records),
+        onConntrackEvents: (events) => ctEvents?.take(events),
         onDeath,
       },
     );
     captures = new Captures(engine, `tapvs ${options.version}`, (message) => log.warn({}, message));
     traces = new Traces(engine);
-    const daemon = new Daemon(options, engine, captures, traces);
+    ctEvents = new ConntrackEvents(engine);
+    const daemon = new Daemon(options, engine, captures, traces, ctEvents);
     try {
       await daemon.#begin();
     } catch (error) {
@@ -117,6 +129,7 @@ export class Daemon {
       engine: this.#engine,
       captures: this.#captures,
       traces: this.#traces,
+      ctEvents: this.#ctEvents,
       testClock,
       testMarks,
       status: () => this.status(),
@@ -206,6 +219,7 @@ export class Daemon {
     this.#options.manager.stopWatchdog();
     this.#captures.stopAll();
     this.#traces.stopAll();
+    this.#ctEvents.stopAll();
     const server = this.#server;
     this.#server = null;
     if (server !== null) {

@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { eventfd, eventfdSignal } from '../device/native.ts';
 import type {
   CaptureRecord,
+  CtEvents,
   EngineRequestName,
   EngineRequests,
   RequestMessage,
@@ -35,6 +36,7 @@ export interface EngineEvents {
     fields: Record<string, unknown>,
   ) => void;
   readonly onCaptured: (records: readonly CaptureRecord[]) => void;
+  readonly onConntrackEvents: (events: CtEvents) => void;
   readonly onTraced: (records: readonly TraceRecord[]) => void;
   /** The worker has ended without being asked to. Told once. */
   readonly onDeath: (reason: string) => void;
@@ -164,6 +166,9 @@ export class EngineClient implements Engine {
         break;
       case 'captured':
         this.#events.onCaptured(message.records);
+        break;
+      case 'conntrack-events':
+        this.#events.onConntrackEvents(message);
         break;
       case 'traced':
         this.#events.onTraced(message.records);

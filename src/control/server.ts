@@ -17,6 +17,8 @@ import {
   readTableName,
 } from './api-schema.ts';
 import type { Captures } from './capture.ts';
+import type { ConntrackEvents } from './conntrack-events.ts';
+import { conntrackRoutes } from './conntrack-routes.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
 import { TableChanger } from './table-change.ts';
@@ -32,6 +34,7 @@ export interface ApiContext {
   readonly engine: Engine;
   readonly captures: Captures;
   readonly traces: Traces;
+  readonly ctEvents: ConntrackEvents;
   readonly testClock: boolean;
   readonly testMarks: boolean;
   readonly status: () => Promise<Status>;
@@ -104,6 +107,7 @@ function apiRoutes(context: ApiContext): Route[] {
     get('iptables', () => engine.call('list-tables', {})),
     get('iptables/*', async ({ rest }) => engine.call('list-table', { table: readTableName(rest) })),
     post('iptables', async ({ request }) => engine.call('change-table', readTableChange(await readJson(request)))),
+    ...conntrackRoutes(context, get, post),
     get('capture', (call) => startCapture(context, call)),
     post('explain', async ({ request }) => {
       const spec = readExplain(await readJson(request));

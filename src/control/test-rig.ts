@@ -14,6 +14,7 @@ import { answer } from '../engine/requests.ts';
 import { Traces as EngineTraces } from '../engine/trace.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
 import { Captures } from './capture.ts';
+import { ConntrackEvents } from './conntrack-events.ts';
 import type { Engine as EngineCaller } from './engine-client.ts';
 import { createApi } from './server.ts';
 import { Traces } from './trace.ts';
@@ -48,6 +49,7 @@ export class ControlRig implements EngineCaller {
       engine: this,
       captures: new Captures(this, 'test', () => {}),
       traces,
+      ctEvents: new ConntrackEvents(this),
       testClock: false,
       testMarks: false,
       status: () => Promise.reject(new Error('no daemon')),

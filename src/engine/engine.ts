@@ -4,7 +4,7 @@
  * This is the composition root, the only place that knows everyone: it makes the pool, the flow table, the hooks, the host (`ip`) and the director,
  * registers the director's functions, and moves packets between devices and the host. It reads the clock once per breath and hands the value down.
  */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, timeOfDayMs } from '../base/clock.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Device } from '../device/device.ts';
@@ -24,6 +24,7 @@ import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
+import { NO_TRACKING, type Tracking } from './conntrack-requests.ts';
 import type { IpvsOutcome } from './messages.ts';
 
 export interface EngineOptions {
@@ -57,6 +58,8 @@ export class Engine {
   readonly director: Director;
   /** iptables. */
   readonly filter: Filter;
+  /** Connection tracking's tables. */
+  readonly tracking: Tracking = NO_TRACKING;
   /** By Drop; the devices count into it too. */
   readonly drops: Float64Array;
   /** Grows when a device came or went: the poll set must be made anew. */
@@ -77,6 +80,7 @@ export class Engine {
     this.flows = new FlowTable(options.maxFlows ?? 2 * maxConnections, rng.next(), allocate);
     this.stack = new IpStack(this.pool, this.hooks, rng);
     this.stack.now = now;
+    this.stack.timeOfDayMs = timeOfDayMs;
     this.ip = new IpControl(this.stack);
     this.drops = this.stack.drops;
     const { maxServices, maxDestinations } = options;

@@ -5,6 +5,20 @@
  * succeeds whole or fails whole, except `ipvs` and `ip`, which run their commands in order and answer one result each.
  */
 
+import type {
+  CtCommand,
+  CtCounts,
+  CtRequester,
+  CtResult,
+  EntryChange,
+  EntryEvent,
+  EntryFilter,
+  EntryRow,
+  EntryTable,
+  ExpectationEvent,
+  ExpectationRow,
+  UpdateResult,
+} from '../model/conntrack.ts';
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
 import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
 import type {
@@ -94,6 +108,19 @@ export interface CaptureRecord {
 /** Null: done. 'changed': others have run commands since. Else which command cannot be had, and why; then nothing has changed. */
 export type IpvsOutcome = { readonly index: number; readonly errno: IpvsErrno } | 'changed' | null;
 
+export interface EntriesRequest {
+  readonly cursor: number;
+  readonly limit: number;
+  readonly filter: EntryFilter;
+}
+
+/** Events of connection tracking, in their order; `lost` of each kind found the batch full. */
+export interface CtEvents {
+  readonly entries: readonly EntryEvent[];
+  readonly expectations: readonly ExpectationEvent[];
+  readonly lost: number;
+}
+
 export interface EngineRequests {
   ping: { args: Record<string, never>; result: { readonly breaths: number } };
   'add-device': { args: DeviceSpec; result: null };
@@ -135,6 +162,30 @@ export interface EngineRequests {
     args: { readonly cursor: number; readonly limit: number };
     result: { readonly rows: readonly ConnectionRow[]; readonly next: number };
   };
+  'conntrack-counts': { args: Record<string, never>; result: CtCounts };
+  conntrack: {
+    args: { readonly commands: readonly CtCommand[]; readonly by?: CtRequester | undefined };
+    result: readonly CtResult[];
+  };
+  /** Looks at so many rows of the table from `cursor` on, and answers those that are meant. */
+  'list-entries': {
+    args: EntriesRequest & { readonly table: EntryTable; readonly zero: boolean };
+    result: { readonly rows: readonly EntryRow[]; readonly next: number };
+  };
+  'delete-entries': {
+    args: EntriesRequest & { readonly by?: CtRequester | undefined };
+    result: { readonly rows: readonly EntryRow[]; readonly next: number };
+  };
+  'update-entries': {
+    args: EntriesRequest & { readonly change: EntryChange; readonly by?: CtRequester | undefined };
+    result: { readonly rows: readonly UpdateResult[]; readonly next: number };
+  };
+  'list-expectations': {
+    args: { readonly cursor: number; readonly limit: number };
+    result: { readonly rows: readonly ExpectationRow[]; readonly next: number };
+  };
+  /** Whether somebody follows events: else there are none. */
+  'watch-conntrack': { args: { readonly entries: boolean; readonly expectations: boolean }; result: null };
   /** A text: why such a packet cannot be. */
   explain: { args: ExplainSpec; result: Explanation | string };
   'start-trace': {
@@ -167,6 +218,7 @@ export type WorkerMessage =
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }
   | { readonly type: 'captured'; readonly records: readonly CaptureRecord[] }
+  | ({ readonly type: 'conntrack-events' } & CtEvents)
   | { readonly type: 'traced'; readonly records: readonly TraceRecord[] }
   | {
       readonly type: 'log';

@@ -1,0 +1,444 @@
+# conntrack: arguments ; what is asked, or the message ; OK | FAIL exit status
+# Recorded from conntrack 1.4.7 on kernel 6.18, or asked of its parser.
+
+-L ; list {} ; OK
+-L conntrack ; list {} ; OK
+-L c ; list {} ; OK
+--dump ; list {} ; OK
+--dum ; list {} ; OK
+-Lz ; list {} ; OK
+-L dying ; list dying {} ; OK
+-L unc ; list unconfirmed {} ; OK
+-L -f ipv4 ; list {"family":4} ; OK
+-L -f ipv6x ; list {"family":6} ; OK
+-L -p tcp ; list {"proto":6} ; OK
+-L -p TCP ; list {"proto":6} ; OK
+-L -p 0x63 ; list {"proto":99} ; OK
+-L -p 6 --sport 2 ; list {"proto":6,"original":{"ports":{"src":2}}} ; OK
+-L -p tcp --orig-port-s 2 --dport 80 ; list {"proto":6,"original":{"ports":{"src":2,"dst":80}}} ; OK
+-L -p udp --sport x ; list {"proto":17,"original":{"ports":{"src":0}}} ; OK
+-L -p udp --sport 66000 ; list {"proto":17,"original":{"ports":{"src":464}}} ; OK
+-L -p tcp --state ESTABLISHED ; list {"proto":6,"state":"ESTABLISHED"} ; OK
+-L -p tcp --state LISTEN ; list {"proto":6,"state":"SYN_SENT2"} ; OK
+-L -p icmp --icmp-type 8 --icmp-id 77 ; list {"proto":1,"original":{"icmp":{"type":8,"id":77}}} ; OK
+-L -p gre --srckey 1 --reply-key-dst 1 ; list {"proto":47,"original":{"gre":{"srcKey":1}},"reply":{"gre":{"dstKey":1}}} ; OK
+-L -s 10.1.0.3 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK
+-L --orig-src 10.1.3 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK
+-L -s 10.1.0.3/32 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK
+-L -s 10.1.0.0/30 -d 10.2.0.3 ; list {"family":4,"original":{"dst":"10.2.0.3"},"sourceNet":{"address":"10.1.0.0","mask":"255.255.255.252"}} ; OK
+-L -d 10.2.0.9 --mask-dst 255.255.0.255 ; list {"family":4,"destinationNet":{"address":"10.2.0.9","mask":"255.255.0.255"}} ; OK
+-L -r 10.2.0.2 -q 10.1.0.2 ; list {"family":4,"reply":{"src":"10.2.0.2","dst":"10.1.0.2"}} ; OK
+-L -s ::1 ; list {"family":6,"original":{"src":"::1"}} ; OK
+-L -u ASSURED ; list {"status":{"value":4,"mask":4}} ; OK
+-L -u assured,seen ; list {"status":{"value":6,"mask":6}} ; OK
+-L -u UNREPLIED ; list {"status":{"value":0,"mask":2}} ; OK
+-L -u !ASSURED ; list {"status":{"value":0,"mask":4}} ; OK
+-L -m 5 ; list {"mark":{"value":5,"mask":4294967295}} ; OK
+-L -m 0x30/0xf0 ; list {"mark":{"value":48,"mask":240}} ; OK
+-L -m 5 -u ASSURED ; list {"status":{"value":4,"mask":4},"mark":{"value":4,"mask":4294967295}} ; OK
+-L -u ASSURED -m 5 ; list {"status":{"value":4,"mask":4},"mark":{"value":5,"mask":4294967295}} ; OK
+-L -w 7 ; list {"zone":7} ; OK
+-L --orig-zone 7 --reply-zone 70000 ; list {"originalZone":7,"replyZone":4464} ; OK
+-L -n ; list {"sourceNat":{}} ; OK
+-L -n 9.9.9.9:77 ; list {"family":4,"sourceNat":{"address":"9.9.9.9","port":77}} ; OK
+-L -n9.9.9.9 ; list {"sourceNat":{}} ; OK
+-L -g 9.9.9.9 -n ; list {"family":4,"sourceNat":{},"destinationNat":{"address":"9.9.9.9"}} ; OK
+-L -j 9.9.9.9 ; list {"family":4,"sourceNat":{"address":"9.9.9.9"},"destinationNat":{"address":"9.9.9.9"},"eitherNat":true} ; OK
+-D ; delete {} ; OK
+-D -u UNREPLIED ; delete {"status":{"value":0,"mask":0}} ; OK
+-D -t 499 -i 5 ; delete {"timeoutSeconds":499,"id":5} ; OK
+-E -e NEW,DESTROY -p udp ; event NEW,DESTROY {"proto":17} ; OK
+-E -e ALL ; event NEW,UPDATE,DESTROY {} ; OK
+-E ; event NEW,UPDATE,DESTROY {} ; OK
+-U -p udp -s 10.1.0.2 -t 200 ; update {"family":4,"proto":17,"original":{"src":"10.1.0.2"}} {"timeoutSeconds":200} ; OK
+-U -s 10.1.0.2 --mark 0x10/0xf0 ; update {"family":4,"original":{"src":"10.1.0.2"}} {"mark":{"value":16,"mask":240}} ; OK
+-U -s 10.1.0.2 -u FIXED_TIMEOUT -t 90 ; update {"family":4,"original":{"src":"10.1.0.2"}} {"timeoutSeconds":90,"status":1024} ; OK
+-U -p tcp -s 10.1.0.2 --state CLOSE_WAIT ; update {"family":4,"proto":6,"original":{"src":"10.1.0.2"}} {"state":"CLOSE_WAIT","liberal":true} ; OK
+-I -p udp -s 10.1.0.2 -d 10.2.0.2 --sport 1 --dport 2 -t 50 ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":17,"ports":{"src":1,"dst":2}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":17,"ports":{"src":2,"dst":1}},"timeoutSeconds":50} ; OK
+-I -p udp -s 10.1.0.2 -d 10.2.0.2 --sport 1 --dport 2 -t 50 -m 5 -u ASSURED ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":17,"ports":{"src":1,"dst":2}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":17,"ports":{"src":2,"dst":1}},"timeoutSeconds":50,"status":4,"mark":4} ; OK
+-A -p tcp -s 10.1.0.2 -d 10.2.0.2 --sport 1 --dport 2 -t -5 --state ESTABLISHED ; add {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":6,"ports":{"src":1,"dst":2}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":6,"ports":{"src":2,"dst":1}},"timeoutSeconds":4294967291,"state":"ESTABLISHED","liberal":true} ; OK
+-I -p icmp -s 10.1.0.2 -d 10.2.0.2 --icmp-type 8 --icmp-code 0 --icmp-id 77 -t 40 ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":1,"icmp":{"type":8,"code":0,"id":77}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":1,"icmp":{"type":0,"code":0,"id":77}},"timeoutSeconds":40} ; OK
+-I -p gre -s 10.1.0.2 -d 10.2.0.2 --srckey 1 --dstkey 2 -t 40 ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":47,"gre":{"srcKey":1,"dstKey":2}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":47,"gre":{"srcKey":2,"dstKey":1}},"timeoutSeconds":40} ; OK
+-I -p 99 -s 10.1.0.2 -d 10.2.0.2 -t 40 ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":99},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":99},"timeoutSeconds":40} ; OK
+-I -p sctp -s 10.1.0.2 -d 10.2.0.2 --sport 5 --dport 6 --state ESTABLISHED --orig-vtag 1 --reply-vtag 2 -t 40 ; create {"original":{"src":"10.1.0.2","dst":"10.2.0.2","proto":132,"ports":{"src":5,"dst":6}},"reply":{"src":"10.2.0.2","dst":"10.1.0.2","proto":132,"ports":{"src":6,"dst":5}},"timeoutSeconds":40,"state":"ESTABLISHED","tags":{"original":1,"reply":2}} ; OK
+-I -p udp -r 1.1.1.1 -q 2.2.2.2 -t 50 --reply-port-src 9 --reply-port-dst 8 ; create {"original":{"src":"2.2.2.2","dst":"1.1.1.1","proto":17,"ports":{"src":8,"dst":9}},"reply":{"src":"1.1.1.1","dst":"2.2.2.2","proto":17,"ports":{"src":9,"dst":8}},"timeoutSeconds":50} ; OK
+-I -p udp -s 1.1.1.1 -d 2.2.2.2 -t 500 --sport 4 --dport 2 -n 9.9.9.9:77 -w 3 ; create {"original":{"src":"1.1.1.1","dst":"2.2.2.2","proto":17,"ports":{"src":4,"dst":2}},"reply":{"src":"2.2.2.2","dst":"1.1.1.1","proto":17,"ports":{"src":2,"dst":4}},"timeoutSeconds":500,"zones":{"original":3,"reply":3},"sourceNat":{"address":"9.9.9.9","port":77}} ; OK
+-G -p udp -s 10.1.0.2 -d 10.2.0.2 --sport 1 --dport 2 ; get {"src":"10.1.0.2","dst":"10.2.0.2","proto":17,"ports":{"src":1,"dst":2}} ; OK
+-F ; flush ; OK
+-F expect ; flush-expect ; OK
+-C ; count ; OK
+-C expect x ; count-expect ; OK
+-S ; stats ; OK
+-S e ; stats-expect ; OK
+-L expect ; list-expect ; OK
+-E expect ; event-expect ; OK
+-V ; version ; OK
+-h ; help ; OK
+-C -- -x ; count ; OK
+
+-L -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-L -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-L --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-L --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-L -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-L -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-I -s 1.1.1.1 ; You need to supply the `--protonum' option for this command ; FAIL 2
+-I -d 2.2.2.2 ; You need to supply the `--protonum' option for this command ; FAIL 2
+-I -r 3.3.3.3 ; You need to supply the `--protonum' option for this command ; FAIL 2
+-U -z ; Illegal option `--zero' with this command ; FAIL 2
+-U -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-U --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-U --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-U -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-U -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-U -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-U -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-U --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-U --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-D -z ; Illegal option `--zero' with this command ; FAIL 2
+-D -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-D --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-D --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-D -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-D -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-D -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-F -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-F -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-F -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-F -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-F -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-F -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-F -z ; Illegal option `--zero' with this command ; FAIL 2
+-F -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-F --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-F --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-F --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-F --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-F -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-F -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-F -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-F -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-F -o xml ; Illegal option `--output' with this command ; FAIL 2
+-F -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-F -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-F -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-F -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-F --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-F --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-E -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-E -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-E -z ; Illegal option `--zero' with this command ; FAIL 2
+-E --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-E --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-E -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-V -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-V -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-V -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-V -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-V -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-V -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-V -z ; Illegal option `--zero' with this command ; FAIL 2
+-V -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-V --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-V --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-V --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-V --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-V -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-V -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-V -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-V -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-V -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-V -o xml ; Illegal option `--output' with this command ; FAIL 2
+-V -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-V -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-V -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-V -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-V --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-V --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-h -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-h -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-h -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-h -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-h -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-h -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-h -z ; Illegal option `--zero' with this command ; FAIL 2
+-h -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-h --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-h --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-h --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-h --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-h -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-h -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-h -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-h -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-h -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-h -o xml ; Illegal option `--output' with this command ; FAIL 2
+-h -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-h -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-h -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-h -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-h --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-h --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-C -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-C -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-C -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-C -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-C -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-C -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-C -z ; Illegal option `--zero' with this command ; FAIL 2
+-C -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-C --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-C --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-C --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-C --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-C -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-C -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-C -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-C -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-C -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-C -o xml ; Illegal option `--output' with this command ; FAIL 2
+-C -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-C -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-C -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-C -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-C --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-C --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-S -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-S -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-S -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-S -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-S -t 5 ; Illegal option `--timeout' with this command ; FAIL 2
+-S -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-S -z ; Illegal option `--zero' with this command ; FAIL 2
+-S -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-S --tuple-src 1.1.1.1 ; Illegal option `--tuple-src' with this command ; FAIL 2
+-S --tuple-dst 1.1.1.1 ; Illegal option `--tuple-dst' with this command ; FAIL 2
+-S --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-S --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-S -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-S -i 5 ; Illegal option `--id' with this command ; FAIL 2
+-S -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-S -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-S -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-S -o xml ; Illegal option `--output' with this command ; FAIL 2
+-S -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-S -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-S -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-S -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-S --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-S --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-L expect -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-L expect -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-L expect -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-L expect -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-L expect -u ASSURED ; Illegal option `--status' with this command ; FAIL 2
+-L expect -z ; Illegal option `--zero' with this command ; FAIL 2
+-L expect --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-L expect --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-L expect -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-L expect -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-L expect -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-L expect -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-L expect -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-L expect -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-L expect --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-L expect --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-I expect -s 1.1.1.1 ; You need to supply the `--dst' option for this command ; FAIL 2
+-I expect -d 2.2.2.2 ; You need to supply the `--src' option for this command ; FAIL 2
+-I expect -r 3.3.3.3 ; You need to supply the `--src' option for this command ; FAIL 2
+-I expect -q 4.4.4.4 ; You need to supply the `--src' option for this command ; FAIL 2
+-D expect -s 1.1.1.1 ; You need to supply the `--dst' option for this command ; FAIL 2
+-G expect -s 1.1.1.1 ; You need to supply the `--dst' option for this command ; FAIL 2
+-F expect -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-E expect -s 1.1.1.1 ; Illegal option `--src' with this command ; FAIL 2
+-E expect -d 2.2.2.2 ; Illegal option `--dst' with this command ; FAIL 2
+-E expect -r 3.3.3.3 ; Illegal option `--reply-src' with this command ; FAIL 2
+-E expect -q 4.4.4.4 ; Illegal option `--reply-dst' with this command ; FAIL 2
+-E expect -e NEW ; Illegal option `--event-mask' with this command ; FAIL 2
+-E expect --mask-src 1.1.1.1 ; Illegal option `--mask-src' with this command ; FAIL 2
+-E expect --mask-dst 1.1.1.1 ; Illegal option `--mask-dst' with this command ; FAIL 2
+-E expect -m 1 ; Illegal option `--mark' with this command ; FAIL 2
+-E expect -f ipv4 ; Illegal option `--family' with this command ; FAIL 2
+-E expect -n 1.1.1.1 ; Illegal option `--src-nat' with this command ; FAIL 2
+-E expect -g 1.1.1.1 ; Illegal option `--dst-nat' with this command ; FAIL 2
+-E expect -c 1 ; Illegal option `--secmark' with this command ; FAIL 2
+-E expect -b 1000 ; Illegal option `--buffer-size' with this command ; FAIL 2
+-E expect -j 1.1.1.1 ; Illegal option `--any-nat' with this command ; FAIL 2
+-E expect -w 1 ; Illegal option `--zone' with this command ; FAIL 2
+-E expect --orig-zone 1 ; Illegal option `--orig-zone' with this command ; FAIL 2
+-E expect --reply-zone 1 ; Illegal option `--reply-zone' with this command ; FAIL 2
+-U expect -s 1.1.1.1 ; Can't do --update on expectations ; FAIL 2
+-U expect -d 2.2.2.2 ; Can't do --update on expectations ; FAIL 2
+-U expect -r 3.3.3.3 ; Can't do --update on expectations ; FAIL 2
+-A expect -s 1.1.1.1 ; Can't do --add on expectations ; FAIL 2
+-A expect -d 2.2.2.2 ; Can't do --add on expectations ; FAIL 2
+-A expect -r 3.3.3.3 ; Can't do --add on expectations ; FAIL 2
+-L -p tcp --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-L -p tcp --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-L -p tcp --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-L -p tcp --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 ; You need to supply the `--state' option for this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --sport 1 ; You need to supply the `--state' option for this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --dport 1 ; You need to supply the `--state' option for this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-I -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --state CLOSE ; you have to specify `--sport' and `--dport' ; FAIL 2
+-U -p tcp --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-U -p tcp --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-U -p tcp --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-U -p tcp --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-D -p tcp --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-D -p tcp --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-D -p tcp --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-D -p tcp --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 ; you have to specify `--sport' and `--dport' ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --sport 1 ; you have to specify `--sport' and `--dport' ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --reply-port-src 1 ; you have to specify `--reply-src-port' and `--reply-dst-port' ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --reply-port-dst 1 ; you have to specify `--reply-src-port' and `--reply-dst-port' ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-G -p tcp -s 1.1.1.1 -d 2.2.2.2 --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-E -p tcp --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-E -p tcp --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-E -p tcp --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-E -p tcp --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-A -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-port-src 1 ; Illegal option `--mask-port-src' with this command ; FAIL 2
+-A -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-port-dst 1 ; Illegal option `--mask-port-dst' with this command ; FAIL 2
+-I expect -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 ; You need to supply the `--sport' option for this command ; FAIL 2
+-I expect -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --sport 1 ; You need to supply the `--dport' option for this command ; FAIL 2
+-I expect -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --dport 1 ; You need to supply the `--sport' option for this command ; FAIL 2
+-I expect -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --reply-port-src 1 ; You need to supply the `--sport' option for this command ; FAIL 2
+-I expect -p tcp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --sport 1 --dport 1 --reply-port-src 1 --reply-port-dst 1 --mask-port-src 1 --mask-port-dst 1 --state CLOSE --tuple-port-src 1 --tuple-port-dst 1 ; Illegal option `--reply-port-src' with this command ; FAIL 2
+-D expect -p tcp -s 1.1.1.1 -d 2.2.2.2 --sport 1 ; You need to supply the `--dport' option for this command ; FAIL 2
+-G expect -p tcp -s 1.1.1.1 -d 2.2.2.2 --sport 1 ; You need to supply the `--dport' option for this command ; FAIL 2
+-I -p udp -s 1.1.1.1 -d 2.2.2.2 -t 5 --reply-port-src 1 ; you have to specify `--reply-src-port' and `--reply-dst-port' ; FAIL 2
+-I -p udp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-I -p udp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-A -p udp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-port-src 1 ; Illegal option `--tuple-port-src' with this command ; FAIL 2
+-A -p udp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-port-dst 1 ; Illegal option `--tuple-port-dst' with this command ; FAIL 2
+-I -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 ; You need to supply the `--icmp-type' option for this command ; FAIL 2
+-I -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmp-type 8 ; You need to supply the `--icmp-code' option for this command ; FAIL 2
+-I -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmp-code 0 ; You need to supply the `--icmp-type' option for this command ; FAIL 2
+-I -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmp-id 1 ; You need to supply the `--icmp-type' option for this command ; FAIL 2
+-G -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-type 8 ; You need to supply the `--icmp-code' option for this command ; FAIL 2
+-A -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmp-type 8 ; You need to supply the `--icmp-code' option for this command ; FAIL 2
+-I expect -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmp-type 8 ; Illegal option `--icmp-type' with this command ; FAIL 2
+-I expect -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmp-code 0 ; Illegal option `--icmp-code' with this command ; FAIL 2
+-I expect -p icmp -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmp-id 1 ; Illegal option `--icmp-id' with this command ; FAIL 2
+-D expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-type 8 ; Illegal option `--icmp-type' with this command ; FAIL 2
+-D expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-code 0 ; Illegal option `--icmp-code' with this command ; FAIL 2
+-D expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-id 1 ; Illegal option `--icmp-id' with this command ; FAIL 2
+-G expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-type 8 ; Illegal option `--icmp-type' with this command ; FAIL 2
+-G expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-code 0 ; Illegal option `--icmp-code' with this command ; FAIL 2
+-G expect -p icmp -s 1.1.1.1 -d 2.2.2.2 --icmp-id 1 ; Illegal option `--icmp-id' with this command ; FAIL 2
+-I -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 ; You need to supply the `--icmpv6-type' option for this command ; FAIL 2
+-I -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmpv6-type 128 ; You need to supply the `--icmpv6-code' option for this command ; FAIL 2
+-I -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmpv6-code 0 ; You need to supply the `--icmpv6-type' option for this command ; FAIL 2
+-I -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmpv6-id 1 ; You need to supply the `--icmpv6-type' option for this command ; FAIL 2
+-G -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-type 128 ; You need to supply the `--icmpv6-code' option for this command ; FAIL 2
+-A -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --icmpv6-type 128 ; You need to supply the `--icmpv6-code' option for this command ; FAIL 2
+-I expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmpv6-type 128 ; Illegal option `--icmpv6-type' with this command ; FAIL 2
+-I expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmpv6-code 0 ; Illegal option `--icmpv6-code' with this command ; FAIL 2
+-I expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --icmpv6-id 1 ; Illegal option `--icmpv6-id' with this command ; FAIL 2
+-D expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-type 128 ; Illegal option `--icmpv6-type' with this command ; FAIL 2
+-D expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-code 0 ; Illegal option `--icmpv6-code' with this command ; FAIL 2
+-D expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-id 1 ; Illegal option `--icmpv6-id' with this command ; FAIL 2
+-G expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-type 128 ; Illegal option `--icmpv6-type' with this command ; FAIL 2
+-G expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-code 0 ; Illegal option `--icmpv6-code' with this command ; FAIL 2
+-G expect -p icmpv6 -s 1.1.1.1 -d 2.2.2.2 --icmpv6-id 1 ; Illegal option `--icmpv6-id' with this command ; FAIL 2
+-L -p gre --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-L -p gre --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-L -p gre --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-L -p gre --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 ; you have to specify `--srckey' and `--dstkey' ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --srckey 1 ; you have to specify `--srckey' and `--dstkey' ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --dstkey 1 ; you have to specify `--srckey' and `--dstkey' ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --reply-key-src 1 ; you have to specify `--reply-src-key' and `--reply-dst-key' ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --reply-key-dst 1 ; you have to specify `--reply-src-key' and `--reply-dst-key' ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-I -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-U -p gre --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-U -p gre --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-U -p gre --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-U -p gre --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-D -p gre --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-D -p gre --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-D -p gre --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-D -p gre --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-G -p gre -s 1.1.1.1 -d 2.2.2.2 --reply-key-src 1 ; you have to specify `--reply-src-key' and `--reply-dst-key' ; FAIL 2
+-G -p gre -s 1.1.1.1 -d 2.2.2.2 --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-G -p gre -s 1.1.1.1 -d 2.2.2.2 --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-G -p gre -s 1.1.1.1 -d 2.2.2.2 --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-G -p gre -s 1.1.1.1 -d 2.2.2.2 --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-E -p gre --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-E -p gre --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-E -p gre --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-E -p gre --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-A -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-key-src 1 ; Illegal option `--mask-key-src' with this command ; FAIL 2
+-A -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --mask-key-dst 1 ; Illegal option `--mask-key-dst' with this command ; FAIL 2
+-A -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-key-src 1 ; Illegal option `--tuple-key-src' with this command ; FAIL 2
+-A -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-key-dst 1 ; Illegal option `--tuple-key-dst' with this command ; FAIL 2
+-I expect -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 ; You need to supply the `--srckey' option for this command ; FAIL 2
+-I expect -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --srckey 1 ; You need to supply the `--dstkey' option for this command ; FAIL 2
+-I expect -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --dstkey 1 ; You need to supply the `--srckey' option for this command ; FAIL 2
+-I expect -p gre -s 1.1.1.1 -d 2.2.2.2 -t 5 --tuple-src 1.1.1.1 --tuple-dst 2.2.2.2 --mask-src 255.255.255.255 --mask-dst 255.255.255.255 --reply-key-src 1 ; You need to supply the `--srckey' option for this command ; FAIL 2
+-D expect -p gre -s 1.1.1.1 -d 2.2.2.2 --srckey 1 ; You need to supply the `--dstkey' option for this command ; FAIL 2
+-G expect -p gre -s 1.1.1.1 -d 2.2.2.2 --srckey 1 ; You need to supply the `--dstkey' option for this command ; FAIL 2
+-L -p sctp --orig-vtag 1 ; Illegal option `--orig-vtag' with this command ; FAIL 2
+-L -p sctp --reply-vtag 1 ; Illegal option `--reply-vtag' with this command ; FAIL 2
+-I -p sctp -s 1.1.1.1 -d 2.2.2.2 -t 5 --state CLOSED ; You need to supply the `--orig-vtag' option for this command ; FAIL 2
+-D -p sctp --orig-vtag 1 ; Illegal option `--orig-vtag' with this command ; FAIL 2
+-D -p sctp --reply-vtag 1 ; Illegal option `--reply-vtag' with this command ; FAIL 2
+-E -p sctp --orig-vtag 1 ; Illegal option `--orig-vtag' with this command ; FAIL 2
+-E -p sctp --reply-vtag 1 ; Illegal option `--reply-vtag' with this command ; FAIL 2
+-A -p sctp -s 1.1.1.1 -d 2.2.2.2 -t 5 --state CLOSED ; You need to supply the `--orig-vtag' option for this command ; FAIL 2
+-L -p dccp --role client ; Illegal option `--role' with this command ; FAIL 2
+-I -p dccp -s 1.1.1.1 -d 2.2.2.2 -t 5 --state CLOSING ; You need to supply the `--role' option for this command ; FAIL 2
+-U -p dccp --role client ; Illegal option `--role' with this command ; FAIL 2
+-D -p dccp --role client ; Illegal option `--role' with this command ; FAIL 2
+-G -p dccp -s 1.1.1.1 -d 2.2.2.2 --reply-port-src 1 ; you have to specify `--reply-port-src' and `--report-port-dst' ; FAIL 2
+-G -p dccp -s 1.1.1.1 -d 2.2.2.2 --reply-port-dst 1 ; you have to specify `--reply-port-src' and `--report-port-dst' ; FAIL 2
+-G -p dccp -s 1.1.1.1 -d 2.2.2.2 --role client ; Illegal option `--role' with this command ; FAIL 2
+-E -p dccp --role client ; Illegal option `--role' with this command ; FAIL 2
+-A -p dccp -s 1.1.1.1 -d 2.2.2.2 -t 5 --state CLOSING ; You need to supply the `--role' option for this command ; FAIL 2
+-I -p sctp -s 1.1.1.1 -d 2.2.2.2 -t 5 --sport 1 --dport 2 --state CLOSED ; You need to supply the `--orig-vtag' option for this command ; FAIL 2
+-I -p sctp -s 1.1.1.1 -d 2.2.2.2 -t 5 --sport 1 --dport 2 --state CLOSED --orig-vtag 1 ; You need to supply the `--reply-vtag' option for this command ; FAIL 2
+-I -p dccp -s 1.1.1.1 -d 2.2.2.2 -t 5 --sport 1 --dport 2 --state REQUEST ; You need to supply the `--role' option for this command ; FAIL 2
+-S -p tcp ; Illegal option `--protonum' with this command ; FAIL 2
+-L -p 300 ; `300' unsupported protocol ; FAIL 2
+-Xz ; unknown option `conntrack' ; FAIL 2
+-zX ; unknown option `-zX' ; FAIL 2
+--s 1 ; unknown option `--s' ; FAIL 2
+--orig-port ; unknown option `--orig-port' ; FAIL 2
+-L -s ; option `-s' requires an argument ; FAIL 2
+-L -s 1.2.3.4/33 ; Invalid netmask ; FAIL 2
+-L -s 1.2.3.4/x ; Invalid netmask ; FAIL 2
+-L -r 1.2.3.4/24 ; CIDR notation unavailable for `--reply-src' ; FAIL 2
+-L -s ::1 -d 1.1.1.1 ; mismatched address family ; FAIL 2
+-L -f ipv5 ; `ipv5' unsupported protocol ; FAIL 2
+-L foo ; unknown type `foo' ; FAIL 2
+-L -L ; Invalid commands combination ; FAIL 2
+-D dying ; Can't do that command with tables `dying' and `unconfirmed' ; FAIL 2
+-S x ; unknown type `x' ; FAIL 2
+-L -n -g -j ; cannot specify `--src-nat' or `--dst-nat' with `--any-nat' ; FAIL 2
+-L -n 1.1.1.1: ; No port specified after `:' ; FAIL 2
+-L -n 1.1.1.1:x ; Invalid port `x' ; FAIL 2
+-L -n 1.1.1.1:70000 ; Invalid port `70000' ; FAIL 2
+-L -n 1.1.1.1/24 ; CIDR notation unavailable for `--src-nat' ; FAIL 2
+-L -p tcp --state foo ; unknown TCP state `foo' ; FAIL 2
+-L -p tcp --state established ; unknown TCP state `established' ; FAIL 2
+-E -e FOO ; Bad parameter `FOO' ; FAIL 2
+-E -e , ; Bad parameter `,' ; FAIL 2
+-L -o foo ; Bad parameter `foo' ; FAIL 2
+-L -o id, ; Bad parameter `' ; FAIL 2
+-L -u '' ; Bad parameter `' ; FAIL 2
+-z ; Illegal option `--zero' with this command ; FAIL 2
+-o id ; Illegal option `--output' with this command ; FAIL 2
+-L extra words ; unknown type `extra' ; FAIL 2
+-L -m ; option `-m' requires an argument ; FAIL 2
+-F -p tcp ; Illegal option `--protonum' with this command ; FAIL 2
+-R ; unknown option `-R' ; FAIL 2
+-L -p udp -o xml,save ; cannot combine save output with any other output type, use -o save only ; FAIL 1

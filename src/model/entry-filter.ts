@@ -1,0 +1,79 @@
+/**
+ * Whether an entry is one that a filter means: what conntrack(8) compares (nfct_filter in its source, nfct_cmp of libnetfilter_conntrack with
+ * NFCT_CMP_ALL and NFCT_CMP_MASK).
+ */
+import { parseIp4 } from '../wire/addr.ts';
+import type { CtTuple, EntryFilter, EntryRow, NatFilter, PartialTuple } from './conntrack.ts';
+import { StatusBit } from './entry-status.ts';
+
+export function isMeant(row: EntryRow, filter: EntryFilter): boolean {
+  const { original, reply, status, mark } = row;
+  if (filter.family === 6) return false;
+  if (filter.proto !== undefined && original.proto !== filter.proto) return false;
+  if (filter.original !== undefined && !tupleFits(original, filter.original)) return false;
+  if (filter.reply !== undefined && !tupleFits(reply, filter.reply)) return false;
+  if (filter.sourceNet !== undefined && !isWithin(original.src, filter.sourceNet)) return false;
+  if (filter.destinationNet !== undefined && !isWithin(original.dst, filter.destinationNet)) return false;
+  if (filter.status !== undefined && (status & filter.status.mask) !== filter.status.value) return false;
+  if (filter.mark !== undefined && (mark & filter.mark.mask) >>> 0 !== filter.mark.value) return false;
+  if (filter.state !== undefined && row.state !== filter.state) return false;
+  if (filter.timeoutSeconds !== undefined && row.timeoutSeconds !== filter.timeoutSeconds) return false;
+  if (filter.id !== undefined && row.id !== filter.id) return false;
+  if (!zonesFit(row, filter)) return false;
+  if (filter.labels !== undefined && !hasLabels(row.labels, filter.labels)) return false;
+  return natFits(row, filter);
+}
+
+function tupleFits(tuple: CtTuple, part: PartialTuple): boolean {
+  const { ports, icmp, gre } = part;
+  if (part.src !== undefined && tuple.src !== part.src) return false;
+  if (part.dst !== undefined && tuple.dst !== part.dst) return false;
+  if (ports?.src !== undefined && tuple.ports?.src !== ports.src) return false;
+  if (ports?.dst !== undefined && tuple.ports?.dst !== ports.dst) return false;
+  if (icmp?.type !== undefined && tuple.icmp?.type !== icmp.type) return false;
+  if (icmp?.code !== undefined && tuple.icmp?.code !== icmp.code) return false;
+  if (icmp?.id !== undefined && tuple.icmp?.id !== icmp.id) return false;
+  if (gre?.srcKey !== undefined && tuple.gre?.srcKey !== gre.srcKey) return false;
+  return gre?.dstKey === undefined || tuple.gre?.dstKey === gre.dstKey;
+}
+
+function isWithin(address: string, net: { readonly address: string; readonly mask: string }): boolean {
+  const mask = parseIp4(net.mask) ?? 0;
+  return (((parseIp4(address) ?? 0) ^ (parseIp4(net.address) ?? 0)) & mask) === 0;
+}
+
+/** CTA_ZONE stands where both directions have one zone, CTA_TUPLE_ZONE in each where they differ: ctnetlink_dump_zone_id. */
+function zonesFit({ zones }: EntryRow, filter: EntryFilter): boolean {
+  const isOne = zones.original === zones.reply;
+  if (filter.zone !== undefined && filter.zone !== (isOne ? zones.original : 0)) return false;
+  if (filter.originalZone !== undefined && filter.originalZone !== (isOne ? 0 : zones.original)) return false;
+  return filter.replyZone === undefined || filter.replyZone === (isOne ? 0 : zones.reply);
+}
+
+function hasLabels(labels: string | undefined, wanted: string): boolean {
+  if (labels === undefined) return false;
+  const bits = BigInt(`0x${wanted}`);
+  return (BigInt(`0x${labels}`) & bits) === bits;
+}
+
+function natFits(row: EntryRow, filter: EntryFilter): boolean {
+  const { sourceNat, destinationNat } = filter;
+  const source = sourceNat !== undefined && isTranslated(row, 'source', sourceNat);
+  const destination = destinationNat !== undefined && isTranslated(row, 'destination', destinationNat);
+  if (filter.eitherNat === true) return source || destination;
+  return (sourceNat === undefined || source) && (destinationNat === undefined || destination);
+}
+
+/** Translated as libnetfilter_conntrack sees it (nfct_getobjopt): NAT has seen it, and the reply goes elsewhere than where the original came from. */
+function isTranslated({ original, reply, status }: EntryRow, side: 'source' | 'destination', nat: NatFilter): boolean {
+  const [done, was, is, wasPort, isPort] =
+    side === 'source'
+      ? [StatusBit.SrcNatDone, original.src, reply.dst, original.ports?.src, reply.ports?.dst]
+      : [StatusBit.DstNatDone, original.dst, reply.src, original.ports?.dst, reply.ports?.src];
+  if ((status & done) === 0) return false;
+  const address = was !== is;
+  const port = wasPort !== isPort;
+  if (nat.address === undefined && nat.port === undefined) return address || port;
+  if (nat.address !== undefined && !(address && is === nat.address)) return false;
+  return nat.port === undefined || (port && isPort === nat.port);
+}
