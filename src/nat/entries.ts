@@ -14,6 +14,8 @@ export interface Entries {
   zone(entry: number): number;
   /** The entry that expected this one; 0: none. */
   master(entry: number): number;
+  /** Number of its helper (conntrack/helper-names.ts); 0: none. */
+  helper(entry: number): number;
   /** Does another entry than `except` expect such packets? Not one of the same original tuple (nf_conntrack_tuple_taken). */
   isTaken(t: Tuple, except: number): boolean;
   /** End the closed TCP connection that expects such packets, if what `entry` starts cannot be taken for its (nf_nat_used_tuple_harder). False: it stays. */

@@ -31,6 +31,8 @@ export class EntryList implements Entries {
   evictable = 0;
   /** Told of each entry that ends, while it is still there. */
   onEnd: (entry: number) => void = () => {};
+  /** Asked of each new entry: was it expected? */
+  isExpected: (entry: number, t: Tuple) => boolean = () => false;
 
   get highWater(): number {
     return this.rows.length;
@@ -64,6 +66,13 @@ export class EntryList implements Entries {
 
   zone(entry: number): number {
     return this.rows[entry]!.zone;
+  }
+
+  /** Number of the helper of every entry but expected ones. */
+  assigned = 0;
+
+  helper(entry: number): number {
+    return (this.rows[entry]!.status & Status.Expected) === 0 ? this.assigned : 0;
   }
 
   master(): number {
@@ -138,6 +147,10 @@ export function trackerHooks(entries: EntryList): HookOp[] {
     } else if (entry < 0) {
       p.entry = entries.open(t);
       p.ctInfo = CtInfo.New;
+      if (entries.isExpected(p.entry, t)) {
+        p.ctInfo = CtInfo.Related;
+        entries.addStatus(p.entry, Status.Expected);
+      }
     } else {
       const row = entries.rows[entry]!;
       if (isReply) row.status |= Status.SeenReply;

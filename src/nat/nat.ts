@@ -113,6 +113,21 @@ export class Nat {
     return ACCEPT;
   }
 
+  /**
+   * An expected connection is translated as the one that announced it (nf_nat_follow_master): it comes from whom that goes to, and goes to who announced it.
+   * @param dir the direction of the master whose sender is met  @param port where that one listens
+   */
+  followMaster(entry: number, master: number, dir: number, port: number): void {
+    this.#entries.tuple(master, 1 - dir, target);
+    const { src, dst } = target;
+    this.setup(entry, oneAddress(null, dst), SRC);
+    oneAddress(null, src);
+    single.flags |= RangeFlag.ProtoSpecified;
+    single.minPort = port;
+    single.maxPort = port;
+    this.setup(entry, single, DST);
+  }
+
   /** MASQUERADE (nf_nat_masquerade_ipv4): the address of the device where the packet leaves. */
   masquerade(p: Packet, range: NatRange): Verdict {
     const { entry } = p;

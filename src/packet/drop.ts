@@ -114,6 +114,10 @@ export const Drop = {
   FilterPolicy: 91,
   FilterRejected: 92,
   FilterHotDrop: 93,
+  // helpers
+  HelperPartial: 94,
+  HelperNoExpectation: 95,
+  HelperPayloadTooLong: 96,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -213,6 +217,9 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   NatIcmpRedirect: 'ICMP redirect about a translated flow',
   NatNoAddress: 'MASQUERADE or REDIRECT found no address to use on the device',
   NatDeviceChanged: 'masqueraded connection that would leave by another device than before: it ends',
+  HelperPartial: 'FTP line that begins like one with an address and does not end like one: it must not pass unread',
+  HelperNoExpectation: 'packet that announces a connection which cannot be expected: too many are, or no port is free',
+  HelperPayloadTooLong: 'FTP line that would not fit into its packet with another address',
   FilterRule: 'dropped by a rule of iptables',
   FilterPolicy: 'dropped by the policy of a chain of iptables',
   FilterRejected: 'refused by a REJECT rule of iptables',

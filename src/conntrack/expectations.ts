@@ -1,0 +1,158 @@
+/**
+ * Expected connections (nf_conntrack_expect.c): what a helper has read that somebody is about to open. A new connection that fits is RELATED to the one that
+ * announced it. Few, short-lived and rare: plain objects; a packet asks only while there are any, and only when it opens a connection.
+ */
+import { seconds } from '../base/clock.ts';
+
+/** NF_CT_EXPECT_*. */
+export const ExpectFlag = { Permanent: 1, Inactive: 2, Userspace: 4 } as const;
+
+export interface Expectation {
+  /** As `-o id` prints it. */
+  readonly id: number;
+  /** The connection that announced it: a row of the entry table. */
+  readonly master: number;
+  readonly proto: number;
+  readonly src: number;
+  readonly srcMask: number;
+  readonly srcPort: number;
+  readonly srcPortMask: number;
+  readonly dst: number;
+  readonly dstPort: number;
+  readonly zone: number;
+  readonly helper: string;
+  readonly class: number;
+  readonly flags: number;
+  /** How the connection is to be translated, as its master is: for packets of this direction of the master's, to this port; null: not at all. */
+  readonly nat: { readonly dir: number; readonly port: number } | null;
+  /** Tick. */
+  readonly expires: number;
+}
+
+/** All but what the table gives. */
+export type NewExpectation = Omit<Expectation, 'id' | 'expires'>;
+
+/** struct nf_conntrack_expect_policy: of one class of a helper. */
+export interface ExpectPolicy {
+  /** Of one master at most; 0: any number. */
+  readonly maxExpected: number;
+  readonly timeoutSeconds: number;
+}
+
+export type ExpectErrno = 'EBUSY' | 'EMFILE' | 'EALREADY';
+
+export class Expectations {
+  /** net.netfilter.nf_conntrack_expect_max. */
+  max = 4096;
+  /** Told of each that comes and goes. */
+  onEvent: ((kind: 'new' | 'destroy', expectation: Expectation) => void) | null = null;
+  /** In order of coming. */
+  readonly #all = new Set<Expectation>();
+  #nextId = 1;
+
+  get count(): number {
+    return this.#all.size;
+  }
+
+  list(): readonly Expectation[] {
+    return [...this.#all];
+  }
+
+  /** nf_ct_expect_related: the same again replaces itself; one too many of its master takes the place of the oldest. Null: it is expected now. */
+  add(now: number, wanted: NewExpectation, policy: ExpectPolicy): ExpectErrno | null {
+    for (const e of this.#all) {
+      if (e.master === wanted.master && isSame(e, wanted)) {
+        if (e.class !== wanted.class) return 'EALREADY';
+        this.remove(e);
+        break;
+      }
+      if (isClash(e, wanted)) return 'EBUSY';
+    }
+    const { maxExpected } = policy;
+    if (maxExpected !== 0) {
+      const kin = [...this.#all].filter((e) => e.master === wanted.master && e.class === wanted.class);
+      if (kin.length >= maxExpected) this.remove(kin[0]!);
+    }
+    if (this.#all.size >= this.max) return 'EMFILE';
+    const id = this.#nextId;
+    this.#nextId = (this.#nextId + 1) | 0 || 1;
+    const expectation = { ...wanted, id, expires: (now + seconds(policy.timeoutSeconds)) | 0 };
+    this.#all.add(expectation);
+    this.onEvent?.('new', expectation);
+    return null;
+  }
+
+  /**
+   * The expectation that a first packet meets, which ends with that unless it is permanent (nf_ct_find_expectation).
+   * @param isAlive is this entry confirmed, and not on its way out? Nobody can know what an unconfirmed connection has announced.
+   */
+  meet(
+    src: number,
+    dst: number,
+    srcPort: number,
+    dstPort: number,
+    proto: number,
+    zone: number,
+    isAlive: (entry: number) => boolean,
+  ): Expectation | null {
+    for (const e of this.#all) {
+      if (e.dst !== dst || e.dstPort !== dstPort || e.proto !== proto || e.zone !== zone) continue;
+      if (((e.src ^ src) & e.srcMask) !== 0 || ((e.srcPort ^ srcPort) & e.srcPortMask) !== 0) continue;
+      if ((e.flags & ExpectFlag.Inactive) !== 0) continue;
+      if (!isAlive(e.master)) return null;
+      if ((e.flags & ExpectFlag.Permanent) === 0) this.remove(e);
+      return e;
+    }
+    return null;
+  }
+
+  remove(expectation: Expectation): void {
+    if (this.#all.delete(expectation)) this.onEvent?.('destroy', expectation);
+  }
+
+  /** The entry that announced them ends (nf_ct_remove_expectations). */
+  forget(master: number): void {
+    for (const e of [...this.#all]) if (e.master === master) this.remove(e);
+  }
+
+  clear(): void {
+    for (const e of [...this.#all]) this.remove(e);
+  }
+
+  /** What nobody came for ends. */
+  advance(now: number): void {
+    if (this.#all.size === 0) return;
+    for (const e of [...this.#all]) if (((e.expires - now) | 0) <= 0) this.remove(e);
+  }
+
+  /** Become a copy, which tells nobody. */
+  copyFrom(live: Expectations): void {
+    this.max = live.max;
+    this.#nextId = live.#nextId;
+    this.#all.clear();
+    for (const e of live.#all) this.#all.add(e);
+  }
+}
+
+function isSame(a: NewExpectation, b: NewExpectation): boolean {
+  return (
+    isSameEnd(a, b) &&
+    a.src === b.src &&
+    a.srcMask === b.srcMask &&
+    a.srcPort === b.srcPort &&
+    a.srcPortMask === b.srcPortMask
+  );
+}
+
+/** expect_clash: could one packet meet both? */
+function isClash(a: NewExpectation, b: NewExpectation): boolean {
+  return (
+    isSameEnd(a, b) &&
+    ((a.src ^ b.src) & a.srcMask & b.srcMask) === 0 &&
+    ((a.srcPort ^ b.srcPort) & a.srcPortMask & b.srcPortMask) === 0
+  );
+}
+
+function isSameEnd(a: NewExpectation, b: NewExpectation): boolean {
+  return a.dst === b.dst && a.dstPort === b.dstPort && a.proto === b.proto && a.zone === b.zone;
+}
