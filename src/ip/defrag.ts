@@ -56,4 +56,10 @@ export class Defrag {
   release(): void {
     if (--this.#users === 0) this.#stack.hooks.unregister(this.#ops);
   }
+
+  /** Stand in the hooks of a copy as in those of the original. */
+  copyFrom(live: Defrag): void {
+    if (live.#users > 0 && this.#users === 0) this.#stack.hooks.register(this.#ops);
+    this.#users = live.#users;
+  }
 }

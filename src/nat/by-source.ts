@@ -21,6 +21,9 @@ export class BySource {
   readonly #buckets: Int32Array;
   readonly #next: Int32Array;
 
+  /** Of what this is a copy: its chains are read as they are, for a copy lives for one packet. */
+  #live: { readonly table: BySource; readonly entries: Entries } | null = null;
+
   constructor(capacity: number, seed: number, allocate: Allocate = plainMemory) {
     const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
     this.#seed = seed;
@@ -28,20 +31,18 @@ export class BySource {
     this.#next = new Int32Array(allocate((capacity + 1) * 4));
   }
 
-  /** The original source of `t`, in the entry's zone. */
-  #bucketOf(entries: Entries, t: Tuple, entry: number): number {
-    const hash = hash4(this.#seed, t.src, t.ports >>> 16, t.proto, entries.zone(entry));
-    return hash & (this.#buckets.length - 1);
+  /** The original source of `t`. */
+  #bucketOf(t: Tuple, zone: number): number {
+    return hash4(this.#seed, t.src, t.ports >>> 16, t.proto, zone) & (this.#buckets.length - 1);
   }
 
   /**
    * Give `t` the source that another connection of the same original source has been given, if the range allows it (find_appropriate_src).
    * @returns false when there is none; `t` is as it was
    */
-  follow(entries: Entries, t: Tuple, entry: number, range: NatRange): boolean {
+  follow(entries: Entries, t: Tuple, zone: number, range: NatRange): boolean {
     const { src, ports, proto } = t;
-    const zone = entries.zone(entry);
-    for (let at = this.#buckets[this.#bucketOf(entries, t, entry)]!; at !== NONE; at = this.#next[at]!) {
+    for (let at = this.#buckets[this.#bucketOf(t, zone)]!; at !== NONE; at = this.#next[at]!) {
       entries.tuple(at, ORIGINAL, own);
       if (own.src !== src || own.ports >>> 16 !== ports >>> 16 || own.proto !== proto) continue;
       if (entries.zone(at) !== zone) continue;
@@ -52,19 +53,20 @@ export class BySource {
       t.src = src;
       t.ports = ports;
     }
-    return false;
+    const live = this.#live;
+    return live?.table.follow(live.entries, t, zone, range) ?? false;
   }
 
   add(entries: Entries, entry: number): void {
     entries.tuple(entry, ORIGINAL, own);
-    const bucket = this.#bucketOf(entries, own, entry);
+    const bucket = this.#bucketOf(own, entries.zone(entry));
     this.#next[entry] = this.#buckets[bucket]!;
     this.#buckets[bucket] = entry;
   }
 
   remove(entries: Entries, entry: number): void {
     entries.tuple(entry, ORIGINAL, own);
-    const bucket = this.#bucketOf(entries, own, entry);
+    const bucket = this.#bucketOf(own, entries.zone(entry));
     let at = this.#buckets[bucket]!;
     if (at === entry) {
       this.#buckets[bucket] = this.#next[entry]!;
@@ -73,4 +75,10 @@ export class BySource {
     while (at !== NONE && this.#next[at] !== entry) at = this.#next[at]!;
     if (at !== NONE) this.#next[at] = this.#next[entry]!;
   }
+
+  // cold: copies
+  copyFrom(table: BySource, entries: Entries): void {
+    this.#live = { table, entries };
+  }
+  // hot again
 }

@@ -105,6 +105,19 @@ describe('a source port', () => {
     expect(sourceOf(bind('10.1.0.2:40000 > 10.2.0.4:53', to, Manip.Src, 6))).toBe('10.2.0.100:40000');
   });
 
+  it('is the same in a copy, which tells the original nothing', () => {
+    bind('10.1.0.3:40000 > 10.2.0.2:53', to);
+    const moved = sourceOf(bind('10.1.0.2:40000 > 10.2.0.2:53', to));
+    const live = nat;
+    const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+    nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(8) });
+    nat.copyFrom(live);
+    expect(sourceOf(bind('10.1.0.2:40000 > 10.2.0.3:53', to))).toBe(moved);
+    expect(sourceOf(bind('10.1.0.9:7 > 10.2.0.3:53', { ip: '10.2.0.101' }))).toBe('10.2.0.101:7');
+    nat = live;
+    expect(sourceOf(bind('10.1.0.9:7 > 10.2.0.4:53', { ip: '10.2.0.100-10.2.0.101' }))).not.toBe('10.2.0.101:7');
+  });
+
   it('is forgotten with its last connection', () => {
     bind('10.1.0.3:40000 > 10.2.0.2:53', to);
     bind('10.1.0.2:40000 > 10.2.0.2:53', to);

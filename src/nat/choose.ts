@@ -86,7 +86,7 @@ export function chooseTuple(
       if (!isTaken(entries, t, entry)) return;
     } else {
       original.copyFrom(t);
-      if (bySource.follow(entries, t, entry, range) && !isTaken(entries, t, entry)) return;
+      if (bySource.follow(entries, t, entries.zone(entry), range) && !isTaken(entries, t, entry)) return;
       t.copyFrom(original);
     }
   }

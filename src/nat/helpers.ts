@@ -94,6 +94,8 @@ export class Helpers {
   }
 
   copyFrom(live: Helpers): void {
+    if (live.#users > 0 && this.#users === 0) this.#hooks.register(this.#ops);
+    this.#users = live.#users;
     this.now = live.now;
     this.#ftp.copyFrom(live.#ftp);
     this.sequences.copyFrom(live.sequences);

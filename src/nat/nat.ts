@@ -269,6 +269,18 @@ export class Nat {
     this.#masqDevice[entry] = 0;
   }
 
+  /** Stand in the hooks of a copy as in those of the original, and follow its bindings; the rules of the copy are its own. */
+  copyFrom(live: Nat): void {
+    if (live.#users > 0 && this.#users === 0) this.#hooks.register(this.#ops);
+    this.#users = live.#users;
+    this.#bySource.copyFrom(live.#bySource, live.#entries);
+  }
+
+  /** An entry of the original was taken over, at the same place. */
+  adopt(live: Nat, entry: number): void {
+    this.#masqDevice[entry] = live.#masqDevice[entry]!;
+  }
+
   /** The device went down, or lost this address: what was masqueraded there is over (masq_device_event, masq_inet_event). `ip` 0: all of it. */
   addressGone(device: number, ip: number): void {
     const ct = this.#entries;
