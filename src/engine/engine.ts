@@ -25,6 +25,8 @@ import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import { NO_TRACKING, type Tracking } from './conntrack-requests.ts';
+import { filterConditions } from './filter-conditions.ts';
+import { LogLines } from './log-lines.ts';
 import type { IpvsOutcome } from './messages.ts';
 
 export interface EngineOptions {
@@ -60,6 +62,8 @@ export class Engine {
   readonly filter: Filter;
   /** Connection tracking's tables. */
   readonly tracking: Tracking = NO_TRACKING;
+  /** What its LOG rules say. */
+  readonly logLines: LogLines;
   /** By Drop; the devices count into it too. */
   readonly drops: Float64Array;
   /** Grows when a device came or went: the poll set must be made anew. */
@@ -97,11 +101,8 @@ export class Engine {
       allocate,
     });
     this.hooks.register(this.director.hooks());
-    this.filter = new Filter(this.hooks, {
-      routing: this.stack,
-      rng,
-      deviceName: (id) => this.stack.link.interfaces[id]?.name ?? '',
-    });
+    this.logLines = new LogLines(() => this.stack.now);
+    this.filter = new Filter(this.hooks, filterConditions(this.stack, this.logLines));
   }
 
   /** One turn. Answers how many packets came in; 0 means that nobody had anything for us, and we have nothing for them. */

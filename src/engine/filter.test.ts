@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { ManualClock } from '../base/clock.ts';
+import { ManualClock, seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import type { TableCommand, TableName } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
 import { mac } from '../wire/addr.ts';
-import { describeFrame, type FrameBuilder, frame } from '../wire/build.ts';
+import { describeFrame, type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { Engine } from './engine.ts';
 import { explain } from './explain.ts';
 
@@ -15,8 +15,9 @@ const SERVER = '02:00:00:00:02:02';
 
 /** A router between 10.0.1.0/24 on front and 10.0.2.0/24 on back, whose neighbours are known. */
 class Rig {
+  readonly clock = new ManualClock(0);
   readonly engine = new Engine({
-    clock: new ManualClock(0),
+    clock: this.clock,
     rng: new SeededRng(1),
     maxConnections: 100,
     maxPackets: 256,
@@ -107,6 +108,13 @@ describe('rules', () => {
     ['-m mark --mark 0x0', 't80 t81 u53 ping'],
     ['-m mark ! --mark 0x0/0xff', ''],
     ['-m comment --comment x', 't80 t81 u53 ping'],
+    ['-m ttl --ttl-eq 63', 't80 t81 u53 ping'],
+    ['-m ttl ! --ttl-eq 63', ''],
+    ['-m ttl --ttl-lt 63', ''],
+    ['-m ttl --ttl-gt 62', 't80 t81 u53 ping'],
+    ['-m addrtype --src-type UNICAST --dst-type UNICAST', 't80 t81 u53 ping'],
+    ['-m addrtype --dst-type LOCAL,BROADCAST', ''],
+    ['-m addrtype ! --dst-type MULTICAST', 't80 t81 u53 ping'],
   ])('%s: %s', (words, expected) => {
     const rig = new Rig();
     rig.rules('filter', `-A FORWARD${words === '' ? '' : ` ${words}`}`);
@@ -236,6 +244,103 @@ describe('REJECT', () => {
     rig.engine.breathe();
     expect(rig.front.takeSent()).toEqual([]);
     expect(rig.engine.drops[Drop.FilterRejected]).toBe(1);
+  });
+});
+
+describe('addrtype', () => {
+  it.each([
+    ['10.0.1.1', '--dst-type LOCAL', 1],
+    ['10.0.1.1', '--dst-type LOCAL --limit-iface-in', 1],
+    ['10.0.2.1', '--dst-type LOCAL', 1],
+    ['10.0.2.1', '--dst-type LOCAL --limit-iface-in', 0],
+    ['10.0.2.1', '--dst-type UNICAST --limit-iface-in', 1],
+    ['10.0.2.255', '--dst-type BROADCAST', 1],
+    ['255.255.255.255', '--dst-type BROADCAST', 1],
+    ['224.0.0.1', '--dst-type MULTICAST', 1],
+    ['10.9.9.9', '--dst-type UNICAST', 1],
+  ])('%s %s: %d', (dst, words, expected) => {
+    const rig = new Rig();
+    rig.rules('mangle', `-A PREROUTING -m addrtype ${words}`);
+    rig.send(ip('10.0.1.2', dst).udp({ srcPort: 1, dstPort: 2 }));
+    expect(rig.counts('mangle', 'PREROUTING')[0]).toBe(expected);
+  });
+});
+
+describe('LOG', () => {
+  function lines(rule: string, packet: FrameBuilder): [number, string][] {
+    const rig = new Rig();
+    const said: [number, string][] = [];
+    rig.engine.logLines.sink = (level, text) => said.push([level, text]);
+    rig.rules('filter', rule);
+    expect(rig.send(packet)).toHaveLength(1);
+    return said;
+  }
+
+  it('says a packet as the kernel does, and lets it go on', () => {
+    const mac = '02:00:00:00:01:01:02:00:00:00:01:02:08:00';
+    expect(lines('-A FORWARD -j LOG --log-prefix x:', tcp(80))).toEqual([
+      [
+        4,
+        `x:IN=front OUT=back MAC=${mac} SRC=10.0.1.2 DST=10.0.2.2 LEN=40 TOS=0x00 PREC=0x00 TTL=63 ID=0 PROTO=TCP SPT=40000 DPT=80 WINDOW=65535 RES=0x00 SYN URGP=0 `,
+      ],
+    ]);
+    expect(lines('-A FORWARD -j LOG --log-level 6', udp(53).payload(4))).toEqual([
+      [
+        6,
+        `IN=front OUT=back MAC=${mac} SRC=10.0.1.2 DST=10.0.2.2 LEN=32 TOS=0x00 PREC=0x00 TTL=63 ID=0 PROTO=UDP SPT=40000 DPT=53 LEN=12 `,
+      ],
+    ]);
+    const [[, ping] = []] = lines('-A FORWARD -j LOG', ip().icmp({ type: 8, id: 7, seq: 2 }));
+    expect(ping).toContain('PROTO=ICMP TYPE=8 CODE=0 ID=7 SEQ=2 ');
+  });
+
+  it('does not let a flood through, and says how much it left out', () => {
+    const rig = new Rig();
+    let count = 0;
+    rig.engine.logLines.sink = () => count++;
+    rig.rules('filter', '-A FORWARD -p udp -j LOG', '-A FORWARD -p udp -j DROP');
+    for (let i = 0; i < 1100; i++) rig.send(udp(53));
+    expect(count).toBe(1000);
+    rig.clock.advance(seconds(1));
+    const said: string[] = [];
+    rig.engine.logLines.sink = (_level, text) => said.push(text);
+    rig.send(udp(53));
+    expect(said[0]).toContain('100 lines of LOG rules were left out');
+    expect(said).toHaveLength(2);
+  });
+});
+
+describe('TCPMSS', () => {
+  const MSS_1460 = [2, 4, 5, 0xb4];
+  const syn = (options: number[]): FrameBuilder => ip().tcp({ srcPort: 40000, dstPort: 80, flags: 'S', options });
+  it.each([
+    ['--set-mss 1400', MSS_1460, [2, 4, 5, 0x78]],
+    ['--set-mss 1500', MSS_1460, MSS_1460],
+    ['--clamp-mss-to-pmtu', [2, 4, 0xff, 0xff], MSS_1460],
+    ['--clamp-mss-to-pmtu', [1, 2, 4, 0xff, 0xff, 1, 1, 1], [1, ...MSS_1460, 1, 1, 1]],
+    ['--set-mss 1400', [], [2, 4, 2, 0x18]],
+    ['--set-mss 400', [4, 2, 1, 1], [2, 4, 1, 0x90, 4, 2, 1, 1]],
+  ])('%s: options %j become %j', (words, options, expected) => {
+    const rig = new Rig();
+    rig.rules('mangle', `-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS ${words}`);
+    rig.front.inject(syn([...options]).build());
+    rig.engine.breathe();
+    const [sent] = rig.back.takeSent();
+    expect(verifyFrame(sent!.bytes)).toEqual([]);
+    expect([...sent!.bytes.subarray(54)]).toEqual(expected);
+  });
+});
+
+describe('what needs connection tracking', () => {
+  it.each([
+    ['-m conntrack --ctstate NEW', { fault: 'NO-MATCH', what: 'conntrack' }],
+    ['-m state --state NEW', { fault: 'NO-MATCH', what: 'state' }],
+    ['-j CONNMARK --set-mark 1', { fault: 'NO-TARGET', what: 'CONNMARK' }],
+  ])('is refused where there is none: %s', (words, expected) => {
+    const rig = new Rig();
+    const rule = { words: words.split(' ') };
+    const outcome = rig.engine.filter.change({ table: 'mangle', commands: [{ op: 'append', chain: 'FORWARD', rule }] });
+    expect(outcome).toMatchObject(expected);
   });
 });
 

@@ -25,6 +25,9 @@ const MAX_SLEEP_MS = 100;
 /** The same in test mode, where a timer is compared with another host's. */
 const TEST_SLEEP_MS = 5;
 
+/** By the levels of syslog(3). */
+const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 'debug'] as const;
+
 const data = workerData as WorkerData;
 const port = parentPort!;
 const signal = new Int32Array(data.signal);
@@ -42,6 +45,7 @@ function run(): void {
     maxPackets: data.maxPackets,
     allocate: native.hugeMemory,
   });
+  engine.logLines.sink = (level, message) => post({ type: 'log', level: LOG_LEVELS[level] ?? 'debug', message });
   const context: RequestContext = {
     engine,
     captures: new Captures(engine, (records) => post({ type: 'captured', records })),

@@ -4,7 +4,8 @@
  */
 import type { Packet } from '../packet/packet.ts';
 import type { Conditions } from './conditions.ts';
-import type { Header } from './rule.ts';
+import type { Header, MatchUse } from './rule.ts';
+import type { Tracking } from './tracking.ts';
 
 /** The words are no rule: what the classic tool says behind `iptables v1.8.9 (legacy): `. */
 export class BadRule extends Error {
@@ -52,6 +53,8 @@ export interface OptionSpec<O> {
 export interface Place {
   readonly table: string;
   readonly hooks: readonly string[];
+  /** Of the same rule. */
+  readonly matches: readonly MatchUse[];
 }
 
 /** What one packet's way through a table knows: one record, used again for each packet. */
@@ -84,8 +87,12 @@ interface Extension<O> {
   finish?(o: O, header: Header, given: ReadonlySet<string>): void;
   /** May such a rule stand here? The kernel's checkentry: false is EINVAL. */
   isLegal?(o: O, header: Header, place: Place): boolean;
+  /** Does it name something that is not there, as a helper? That is ENOENT. */
+  isMissing?(o: O, header: Header, tracking: Tracking): boolean;
   /** Does it need connection tracking (nf_ct_netns_get in checkentry)? */
-  readonly needsConntrack?: boolean;
+  needsConntrack?(o: O): boolean;
+  /** What a listing calls it, when that is not its name. */
+  readonly listName?: string;
   /** The words of `-S`, from numbers and in one way only. */
   save(o: O): string[];
   /** Its part of a `-L` line, without the blanks around it; '' for nothing. */

@@ -4,11 +4,13 @@
  *   raw −300 │ mangle −150 │ filter 0 │ security 50           at the hooks of their built-in chains
  *   nat                                                       asked by NAT itself, once per connection
  */
-import { type Hook, type HookOp, type Hooks, Priority } from '../hooks/hooks.ts';
+import { type Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
+import type { Nat } from '../nat/nat.ts';
 import { compile } from './compile.ts';
-import type { Conditions } from './conditions.ts';
+import type { Conditions, HostConditions } from './conditions.ts';
 import { Table } from './table.ts';
+import type { Tracking } from './tracking.ts';
 import { Walk } from './traverse.ts';
 
 const PRIORITIES: Readonly<Partial<Record<TableName, number>>> = {
@@ -38,7 +40,7 @@ class Entry {
 
 export class Filter {
   readonly #hooks: Hooks;
-  readonly #conditions: Conditions;
+  readonly #conditions: { -readonly [K in keyof Conditions]: Conditions[K] };
   readonly #tables: Readonly<Record<TableName, Entry>> = {
     raw: new Entry('raw'),
     mangle: new Entry('mangle'),
@@ -46,19 +48,28 @@ export class Filter {
     filter: new Entry('filter'),
     security: new Entry('security'),
   };
+  #hasTracking = false;
+  #hasNat = false;
   /** Tables that somebody has asked for, the latest first: the order of /proc/net/ip_tables_names. */
   #known: TableName[] = [];
 
-  constructor(hooks: Hooks, conditions: Conditions) {
+  constructor(hooks: Hooks, conditions: HostConditions) {
     this.#hooks = hooks;
-    this.#conditions = conditions;
+    this.#conditions = { ...conditions, tracking: null, nat: null };
+  }
+
+  /** There is connection tracking, and translation, from now on. */
+  connect(tracking: Tracking, nat: Nat): void {
+    this.#conditions.tracking = tracking;
+    this.#conditions.nat = nat;
+    nat.lookup = (p, hook) => this.#tables.nat.walk?.run(p, hook) ?? Verdict.Accept;
   }
 
   /** Do all of it, or nothing. */
   change({ table: name, commands, isTest = false }: TableChange): TableOutcome {
     const entry = this.#know(name);
     if (entry.walk !== null) entry.table.count(entry.walk.counters);
-    const outcome = entry.table.change(commands, isTest);
+    const outcome = entry.table.change(commands, isTest, this.#conditions.tracking);
     if (outcome === null && !isTest) this.#commit(entry);
     return outcome;
   }
@@ -89,6 +100,7 @@ export class Filter {
       const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
       this.#use(own, new Walk(walk.program, counters, this.#conditions));
     }
+    this.#askForTracking();
   }
 
   /** The rule, or policy, at which the last packet's way through a table ended: `-A INPUT -s 10.0.0.1/32 -j DROP`. */
@@ -113,6 +125,25 @@ export class Filter {
   }
 
   #commit(entry: Entry): void {
+    this.#compile(entry);
+    this.#askForTracking();
+  }
+
+  /** Hold connection tracking while a rule needs it, and translation while the nat table has something to say then. */
+  #askForTracking(): void {
+    const { tracking, nat } = this.#conditions;
+    const tables = Object.values(this.#tables).map(({ table }) => table);
+    const wantsTracking = tracking !== null && tables.some((table) => table.needsConntrack);
+    const wantsNat = nat !== null && wantsTracking && this.#tables.nat.table.isInUse;
+    if (wantsTracking && !this.#hasTracking) tracking.acquire();
+    if (wantsNat && !this.#hasNat) nat.acquire();
+    if (!wantsNat && this.#hasNat) nat?.release();
+    if (!wantsTracking && this.#hasTracking) tracking?.release();
+    this.#hasTracking = wantsTracking;
+    this.#hasNat = wantsNat;
+  }
+
+  #compile(entry: Entry): void {
     const { table } = entry;
     if (!table.isInUse) {
       this.#hooks.unregister(entry.ops);

@@ -14,11 +14,12 @@ import {
   type TableOutcome,
 } from '../model/iptables.ts';
 import { type CompiledRule, compileRule } from './compile.ts';
-import { BadRule } from './extension.ts';
+import { BadRule, type MatchExtension, type TargetExtension } from './extension.ts';
 import { parseRule } from './parse.ts';
 import type { Counters } from './program.ts';
 import type { Rule } from './rule.ts';
 import { saveRule } from './save.ts';
+import type { Tracking } from './tracking.ts';
 
 export interface StoredRule {
   readonly words: readonly string[];
@@ -75,13 +76,10 @@ export class Table {
     return this.chains.some((chain) => chain.rules.length > 0 || chain.policy !== 'ACCEPT');
   }
 
-  /** Does a rule that a packet can meet need connection tracking? */
+  /** Does one of its rules need connection tracking? */
   get needsConntrack(): boolean {
     return this.chains.some(({ rules }) =>
-      rules.some(({ rule: { matches, target } }) => {
-        const own = target.kind === 'extension' && target.extension.needsConntrack === true;
-        return own || matches.some(({ extension }) => extension.needsConntrack === true);
-      }),
+      rules.some(({ rule }) => usesOf(rule).some(({ extension, options }) => needsConntrack(extension, options))),
     );
   }
 
@@ -100,9 +98,9 @@ export class Table {
     }
   }
 
-  /** All or nothing. With `isTest` nothing, either way. */
-  change(commands: readonly TableCommand[], isTest: boolean): TableOutcome {
-    const draft = new Draft(this.name, this.chains);
+  /** All or nothing. With `isTest` nothing, either way. @param tracking null: rules that need it cannot be had */
+  change(commands: readonly TableCommand[], isTest: boolean, tracking: Tracking | null): TableOutcome {
+    const draft = new Draft(this.name, this.chains, tracking);
     let index = 0;
     try {
       for (const command of commands) {
@@ -159,12 +157,28 @@ function store({ words, counters }: NewRule): StoredRule {
   };
 }
 
+/** The matches of a rule, and its target where that is an extension. */
+function usesOf({ matches, target }: Rule): readonly Use[] {
+  return target.kind === 'extension' ? [...matches, target] : matches;
+}
+
+interface Use {
+  readonly extension: MatchExtension | TargetExtension;
+  readonly options: unknown;
+}
+
+function needsConntrack(extension: MatchExtension | TargetExtension, options: unknown): boolean {
+  return extension.needsConntrack?.(options) === true;
+}
+
 class Draft {
   readonly #table: TableName;
+  readonly #tracking: Tracking | null;
   #chains: Chain[];
 
-  constructor(table: TableName, chains: readonly Chain[]) {
+  constructor(table: TableName, chains: readonly Chain[], tracking: Tracking | null) {
     this.#table = table;
+    this.#tracking = tracking;
     // Policies' counters start anew with each change, as libiptc's commit has it; those of rules stay.
     this.#chains = chains.map((chain) => ({ ...chain, rules: [...chain.rules], packets: 0, bytes: 0 }));
   }
@@ -238,12 +252,14 @@ class Draft {
     for (const chain of this.#chains) if (chain.hook !== null) this.#walk(chain, chain.name, reached);
     for (const { rules } of this.#chains) {
       for (const stored of rules) {
-        const { header, matches, target } = stored.rule;
-        const place = { table: this.#table, hooks: [...(reached.get(stored) ?? [])] };
-        const isLegal =
-          matches.every(({ extension, options }) => extension.isLegal?.(options, header, place) !== false) &&
-          (target.kind !== 'extension' || target.extension.isLegal?.(target.options, header, place) !== false);
-        if (!isLegal) throw new Refusal('EINVAL');
+        const { header, matches } = stored.rule;
+        const place = { table: this.#table, hooks: [...(reached.get(stored) ?? [])], matches };
+        for (const { extension, options } of usesOf(stored.rule)) {
+          if (extension.isLegal?.(options, header, place) === false) throw new Refusal('EINVAL');
+          if (this.#tracking !== null && extension.isMissing?.(options, header, this.#tracking) === true) {
+            throw new Refusal('ENOENT');
+          }
+        }
       }
     }
   }
@@ -273,6 +289,12 @@ class Draft {
   #read(rule: NewRule): StoredRule {
     const stored = store(rule);
     const { target } = stored.rule;
+    if (this.#tracking === null) {
+      const missing = usesOf(stored.rule).find(({ extension, options }) => needsConntrack(extension, options));
+      if (missing !== undefined) {
+        throw new Refusal(missing === target ? 'NO-TARGET' : 'NO-MATCH', missing.extension.name);
+      }
+    }
     if (target.kind === 'chain') {
       const chain = this.#find(target.name);
       if (chain === undefined) throw new Refusal(target.isGoto ? 'NO-GOTO' : 'NO-TARGET', target.name);

@@ -69,6 +69,8 @@ export type TableFault =
   /** `-j` names neither a target nor a chain; `-g` no chain. */
   | 'NO-TARGET'
   | 'NO-GOTO'
+  /** `-m` names a match that cannot be had here. */
+  | 'NO-MATCH'
   | 'BAD-WORDS';
 
 /** Null: all of them are done. Else which one cannot be had; then nothing has changed. `index` is -1 when only the table as a whole cannot be. */

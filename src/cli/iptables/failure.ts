@@ -53,6 +53,7 @@ export function faultMessage(fault: TableFault, op: string): string {
 /** Faults that the classic tool finds itself, in its parser; undefined for all others. */
 export function parserMessage(fault: TableFault, what: string): string | undefined {
   if (fault === 'NO-TARGET') return `Couldn't load target \`${what}':No such file or directory\n`;
+  if (fault === 'NO-MATCH') return `Couldn't load match \`${what}':No such file or directory\n`;
   if (fault === 'NO-GOTO') return `goto '${what}' is not a chain`;
   return fault === 'BAD-WORDS' ? what : undefined;
 }

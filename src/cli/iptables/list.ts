@@ -75,7 +75,7 @@ export function hostsOf({ header }: Rule): string[] {
 
 function targetName({ target }: Rule): string {
   if (target.kind === 'none') return '';
-  return target.kind === 'extension' ? target.extension.name : target.name;
+  return target.kind === 'extension' ? (target.extension.listName ?? target.extension.name) : target.name;
 }
 
 /** 1.8.9 prints numbers with -n, other versions names. */

@@ -43,7 +43,7 @@ const TYPES: readonly (readonly [string, number, string])[] = [
   ['ECN_ECNE', 12, '--------'],
   ['ECN_CWR', 13, '--------'],
   ['SHUTDOWN_COMPLETE', 14, '-------T'],
-  ['I_DATA', 64, '----IUBE'],
+  ['I_DATA', 64, '--------'],
   ['RE_CONFIG', 130, '--------'],
   ['PAD', 132, '--------'],
   ['ASCONF', 193, '--------'],
@@ -81,7 +81,7 @@ function readChunks(o: SctpOptions, among: string, list: string): void {
   for (const word of list.split(',')) readChunk(o, word);
 }
 
-function formatChunks({ chunks, flagMasks, flags }: SctpOptions): string {
+function formatChunks({ chunks, flagMasks, flags }: SctpOptions, isNumeric = false): string {
   if (chunks.every((is) => is === 1)) return 'ALL';
   if (chunks.every((is) => is === 0)) return 'NONE';
   const words: string[] = [];
@@ -94,7 +94,8 @@ function formatChunks({ chunks, flagMasks, flags }: SctpOptions): string {
       const letter = letters[7 - bit]!;
       told += (flags[type]! & (1 << bit)) !== 0 ? letter : letter.toLowerCase();
     }
-    words.push(told === '' ? name : `${name}:${told}`);
+    const shown = isNumeric ? `0x${type.toString(16).toUpperCase().padStart(4, '0')}` : name;
+    words.push(told === '' ? shown : `${shown}:${told}`);
   }
   return words.join(',');
 }
@@ -169,7 +170,8 @@ chunktypes - ${TYPES.map(([name]) => name).join(' ')} ALL NONE
       listPorts('spt', o.source, o.isSourceInverted, 'sctp', form),
       listPorts('dpt', o.destination, o.isDestinationInverted, 'sctp', form),
     ].filter((part) => part !== '');
-    const chunks = o.among === undefined ? [] : [`${o.isChunksInverted ? '!' : ''}${o.among} ${formatChunks(o)}`];
+    const chunks =
+      o.among === undefined ? [] : [`${o.isChunksInverted ? '! ' : ''}${o.among} ${formatChunks(o, form.isNumeric)}`];
     return ['sctp', ...ports, ...chunks].join(' ');
   },
   compile: (o) => {

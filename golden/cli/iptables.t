@@ -1,0 +1,291 @@
+# A rule's words behind its chain ; what -S prints, or the message ; what -nL prints of it ; what -L prints of it, or = ; OK | FAIL
+# Recorded from iptables-legacy 1.8.9, each rule alone.
+
+-m mark --mark 5/x ; mark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-m mark --mark 5y ; mark: trailing garbage after value for option "--mark".\n ; FAIL
+-m mark --mark 0x100000000 ; mark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-m mark --mark 010 ; -m mark --mark 0x8 ; mark match 0x8 ; = ; OK
+-m mark --mark " 5" ; -m mark --mark 0x5 ; mark match 0x5 ; = ; OK
+-m mark --mark 5/ ; mark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-m mark --mark /5 ; mark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-m mark --mark -1 ; mark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-p tcp --dport 010 ; -p tcp -m tcp --dport 8 ; tcp dpt:8 ; = ; OK
+-p tcp --dport 0x50 ; -p tcp -m tcp --dport 80 ; tcp dpt:80 ; tcp dpt:http ; OK
+-p tcp --dport 70000 ; invalid port/service `70000' specified ; FAIL
+-p 256 ; unknown protocol "256" specified ; FAIL
+-p 0x11 ; -p udp ; - ; = ; OK
+-p TCP ; -p tcp ; - ; = ; OK
+--s 10.0.0.7 ; unknown option "--s" ; FAIL
+-p tcp --destination-p 7 ; -p tcp -m tcp --dport 7 ; tcp dpt:7 ; tcp dpt:echo ; OK
+-p tcp --d 7 ; unknown option "--d" ; FAIL
+-p tcp -m tcp -m tcp --dport 8 ; = ; tcp tcp dpt:8 ; = ; OK
+-m comment --comment a -m comment --comment b ; = ; /* a */ /* b */ ; = ; OK
+-m comment --comment "" ; = ; /*  */ ; = ; OK
+-m comment --comment 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789 ; -m comment --comment 012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234 ; /* 012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234 */ ; = ; OK
+-m comment ! --comment a ; comment: option "--comment" cannot be inverted.\n ; FAIL
+-m comment --comment "a b" ; = ; /* a b */ ; = ; OK
+-m comment --comment "-x" ; -m comment --comment -x ; /* -x */ ; = ; OK
+-m comment --comment abc-d_e.f/g:h,i ; -m comment --comment "abc-d_e.f/g:h,i" ; /* abc-d_e.f/g:h,i */ ; = ; OK
+-m comment --comment "a;b" ; = ; /* a;b */ ; = ; OK
+-p tcp --sport 5 --sport 6 ; Only one `--source-port' allowed ; FAIL
+-p tcp --syn --tcp-flags SYN SYN ; Only one of `--syn' or `--tcp-flags'  allowed ; FAIL
+-p tcp --tcp-option 0 ; Bad TCP option "0" ; FAIL
+-p tcp --tcp-option 256 ; Bad TCP option "256" ; FAIL
+-p tcp ! --tcp-option 7 ; -p tcp -m tcp ! --tcp-option 7 ; tcp option=!7 ; = ; OK
+-p udp --dport 53 -j ACCEPT ; -p udp -m udp --dport 53 -j ACCEPT ; udp dpt:53 ; udp dpt:domain ; OK
+-p udp ! --sport 1:2 -j ACCEPT ; -p udp -m udp ! --sport 1:2 -j ACCEPT ; udp spts:!1:2 ; = ; OK
+-p udp --syn ; unknown option "--syn" ; FAIL
+-p icmp --icmp-type 3/300 ; Unknown ICMP code `3/300' ; FAIL
+-p icmp --icmp-type ttl-exceeded ; -p icmp -m icmp --icmp-type 11 ; icmptype 11 ; icmp time-exceeded ; OK
+-p icmp --icmp-type pong ; -p icmp -m icmp --icmp-type 0 ; icmptype 0 ; icmp echo-reply ; OK
+-p icmp --icmp-type destination-unreachable ; -p icmp -m icmp --icmp-type 3 ; icmptype 3 ; icmp destination-unreachable ; OK
+-p icmp --icmp-type 8/5 ; -p icmp -m icmp --icmp-type 8/5 ; icmptype 8 code 5 ; = ; OK
+-p icmp --icmp-type 255 ; -p icmp -m icmp --icmp-type any ; icmptype 255 ; icmp any ; OK
+-p icmp --icmp-type 200 ; -p icmp -m icmp --icmp-type 200 ; icmptype 200 ; = ; OK
+-p icmp --icmp-type 11 --icmp-type 8 ; icmp: option "--icmp-type" can only be used once.\n ; FAIL
+-p icmp --icmp-type time-exceeded ; -p icmp -m icmp --icmp-type 11 ; icmptype 11 ; icmp time-exceeded ; OK
+-p icmp --icmp-type unknown ; Unknown ICMP type `unknown' ; FAIL
+-j MARK --set-xmark 5/3 ; -j MARK --set-xmark 0x5/0x3 ; MARK xset 0x5/0x3 ; = ; OK
+-j MARK --set-mark 5/3 ; -j MARK --set-xmark 0x5/0x7 ; MARK xset 0x5/0x7 ; = ; OK
+-j MARK --and-mark 0xff ; -j MARK --set-xmark 0x0/0xffffff00 ; MARK and 0xff ; = ; OK
+-j MARK --or-mark 0xff ; -j MARK --set-xmark 0xff/0xff ; MARK or 0xff ; = ; OK
+-j MARK --xor-mark 0xff ; -j MARK --set-xmark 0xff/0x0 ; MARK xor 0xff ; = ; OK
+-j MARK --set-mark 0 ; -j MARK --set-xmark 0x0/0xffffffff ; MARK and 0x0 ; = ; OK
+-j MARK --set-mark x ; MARK: bad integer value for option "--set-mark", or out of range.\n ; FAIL
+-j MARK ! --set-mark 1 ; MARK: option "--set-mark" cannot be inverted.\n ; FAIL
+-j MARK --and-mark 0 ; -j MARK --set-xmark 0x0/0xffffffff ; MARK and 0x0 ; = ; OK
+-j REJECT --reject-with icmp-admin-prohibited ; = ; reject-with icmp-admin-prohibited ; = ; OK
+-j REJECT --reject-with icmp-net-unreachable ; = ; reject-with icmp-net-unreachable ; = ; OK
+-j REJECT --reject-with net-unreach ; -j REJECT --reject-with icmp-net-unreachable ; reject-with icmp-net-unreachable ; = ; OK
+-j REJECT --reject-with host-prohib ; -j REJECT --reject-with icmp-host-prohibited ; reject-with icmp-host-prohibited ; = ; OK
+-j REJECT --reject-with admin-prohib ; -j REJECT --reject-with icmp-admin-prohibited ; reject-with icmp-admin-prohibited ; = ; OK
+-j REJECT --reject-with icmp-proto-unreachable ; = ; reject-with icmp-proto-unreachable ; = ; OK
+-j REJECT --reject-with "" ; -j REJECT --reject-with icmp-net-unreachable ; reject-with icmp-net-unreachable ; = ; OK
+-j REJECT --reject-with icmp ; -j REJECT --reject-with icmp-net-unreachable ; reject-with icmp-net-unreachable ; = ; OK
+-j REJECT --reject-with icmp-port-unreachable --reject-with icmp-net-unreachable ; REJECT: option "--reject-with" can only be used once.\n ; FAIL
+-p tcp -m multiport --dports 1: ; invalid port/service `' specified ; FAIL
+-p tcp -m multiport --dports 5:1 ; invalid portrange specified ; FAIL
+-p tcp -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14:15 ; = ; multiport dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14:15 ; multiport dports tcpmux,2,3,4,5,6,echo,8,discard,10,systat,12,daytime,14:netstat ; OK
+-p tcp -m multiport --dports 1,2,3,4,5,6,7,8,9,10,11,12,13,14:15,16 ; too many ports specified ; FAIL
+-p tcp -m multiport --dports 0, ; invalid port/service `' specified ; FAIL
+-p tcp -m multiport --dports "" ; invalid port/service `' specified ; FAIL
+-p tcp -m multiport --dports foo ; invalid port/service `foo' specified ; FAIL
+-p sctp -m multiport ! --dports 5,7:9 ; = ; multiport dports  !5,7:9 ; = ; OK
+-p dccp -m multiport --ports 5 ; = ; multiport ports 5 ; = ; OK
+! -p tcp -m multiport --dports 3 ; multiport only works with TCP, UDP, UDPLITE, SCTP and DCCP ; FAIL
+-p sctp --dport 80 ; -p sctp -m sctp --dport 80 ; sctp dpt:80 ; = ; OK
+-p sctp --chunk-types all ALL ; -p sctp -m sctp --chunk-types all ALL ; sctp all ALL ; = ; OK
+-p sctp ! --chunk-types only INIT ; -p sctp -m sctp ! --chunk-types only INIT ; sctp ! only 0x0001 ; sctp ! only INIT ; OK
+-j QUEUE ; = ; - ; = ; OK
+-j RETURN ; = ; - ; = ; OK
+-j ; option "-j" requires an argument ; FAIL
+-m nosuch ; Couldn't load match `nosuch':No such file or directory\n ; FAIL
+-m "" ; Couldn't load match `':No such file or directory\n ; FAIL
+! -m tcp ; unexpected ! flag before --match ; FAIL
+! -j ACCEPT ; cannot have ! before -j ; FAIL
+-i eth+x ; = ; - ; = ; OK
+-i eth* ; = ; - ; = ; OK
+-p sctp --chunk-types any INIT,DATA:Be ; -p sctp -m sctp --chunk-types any DATA:Be,INIT ; sctp any 0x0000:Be,0x0001 ; sctp any DATA:Be,INIT ; OK
+-p sctp --chunk-types any NONE ; -p sctp -m sctp --chunk-types any NONE ; sctp any NONE ; = ; OK
+-p sctp --chunk-types foo INIT ; Match type has to be one of "ALL", "ANY" or "ONLY" ; FAIL
+-p sctp --chunk-types any FOO ; Unknown sctp chunk `FOO' ; FAIL
+-p sctp --chunk-types any INIT:B ; Invalid flags for chunk type 1 ; FAIL
+-p sctp --chunk-types any DATA:X ; Invalid flags for chunk type 0 ; FAIL
+-p sctp --chunk-types any ABORT:T,SHUTDOWN_COMPLETE:t,ASCONF,ASCONF_ACK,FORWARD_TSN ; -p sctp -m sctp --chunk-types any ABORT:T,SHUTDOWN_COMPLETE:t,ASCONF_ACK,FORWARD_TSN,ASCONF ; sctp any 0x0006:T,0x000E:t,0x0080,0x00C0,0x00C1 ; sctp any ABORT:T,SHUTDOWN_COMPLETE:t,ASCONF_ACK,FORWARD_TSN,ASCONF ; OK
+-p sctp --chunk-types any DATA,DATA:UBEi ; -p sctp -m sctp --chunk-types any DATA:iUBE ; sctp any 0x0000:iUBE ; sctp any DATA:iUBE ; OK
+-p sctp --chunk-types any ; --chunk-types requires two args ; FAIL
+-p sctp --sport 5 --sport 6 ; Only one `--source-port' allowed ; FAIL
+-p sctp ! --sport 5:6 --dport 7 ; -p sctp -m sctp ! --sport 5:6 --dport 7 ; sctp spts:!5:6 dpt:7 ; = ; OK
+-p sctp -m sctp ; = ; sctp ; = ; OK
+-p udp --sport 5 --sport 6 ; udp: option "--source-port" can only be used once.\n ; FAIL
+-m conntrack --ctstate NEW ; = ; ctstate NEW ; = ; OK
+-m conntrack --ctstate RELATED,ESTABLISHED ; = ; ctstate RELATED,ESTABLISHED ; = ; OK
+-m conntrack --ctstate ESTABLISHED,RELATED,NEW,INVALID,UNTRACKED,SNAT,DNAT ; -m conntrack --ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED,SNAT,DNAT ; ctstate INVALID,NEW,RELATED,ESTABLISHED,UNTRACKED,SNAT,DNAT ; = ; OK
+-m conntrack ! --ctstate INVALID ; = ; ! ctstate INVALID ; = ; OK
+-m conntrack --ctstate ESTABLISHED --ctdir REPLY ; = ; ctstate ESTABLISHED ctdir REPLY ; = ; OK
+-m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL ; = ; ctstate ESTABLISHED ctdir ORIGINAL ; = ; OK
+-m conntrack --ctstate FOO ; Bad ctstate "FOO" ; FAIL
+-m conntrack --ctstate new ; -m conntrack --ctstate NEW ; ctstate NEW ; = ; OK
+-m conntrack --ctstate "" ; Bad ctstate "" ; FAIL
+-m conntrack ; conntrack: At least one option is required ; FAIL
+-m conntrack --ctdir both ; conntrack: Bad value for "--ctdir" option: "both" ; FAIL
+-m conntrack --ctdir reply ; -m conntrack --ctdir REPLY ; ctdir REPLY ; = ; OK
+-m conntrack ! --ctdir REPLY ; conntrack: option "--ctdir" cannot be inverted.\n ; FAIL
+-m conntrack --ctproto tcp ; -m conntrack --ctproto 6 ; ctproto 6 ; = ; OK
+-m conntrack --ctproto 17 ; = ; ctproto 17 ; = ; OK
+-m conntrack ! --ctproto icmp ; -m conntrack ! --ctproto 1 ; ! ctproto 1 ; = ; OK
+-m conntrack --ctproto all ; -m conntrack --ctproto 0 ; ctproto 0 ; = ; OK
+-m conntrack --ctproto foo ; unknown protocol "foo" specified ; FAIL
+-m conntrack --ctorigsrc 10.0.0.1 ; = ; ctorigsrc 10.0.0.1 ; = ; OK
+-m conntrack --ctorigsrc 10.0.0.1/8 ; = ; ctorigsrc 10.0.0.1/8 ; = ; OK
+-m conntrack ! --ctorigdst 10.0.0.1/24 ; = ; ! ctorigdst 10.0.0.1/24 ; = ; OK
+-m conntrack --ctreplsrc 10.0.0.1 --ctrepldst 10.0.0.2 ; = ; ctreplsrc 10.0.0.1 ctrepldst 10.0.0.2 ; = ; OK
+-m conntrack --ctorigsrcport 80 ; = ; ctorigsrcport 80 ; = ; OK
+-m conntrack --ctproto tcp --ctorigsrcport 80 --ctorigdstport 1:2 ; -m conntrack --ctproto 6 --ctorigsrcport 80 --ctorigdstport 1:2 ; ctproto 6 ctorigsrcport 80 ctorigdstport 1:2 ; = ; OK
+-m conntrack --ctreplsrcport http ; -m conntrack --ctreplsrcport 80 ; ctreplsrcport 80 ; = ; OK
+-m conntrack ! --ctrepldstport 100:200 ; = ; ! ctrepldstport 100:200 ; = ; OK
+-m conntrack --ctstatus EXPECTED ; = ; ctstatus EXPECTED ; = ; OK
+-m conntrack --ctstatus SEEN_REPLY,ASSURED,CONFIRMED ; = ; ctstatus SEEN_REPLY,ASSURED,CONFIRMED ; = ; OK
+-m conntrack --ctstatus NONE ; = ; ctstatus NONE ; = ; OK
+-m conntrack --ctstatus FOO ; Bad ctstatus "FOO" ; FAIL
+-m conntrack ! --ctstatus ASSURED ; = ; ! ctstatus ASSURED ; = ; OK
+-m conntrack --ctexpire 5 ; = ; ctexpire 5 ; = ; OK
+-m conntrack --ctexpire 5:10 ; = ; ctexpire 5:10 ; = ; OK
+-m conntrack ! --ctexpire :10 ; -m conntrack ! --ctexpire 0:10 ; ! ctexpire 0:10 ; = ; OK
+-m conntrack --ctexpire 10:5 ; = ; ctexpire 10:5 ; = ; OK
+-m conntrack --ctstate NEW --ctstate INVALID ; conntrack: option "--ctstate" can only be used once.\n ; FAIL
+-m conntrack --ctstate NEW --ctproto tcp --ctorigsrc 1.1.1.1 --ctorigdst 2.2.2.2 --ctstatus ASSURED --ctexpire 1 --ctdir ORIGINAL --ctorigsrcport 1 --ctorigdstport 2 --ctreplsrcport 3 --ctrepldstport 4 --ctreplsrc 3.3.3.3 --ctrepldst 4.4.4.4 ; -m conntrack --ctstate NEW --ctproto 6 --ctorigsrc 1.1.1.1 --ctorigdst 2.2.2.2 --ctreplsrc 3.3.3.3 --ctrepldst 4.4.4.4 --ctorigsrcport 1 --ctorigdstport 2 --ctreplsrcport 3 --ctrepldstport 4 --ctstatus ASSURED --ctexpire 1 --ctdir ORIGINAL ; ctstate NEW ctproto 6 ctorigsrc 1.1.1.1 ctorigdst 2.2.2.2 ctreplsrc 3.3.3.3 ctrepldst 4.4.4.4 ctorigsrcport 1 ctorigdstport 2 ctreplsrcport 3 ctrepldstport 4 ctstatus ASSURED ctexpire 1 ctdir ORIGINAL ; = ; OK
+-m state --state NEW ; = ; state NEW ; = ; OK
+-m state --state RELATED,ESTABLISHED ; = ; state RELATED,ESTABLISHED ; = ; OK
+-m state ! --state INVALID ; = ; ! state INVALID ; = ; OK
+-m state --state UNTRACKED ; = ; state UNTRACKED ; = ; OK
+-m state --state FOO ; Bad state "FOO" ; FAIL
+-m state --state SNAT ; Bad state "SNAT" ; FAIL
+-m state ; state: option "--state" must be specified\n ; FAIL
+-m connmark --mark 5 ; -m connmark --mark 0x5 ; connmark match  0x5 ; = ; OK
+-m connmark ! --mark 5/0xff ; -m connmark ! --mark 0x5/0xff ; connmark match ! 0x5/0xff ; = ; OK
+-m connmark ; connmark: option "--mark" must be specified\n ; FAIL
+-m connmark --mark x ; connmark: bad integer value for option "--mark", or out of range.\n ; FAIL
+-m addrtype --src-type LOCAL ; = ; ADDRTYPE match src-type LOCAL ; = ; OK
+-m addrtype --dst-type UNICAST,BROADCAST ; = ; ADDRTYPE match dst-type UNICAST,BROADCAST ; = ; OK
+-m addrtype ! --src-type MULTICAST --dst-type ANYCAST ; = ; ADDRTYPE match src-type !MULTICAST dst-type ANYCAST ; = ; OK
+-m addrtype --src-type FOO ; addrtype: bad type "FOO" ; FAIL
+-m addrtype ; addrtype: you must specify --src-type or --dst-type ; FAIL
+-m addrtype --limit-iface-in ; addrtype: you must specify --src-type or --dst-type ; FAIL
+-m addrtype --dst-type LOCAL --limit-iface-in ; = ; ADDRTYPE match dst-type LOCAL limit-in ; = ; OK
+-m addrtype --dst-type LOCAL --limit-iface-out ; = ; ADDRTYPE match dst-type LOCAL limit-out ; = ; OK
+-m addrtype --dst-type LOCAL --limit-iface-out --limit-iface-in ; addrtype: option "--limit-iface-in" cannot be used together with "--limit-iface-out".\n ; FAIL
+-m addrtype --src-type UNSPEC,UNICAST,LOCAL,BROADCAST,ANYCAST,MULTICAST,BLACKHOLE,UNREACHABLE,PROHIBIT ; = ; ADDRTYPE match src-type UNSPEC,UNICAST,LOCAL,BROADCAST,ANYCAST,MULTICAST,BLACKHOLE,UNREACHABLE,PROHIBIT ; = ; OK
+-m addrtype --src-type THROW ; = ; ADDRTYPE match src-type THROW ; = ; OK
+-m addrtype --src-type NAT,XRESOLVE ; = ; ADDRTYPE match src-type NAT,XRESOLVE ; = ; OK
+-m addrtype ! --dst-type local ; -m addrtype ! --dst-type LOCAL ; ADDRTYPE match dst-type !LOCAL ; = ; OK
+-j LOG ; = ; LOG flags 0 level 4 ; LOG level warn ; OK
+-j LOG --log-prefix "abc " ; = ; LOG flags 0 level 4 prefix "abc " ; LOG level warn prefix "abc " ; OK
+-j LOG --log-prefix 012345678901234567890123456789 ; -j LOG --log-prefix 01234567890123456789012345678 ; LOG flags 0 level 4 prefix "01234567890123456789012345678" ; LOG level warn prefix "01234567890123456789012345678" ; OK
+-j LOG --log-prefix 01234567890123456789012345678 ; = ; LOG flags 0 level 4 prefix "01234567890123456789012345678" ; LOG level warn prefix "01234567890123456789012345678" ; OK
+-j LOG --log-prefix "" ; Argument must have a minimum length of 1 characters\n ; FAIL
+-j LOG --log-level 7 ; = ; LOG flags 0 level 7 ; LOG level debug ; OK
+-j LOG --log-level debug --log-tcp-sequence --log-tcp-options --log-ip-options --log-uid --log-macdecode ; -j LOG --log-level 7 --log-tcp-sequence --log-tcp-options --log-ip-options --log-uid --log-macdecode ; LOG flags 47 level 7 ; LOG level debug tcp-sequence tcp-options ip-options uid macdecode ; OK
+-j LOG --log-level 8 ; log level "8" unknown\n ; FAIL
+-j LOG --log-level foo ; log level "foo" unknown\n ; FAIL
+-j LOG --log-level warning ; -j LOG ; LOG flags 0 level 4 ; LOG level warn ; OK
+-j LOG --log-level warn ; log level "warn" unknown\n ; FAIL
+-j LOG --log-level err ; log level "err" unknown\n ; FAIL
+-j LOG --log-level panic ; -j LOG --log-level 0 ; LOG flags 0 level 0 ; LOG level emerg ; OK
+-j CONNMARK ; CONNMARK target: No operation specified ; FAIL
+-j CONNMARK --set-mark 5 ; -j CONNMARK --set-xmark 0x5/0xffffffff ; CONNMARK set 0x5 ; = ; OK
+-j CONNMARK --set-xmark 5/3 ; -j CONNMARK --set-xmark 0x5/0x3 ; CONNMARK xset 0x5/0x3 ; = ; OK
+-j CONNMARK --set-mark 5/3 ; -j CONNMARK --set-xmark 0x5/0x7 ; CONNMARK xset 0x5/0x7 ; = ; OK
+-j CONNMARK --and-mark 0xf ; -j CONNMARK --set-xmark 0x0/0xfffffff0 ; CONNMARK and 0xf ; = ; OK
+-j CONNMARK --or-mark 0xf ; -j CONNMARK --set-xmark 0xf/0xf ; CONNMARK or 0xf ; = ; OK
+-j CONNMARK --xor-mark 0xf ; -j CONNMARK --set-xmark 0xf/0x0 ; CONNMARK xor 0xf ; = ; OK
+-j CONNMARK --save-mark ; -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff ; CONNMARK save ; = ; OK
+-j CONNMARK --restore-mark ; -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff ; CONNMARK restore ; = ; OK
+-j CONNMARK --save-mark --mask 0xff ; -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff ; CONNMARK save mask 0xff ; = ; OK
+-j CONNMARK --restore-mark --mask 0xff ; -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff ; CONNMARK restore mask 0xff ; = ; OK
+-j CONNMARK --save-mark --nfmask 0xf --ctmask 0xff ; = ; CONNMARK save nfmask 0xf ctmask ~0xff ; = ; OK
+-j CONNMARK --restore-mark --nfmask 0xf --ctmask 0xff ; = ; CONNMARK restore ctmask 0xff nfmask ~0xf ; = ; OK
+-j CONNMARK --set-mark 5 --save-mark ; CONNMARK: option "--set-mark" cannot be used together with "--save-mark".\n ; FAIL
+-j CONNMARK --mask 5 ; CONNMARK target: No operation specified ; FAIL
+-j CONNMARK --set-mark 1 --mask 5 ; -j CONNMARK --set-xmark 0x1/0x5 ; CONNMARK xset 0x1/0x5 ; = ; OK
+-j CONNMARK --save-mark --nfmask 5 --mask 6 ; CONNMARK: option "--nfmask" cannot be used together with "--mask".\n ; FAIL
+-j CONNMARK --restore-mark --nfmask 5 ; -j CONNMARK --restore-mark --nfmask 0x5 --ctmask 0xffffffff ; CONNMARK restore ctmask 0xffffffff nfmask ~0x5 ; = ; OK
+-j TCPMSS ; TCPMSS target: At least one parameter is required ; FAIL
+-p tcp --syn -j TCPMSS --set-mss 1400 ; -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --set-mss 1400 ; tcp flags:0x17/0x02 TCPMSS set 1400 ; tcp flags:FIN,SYN,RST,ACK/SYN TCPMSS set 1400 ; OK
+-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu ; = ; tcp flags:0x06/0x02 TCPMSS clamp to PMTU ; tcp flags:SYN,RST/SYN TCPMSS clamp to PMTU ; OK
+-p tcp --syn -j TCPMSS --set-mss 70000 ; TCPMSS: bad value for option "--set-mss", or out of range (0-65515).\n ; FAIL
+-p tcp --syn -j TCPMSS --set-mss 1 --clamp-mss-to-pmtu ; -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --clamp-mss-to-pmtu ; tcp flags:0x17/0x02 TCPMSS clamp to PMTU ; tcp flags:FIN,SYN,RST,ACK/SYN TCPMSS clamp to PMTU ; OK
+-j NOTRACK ; = ; NOTRACK ; = ; OK
+-j CT ; = ; CT ; = ; OK
+-j CT --notrack ; = ; CT notrack ; = ; OK
+-j CT --zone 5 ; = ; CT zone 5 ; = ; OK
+-j CT --zone-orig 5 ; = ; CT zone-orig 5 ; = ; OK
+-j CT --zone-reply 5 ; = ; CT zone-reply 5 ; = ; OK
+-j CT --zone 5 --zone-orig 6 ; -j CT --zone-orig 6 ; CT zone-orig 6 ; = ; OK
+-j CT --zone mark ; = ; CT zone mark ; = ; OK
+-j CT --zone-orig mark ; = ; CT zone-orig mark ; = ; OK
+-j CT --zone 70000 ; Cannot parse 70000 as a zone ID ; FAIL
+-j CT --zone foo ; Cannot parse foo as a zone ID ; FAIL
+-p tcp -j CT --helper ftp ; = ; CT helper ftp ; = ; OK
+-p udp -j CT --helper tftp ; = ; CT helper tftp ; = ; OK
+-j CT --ctevents new,destroy ; = ; CT ctevents new,destroy ; = ; OK
+-j CT --ctevents new,related,destroy,reply,assured,protoinfo,helper,mark,natseqinfo,secmark ; = ; CT ctevents new,related,destroy,reply,assured,protoinfo,helper,mark,natseqinfo,secmark ; = ; OK
+-j CT --ctevents foo ; Unknown event type "foo" ; FAIL
+-j CT --expevents new ; = ; CT expevents new ; = ; OK
+-j CT --expevents foo ; Unknown event type "foo" ; FAIL
+-j CT --notrack --zone 5 ; = ; CT notrack zone 5 ; = ; OK
+-j DNAT ; DNAT: option "--to-destination" must be specified\n ; FAIL
+-j DNAT --to-destination 1.1.1.1 ; = ; to:1.1.1.1 ; = ; OK
+-j DNAT --to-destination 1.1.1.1:80 ; Need TCP, UDP, SCTP or DCCP with port specification ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1:80 ; = ; to:1.1.1.1:80 ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1-1.1.1.5:80-90 ; = ; to:1.1.1.1-1.1.1.5:80-90 ; = ; OK
+-p tcp -j DNAT --to-destination :80 ; = ; to::80 ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.5-1.1.1.1 ; = ; to:1.1.1.5-1.1.1.1 ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1:90-80 ; Port range `80' funky ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1:8000-8100/8000 ; = ; to:1.1.1.1:8000-8100/8000 ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1:foo ; Port `foo' not valid ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1:http ; -p tcp -j DNAT --to-destination 1.1.1.1:80 ; to:1.1.1.1:80 ; = ; OK
+-p tcp -j DNAT --to-destination foo ; Bad IP address "foo" ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1:0 ; = ; to:1.1.1.1:0 ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1: ; Port `' not valid ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1 --random ; = ; to:1.1.1.1 random ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1:80-85 --random --persistent ; = ; to:1.1.1.1:80-85 random persistent ; = ; OK
+-p tcp -j DNAT --to-destination 1.1.1.1 --random-fully ; unknown option "--random-fully" ; FAIL
+-p tcp -j DNAT --to-destination 1.1.1.1 --to-destination 2.2.2.2 ; DNAT: option "--to-destination" can only be used once.\n ; FAIL
+-p icmp -j DNAT --to-destination 1.1.1.1:5 ; = ; to:1.1.1.1:5 ; = ; OK
+! -p tcp -j DNAT --to-destination 1.1.1.1:5 ; = ; to:1.1.1.1:5 ; = ; OK
+-p gre -j DNAT --to-destination 1.1.1.1 ; = ; to:1.1.1.1 ; = ; OK
+-p tcp -j DNAT --to 1.1.1.1-1.1.1.1 ; -p tcp -j DNAT --to-destination 1.1.1.1 ; to:1.1.1.1 ; = ; OK
+-j SNAT --to-source 1.1.1.1 ; = ; to:1.1.1.1 ; = ; OK
+-j SNAT --to-source 1.1.1.1:80 ; Need TCP, UDP, SCTP or DCCP with port specification ; FAIL
+-p udp -j SNAT --to-source 1.1.1.1:80-90 ; = ; to:1.1.1.1:80-90 ; = ; OK
+-p udp -j SNAT --to-source :80-90 ; = ; to::80-90 ; = ; OK
+-j SNAT --to-source 1.1.1.1-1.1.1.7 --random ; = ; to:1.1.1.1-1.1.1.7 random ; = ; OK
+-j SNAT --to-source 1.1.1.1 --random-fully --persistent ; = ; to:1.1.1.1 random-fully persistent ; = ; OK
+-p udp -j SNAT --to-source 1.1.1.1:5000-5010 --random --random-fully ; = ; to:1.1.1.1:5000-5010 random random-fully ; = ; OK
+-j SNAT ; SNAT: option "--to-source" must be specified\n ; FAIL
+-p tcp -j SNAT --to-source 1.1.1.1:70000 ; Port `70000' not valid ; FAIL
+-j MASQUERADE ; = ; - ; = ; OK
+-p tcp -j MASQUERADE --to-ports 1000 ; = ; masq ports: 1000 ; = ; OK
+-p tcp -j MASQUERADE --to-ports 1000-2000 --random ; = ; masq ports: 1000-2000 random ; = ; OK
+-j MASQUERADE --to-ports 1000 ; Need TCP, UDP, SCTP or DCCP with port specification ; FAIL
+-j MASQUERADE --random-fully ; = ; random-fully ; = ; OK
+-j MASQUERADE --random ; = ; random ; = ; OK
+-p tcp -j MASQUERADE --to-ports 2000-1000 ; Port range `1000' funky ; FAIL
+-p tcp -j MASQUERADE --to-ports foo ; Port `foo' not valid ; FAIL
+-j MASQUERADE --persistent ; unknown option "--persistent" ; FAIL
+-j REDIRECT ; = ; - ; = ; OK
+-p tcp -j REDIRECT --to-ports 80 ; = ; redir ports 80 ; = ; OK
+-p tcp -j REDIRECT --to-ports 80-90 --random ; = ; redir ports 80-90 random ; = ; OK
+-j REDIRECT --to-ports 80 ; Need TCP, UDP, SCTP or DCCP with port specification ; FAIL
+-p tcp -j REDIRECT --to-ports http ; -p tcp -j REDIRECT --to-ports 80 ; redir ports 80 ; = ; OK
+-p tcp -j REDIRECT --to-ports 90-80 ; Port range `80' funky ; FAIL
+-p tcp -j REDIRECT --to-ports foo ; Port `foo' not valid ; FAIL
+-p tcp -j REDIRECT --to-ports 0 ; = ; redir ports 0 ; = ; OK
+-j NETMAP --to 10.0.0.0/24 ; = ; to:10.0.0.0/24 ; = ; OK
+-j NETMAP --to 10.0.0.1 ; -j NETMAP --to 10.0.0.1/32 ; to:10.0.0.1/32 ; = ; OK
+-j NETMAP --to 10.0.0.5/24 ; -j NETMAP --to 10.0.0.0/24 ; to:10.0.0.0/24 ; = ; OK
+-j NETMAP --to 10.0.0.0/255.255.0.0 ; -j NETMAP --to 10.0.0.0/16 ; to:10.0.0.0/16 ; = ; OK
+-j NETMAP --to 10.0.0.0/255.0.255.0 ; -j NETMAP --to 10.0.0.0/32 ; to:10.0.0.0/32 ; = ; OK
+-j NETMAP ; NETMAP: option "--to" must be specified\n ; FAIL
+-m ttl --ttl-eq 64 ; = ; TTL match TTL == 64 ; = ; OK
+-m ttl ! --ttl-eq 64 ; = ; TTL match TTL != 64 ; = ; OK
+-m ttl --ttl 5 ; -m ttl --ttl-eq 5 ; TTL match TTL == 5 ; = ; OK
+-m ttl --ttl-lt 64 ; = ; TTL match TTL < 64 ; = ; OK
+-m ttl --ttl-gt 64 ; = ; TTL match TTL > 64 ; = ; OK
+-m ttl ! --ttl-gt 64 ; ttl: option "--ttl-gt" cannot be inverted.\n ; FAIL
+-m ttl ; TTL match: You must specify one of `--ttl-eq', `--ttl-lt', `--ttl-gt ; FAIL
+-m ttl --ttl-eq 256 ; ttl: bad value for option "--ttl-eq", or out of range (0-255).\n ; FAIL
+-m ttl --ttl-eq x ; ttl: bad value for option "--ttl-eq", or out of range (0-255).\n ; FAIL
+-m ttl --ttl-eq 5 --ttl-lt 6 ; ttl: option "--ttl-lt" cannot be used together with "--ttl-eq".\n ; FAIL
+-m helper --helper ftp ; = ; helper match "ftp" ; = ; OK
+-m helper ! --helper "f t" ; = ; helper match ! "f t" ; = ; OK
+-m helper ; helper: option "--helper" must be specified\n ; FAIL
+-m helper --helper "" ; = ; helper match "" ; = ; OK
+-m conntrack --ctexpire x ; conntrack: bad value for option "--ctexpire" near "x", or out of range (0-4294967295).\n ; FAIL
+-m conntrack --ctexpire 5:x ; conntrack: bad value for option "--ctexpire" near "x", or out of range (0-4294967295).\n ; FAIL
+-m conntrack --ctorigsrcport 5: ; -m conntrack --ctorigsrcport 5:65535 ; ctorigsrcport 5:65535 ; = ; OK
+-m conntrack --ctorigsrcport 9:5 ; = ; ctorigsrcport 9:5 ; = ; OK
+-m conntrack --ctorigsrc 0/0 ; -m conntrack --ctorigsrc 0.0.0.0/0 ; ctorigsrc 0.0.0.0/0 ; ctorigsrc anywhere ; OK
+-j CONNMARK --set-mark x ; CONNMARK: bad integer value for option "--set-mark", or out of range.\n ; FAIL
+-j TCPMSS --set-mss x ; TCPMSS: bad value for option "--set-mss", or out of range (0-65515).\n ; FAIL

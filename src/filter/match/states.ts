@@ -1,0 +1,50 @@
+/** The states that `-m conntrack --ctstate` and `-m state` speak of. */
+import { CtInfo, Status } from '../../conntrack/entry.ts';
+import type { Packet } from '../../packet/packet.ts';
+import { BadRule } from '../extension.ts';
+import type { Tracking } from '../tracking.ts';
+
+const { EstablishedReply: FIRST_REPLY, Untracked: UNTRACKED_INFO } = CtInfo;
+
+/** Bits, in the order in which they are printed. */
+const INVALID = 1;
+const UNTRACKED = 16;
+const SNAT = 32;
+const DNAT = 64;
+const NAMES: readonly (readonly [string, number])[] = [
+  ['INVALID', INVALID],
+  ['NEW', 2],
+  ['RELATED', 4],
+  ['ESTABLISHED', 8],
+  ['UNTRACKED', UNTRACKED],
+  ['SNAT', SNAT],
+  ['DNAT', DNAT],
+];
+/** Bit of CtInfo Established, Related, New, apart from the direction. */
+const BY_INFO = Int32Array.of(8, 4, 2);
+
+/** @param what the option's name in the complaint: `Bad ctstate "FOO"` */
+export function readStates(text: string, hasNat: boolean, what: string): number {
+  let states = 0;
+  for (const word of text.split(',')) {
+    const bit = NAMES.find(([name]) => name === word.toUpperCase())?.[1];
+    if (bit === undefined || (!hasNat && bit >= SNAT)) throw new BadRule(`Bad ${what} "${word}"`);
+    states |= bit;
+  }
+  return states;
+}
+
+export function formatStates(states: number): string {
+  return NAMES.filter(([, bit]) => (states & bit) !== 0)
+    .map(([name]) => name)
+    .join(',');
+}
+
+/** The bits that hold for the packet: one of the first five, and of its connection's translations. */
+export function stateOf(p: Packet, tracking: Tracking): number {
+  const { entry, ctInfo } = p;
+  if (entry === 0) return ctInfo === UNTRACKED_INFO ? UNTRACKED : INVALID;
+  const state = BY_INFO[ctInfo >= FIRST_REPLY ? ctInfo - FIRST_REPLY : ctInfo]!;
+  const status = tracking.status(entry);
+  return state | ((status & Status.SrcNat) !== 0 ? SNAT : 0) | ((status & Status.DstNat) !== 0 ? DNAT : 0);
+}

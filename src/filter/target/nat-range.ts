@@ -1,0 +1,109 @@
+/** What the targets of the nat table share: addresses and ports to translate to, and where such a rule may stand. */
+import { type NatRange, RangeFlag } from '../../nat/range.ts';
+import { formatIp4, parseIp4 } from '../../wire/addr.ts';
+import { IpProto } from '../../wire/ipv4.ts';
+import { BadRule, type Place, type Reading } from '../extension.ts';
+import { parseNumber } from '../values.ts';
+
+/** While it is read; afterwards it is a NatRange. */
+export interface RangeOptions {
+  flags: number;
+  minIp: number;
+  maxIp: number;
+  minPort: number;
+  maxPort: number;
+  basePort: number;
+}
+
+const { MapIps, ProtoSpecified, ProtoRandom, ProtoRandomFully, Persistent, ProtoOffset } = RangeFlag;
+const DCCP = 33;
+const WITH_PORTS: readonly number[] = [IpProto.Tcp, IpProto.Udp, IpProto.Sctp, DCCP, IpProto.Icmp];
+
+export function newRange(): RangeOptions {
+  return { flags: 0, minIp: 0, maxIp: 0, minPort: 0, maxPort: 0, basePort: 0 };
+}
+
+export function toRange({ flags, minIp, maxIp, minPort, maxPort, basePort }: RangeOptions): NatRange {
+  return { flags, minIp, maxIp, minPort, maxPort, basePort };
+}
+
+function readPort(text: string, reading: Reading): number {
+  const port = parseNumber(text, 0xffff) ?? reading.names?.servicePort(text, 'tcp');
+  if (port === undefined) throw new BadRule(`Port \`${text}' not valid`);
+  return port;
+}
+
+/** `80`, `80-90`, `80-90/70`. @throws BadRule */
+export function readPorts(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
+  if (!WITH_PORTS.includes(reading.header.proto)) {
+    throw new BadRule('Need TCP, UDP, SCTP or DCCP with port specification');
+  }
+  range.flags |= ProtoSpecified;
+  const slash = canHaveBase ? text.indexOf('/') : -1;
+  const ports = slash < 0 ? text : text.slice(0, slash);
+  const dash = ports.indexOf('-');
+  range.minPort = readPort(dash < 0 ? ports : ports.slice(0, dash), reading);
+  range.maxPort = dash < 0 ? range.minPort : readPort(ports.slice(dash + 1), reading);
+  if (range.maxPort < range.minPort) throw new BadRule(`Port range \`${ports.slice(dash + 1)}' funky`);
+  if (slash < 0) return;
+  range.basePort = readPort(text.slice(slash + 1), reading);
+  range.flags |= ProtoOffset;
+}
+
+/** `[address[-address]][:ports]`. @throws BadRule */
+export function readTarget(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
+  const colon = text.indexOf(':');
+  const addresses = colon < 0 ? text : text.slice(0, colon);
+  if (colon >= 0) readPorts(range, text.slice(colon + 1), reading, canHaveBase);
+  if (addresses === '' && colon === 0) return;
+  const dash = addresses.indexOf('-');
+  const [low, high] = dash < 0 ? [addresses, addresses] : [addresses.slice(0, dash), addresses.slice(dash + 1)];
+  range.minIp = readAddress(low);
+  range.maxIp = readAddress(high);
+  range.flags |= MapIps;
+}
+
+function readAddress(text: string): number {
+  const ip = parseIp4(text);
+  if (ip === undefined) throw new BadRule(`Bad IP address "${text}"`);
+  return ip;
+}
+
+export function formatPorts({ flags, minPort, maxPort, basePort }: RangeOptions): string {
+  if ((flags & ProtoSpecified) === 0) return '';
+  const ports = minPort === maxPort ? String(minPort) : `${minPort}-${maxPort}`;
+  return (flags & ProtoOffset) === 0 ? ports : `${ports}/${basePort}`;
+}
+
+export function formatTarget(range: RangeOptions): string {
+  const { flags, minIp, maxIp } = range;
+  const low = (flags & MapIps) === 0 ? '' : formatIp4(minIp);
+  const addresses = minIp === maxIp ? low : `${low}-${formatIp4(maxIp)}`;
+  const ports = formatPorts(range);
+  return ports === '' ? addresses : `${addresses}:${ports}`;
+}
+
+/** Names of what stands in the flags, in the order in which they are printed. */
+export function flagNames({ flags }: RangeOptions): string[] {
+  return [
+    ...((flags & ProtoRandom) !== 0 ? ['random'] : []),
+    ...((flags & ProtoRandomFully) !== 0 ? ['random-fully'] : []),
+    ...((flags & Persistent) !== 0 ? ['persistent'] : []),
+  ];
+}
+
+export function flagOption(name: 'random' | 'random-fully' | 'persistent') {
+  const bit = name === 'random' ? ProtoRandom : name === 'persistent' ? Persistent : ProtoRandomFully;
+  return {
+    name,
+    value: 'none' as const,
+    read: (o: RangeOptions): void => {
+      o.flags |= bit;
+    },
+  };
+}
+
+/** In the nat table, and only reached from these chains. */
+export function isReachedFrom(place: Place, ...chains: string[]): boolean {
+  return place.table === 'nat' && place.hooks.every((hook) => chains.includes(hook));
+}

@@ -1,0 +1,15 @@
+/** `-j NOTRACK`: connection tracking does not see the packet; the older word for `-j CT --notrack`. */
+import { defineTarget } from '../extension.ts';
+import { untrack } from './ct.ts';
+
+export const notrack = defineTarget<null>({
+  name: 'NOTRACK',
+  man: '',
+  listName: 'CT',
+  init: () => null,
+  options: [],
+  isLegal: (_o, _header, { table }) => table === 'raw',
+  save: () => [],
+  list: () => 'NOTRACK',
+  compile: () => untrack,
+});
