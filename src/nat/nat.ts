@@ -82,6 +82,8 @@ export class Nat {
   readonly #masqDevice: Int32Array;
   readonly #ops: readonly HookOp[];
   #users = 0;
+  /** Of whom this is a copy: entries are at the same places. */
+  #live: Nat | null = null;
 
   constructor(parts: NatParts) {
     this.#hooks = parts.hooks;
@@ -235,7 +237,8 @@ export class Nat {
   /** nf_nat_oif_changed: a masqueraded connection that would leave by another device has the wrong address there. */
   #hasLeftDevice(p: Packet, hook: number): boolean {
     if (hook !== POST_ROUTING || p.ctInfo >= FIRST_REPLY) return false;
-    const device = this.#masqDevice[p.entry]!;
+    const { entry } = p;
+    const device = this.#masqDevice[entry] || (this.#live === null ? 0 : this.#live.#masqDevice[entry]!);
     return device !== 0 && device !== p.outDevice + 1;
   }
 
@@ -274,11 +277,7 @@ export class Nat {
     if (live.#users > 0 && this.#users === 0) this.#hooks.register(this.#ops);
     this.#users = live.#users;
     this.#bySource.copyFrom(live.#bySource, live.#entries);
-  }
-
-  /** An entry of the original was taken over, at the same place. */
-  adopt(live: Nat, entry: number): void {
-    this.#masqDevice[entry] = live.#masqDevice[entry]!;
+    this.#live = live;
   }
 
   /** The device went down, or lost this address: what was masqueraded there is over (masq_device_event, masq_inet_event). `ip` 0: all of it. */
