@@ -142,6 +142,11 @@ describe('a datagram leaves in the pieces that it came in', () => {
   });
 });
 
+it('SCTP whose header was cut in two is cut anew, too', () => {
+  for (const f of ends([0, 8], [8, 32])) rig.send(rig.front, piece(f, new Uint8Array(32).fill(7), 132));
+  expect(out().pieces).toEqual(['0+24 MF ttl 63', '24+8 ttl 63']);
+});
+
 describe('what is not put together', () => {
   it('passes as it came while nobody needs it whole', () => {
     rig.stack.defrag.release();

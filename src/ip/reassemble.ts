@@ -31,7 +31,10 @@ const { DF, MF, IPV4_MAX_LENGTH } = ipv4;
 const { FragmentBad: BAD, FragmentDuplicate: DUPLICATE, ReassemblyFull: FULL } = Drop;
 const { FragmentTooFar: TOO_FAR } = Drop;
 const LOCAL = RouteKind.Local;
+const { Tcp: TCP, Sctp: SCTP } = ipv4.IpProto;
 const OFFSET = 0x1fff;
+const TCP_HEADER = 20;
+const SCTP_HEADER = 12;
 /** Fragments that wait, as a part of the pool; and of one datagram. */
 const POOL_SHARE = 4;
 const MOST_PIECES = 256;
@@ -288,13 +291,13 @@ export class Fragments implements Reassembly {
 
   /**
    * What the sender cut it into. For ourselves the kernel joins the pieces for good (ip_frag_coalesce_ok); and its look for a socket at once pulls a TCP header
-   * that is cut in two into the first piece (tcp_v4_early_demux), which then fits no more: such datagrams are cut anew.
+   * that is cut in two into the first piece (tcp_v4_early_demux), which then fits no more; checking SCTP's CRC does
+   * the same: such datagrams are cut anew.
    */
   #keepCuts(row: number, p: Packet): void {
     const { packets } = this.#stack.pool;
     const first = this.#queues.head[row]!;
-    const isCutAnew =
-      this.#queues.user[row] === LOCAL_DELIVER || (p.proto === ipv4.IpProto.Tcp && this.#to[first]! < 20);
+    const isCutAnew = this.#queues.user[row] === LOCAL_DELIVER || this.#to[first]! < pulled(p.proto);
     this.#cutCount[p.index] = isCutAnew ? 0 : this.#queues.pieces[row]!;
     let to = p.index * MOST_PIECES;
     for (let at = first; at !== NONE; at = packets[at]!.next) this.#cuts[to++] = this.#to[at]! - this.#from[at]!;
@@ -361,6 +364,11 @@ export class Fragments implements Reassembly {
   #memoryOf(i: number): number {
     return PIECE_OVERHEAD + ((this.#to[i]! - this.#from[i]! + 63) & ~63);
   }
+}
+
+/** Bytes that the kernel has looked at in one piece before the datagram leaves. */
+function pulled(proto: number): number {
+  return proto === TCP ? TCP_HEADER : proto === SCTP ? SCTP_HEADER : 0;
 }
 
 function end(p: Packet, reason: number): Verdict {
