@@ -131,8 +131,6 @@ describe('rules', () => {
   it('ends a packet that is cut off where a match looks', () => {
     const rig = new Rig();
     rig.rules('filter', '-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT');
-    const short = ip().payload(8).build();
-    short[14 + 9] = 6;
     const whole = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8);
     expect(rig.send(whole)).toEqual([]);
     expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
@@ -198,6 +196,39 @@ describe('chains', () => {
     expect(names()).toContain('filter/filter');
     expect(rig.engine.filter.change({ table: 'filter', commands: [{ op: 'flush' }] })).toBeNull();
     expect(names()).toEqual(before);
+  });
+
+  it('finds its way through long chains, and out of others into them again', () => {
+    const rig = new Rig();
+    const others = Array.from({ length: 60 }, (_, i) => `-A FORWARD -s 10.9.0.${i}/32 -j DROP`);
+    const ports = Array.from({ length: 60 }, (_, i) => `-A long -p tcp -m tcp --dport ${1000 + i} -j DROP`);
+    rig.rules(
+      'filter',
+      '-N long',
+      ...others,
+      '-A FORWARD -p tcp -j long',
+      ...others,
+      '-A FORWARD',
+      ...ports,
+      '-A long -i front',
+    );
+    expect(rig.send(tcp(80))).toHaveLength(1);
+    expect(rig.send(tcp(1059))).toEqual([]);
+    expect(rig.send(udp(1059))).toHaveLength(1);
+    const forward = rig.counts('filter', 'FORWARD');
+    expect(forward.map((count, i) => [i, count]).filter(([, count]) => count !== 0)).toEqual([
+      [60, 2],
+      [121, 2],
+      [122, 2],
+    ]);
+    const long = rig.counts('filter', 'long');
+    expect(long.map((count, i) => [i, count]).filter(([, count]) => count !== 0)).toEqual([
+      [59, 1],
+      [60, 1],
+    ]);
+    // What is cut off ends at the first match that looks where nothing is, as without an index.
+    expect(rig.send(frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8))).toEqual([]);
+    expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
   });
 
   it('counts a super-packet once, with all its bytes', () => {

@@ -1,9 +1,21 @@
 /** The chains of a table → its program. */
 import { Verdict } from '../hooks/hooks.ts';
+import { prefixLength } from '../wire/addr.ts';
+import { BLOCK_RULES, BlockIndex, type Hints, WORTH_IT } from './block-index.ts';
 import type { MatchFunction, TargetFunction } from './extension.ts';
-import { Cell, type Counters, Kind, NO_CHAIN, ONLY_FRAGMENTS, type Program, ROW_SHIFT } from './program.ts';
-import type { Header, Rule, Target } from './rule.ts';
-import type { Chain } from './table.ts';
+import {
+  type Block,
+  Cell,
+  type Counters,
+  Kind,
+  NO_BLOCK,
+  NO_CHAIN,
+  ONLY_FRAGMENTS,
+  type Program,
+  ROW_SHIFT,
+} from './program.ts';
+import { type Header, Inverted, type Rule, type Target } from './rule.ts';
+import type { Chain, StoredRule } from './table.ts';
 
 const HOOKS = 5;
 const VERDICTS = { ACCEPT: Verdict.Accept, DROP: Verdict.Drop, QUEUE: Verdict.Queue } as const;
@@ -41,8 +53,11 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
     if (!patterns.includes(name)) patterns.push(name);
     return patterns.indexOf(name);
   };
+  const blockOf = new Int32Array(count).fill(NO_BLOCK);
+  const blocks: Block[] = [];
   let row = 0;
   for (const chain of chains) {
+    addBlocks(chain.rules, row, blocks, blockOf);
     if (chain.hook !== null) entry[chain.hook] = row;
     for (const rule of chain.rules) {
       const at = row << ROW_SHIFT;
@@ -67,7 +82,58 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
     row++;
   }
   const depth = chains.filter((chain) => chain.hook === null).length;
-  return { program: { rows, count, matches, targets, entry, policy, patterns, depth }, counters };
+  return { program: { rows, count, matches, targets, entry, policy, blockOf, blocks, patterns, depth }, counters };
+}
+
+/** Indexes by their first rule: most changes of a table leave most blocks as they are. */
+const known = new WeakMap<StoredRule, { readonly rules: readonly StoredRule[]; readonly index: BlockIndex }>();
+
+function addBlocks(rules: readonly StoredRule[], row: number, blocks: Block[], blockOf: Int32Array): void {
+  if (rules.length < WORTH_IT) return;
+  for (let at = 0; at < rules.length; at += BLOCK_RULES) {
+    const some = rules.slice(at, at + BLOCK_RULES);
+    blockOf.fill(blocks.length, row + at, row + at + some.length);
+    blocks.push({ index: indexOf(some), start: row + at });
+  }
+}
+
+function indexOf(rules: readonly StoredRule[]): BlockIndex {
+  const first = rules[0]!;
+  const old = known.get(first);
+  if (old?.rules.length === rules.length && old.rules.every((rule, i) => rule.rule === rules[i]!.rule)) {
+    return old.index;
+  }
+  const index = new BlockIndex(rules.map(({ rule }) => hintsOf(rule)));
+  known.set(first, { rules, index });
+  return index;
+}
+
+/** What can be told of a rule without asking it. */
+function hintsOf({ header, matches }: Rule): Hints {
+  const is = (bit: number): boolean => (header.inverted & bit) !== 0;
+  let srcPort: Hints['srcPort'] = null;
+  let dstPort: Hints['dstPort'] = null;
+  for (const { extension, options } of matches) {
+    const hint = extension.ports?.(options);
+    if (hint === undefined) continue;
+    srcPort ??= narrowed(hint.source);
+    dstPort ??= narrowed(hint.destination);
+  }
+  return {
+    src: is(Inverted.Src) ? null : network(header.src, header.srcMask),
+    dst: is(Inverted.Dst) ? null : network(header.dst, header.dstMask),
+    proto: is(Inverted.Proto) ? 0 : header.proto,
+    srcPort,
+    dstPort,
+  };
+}
+
+function narrowed(range: readonly [number, number] | null): readonly [number, number] | null {
+  return range === null || (range[0] === 0 && range[1] === 0xffff) ? null : range;
+}
+
+function network(ip: number, mask: number): readonly [number, number] | null {
+  return mask === 0 || prefixLength(mask) === undefined ? null : [ip & mask, ip | ~mask];
 }
 
 function writeHeader(rows: Int32Array, at: number, header: Header, inPattern: number, outPattern: number): void {

@@ -99,7 +99,15 @@ interface Extension<O> {
   list(o: O, form: ListForm): string;
 }
 
+/** Ports outside of which a match never matches a whole packet; null: any. */
+export interface PortHint {
+  readonly source: readonly [number, number] | null;
+  readonly destination: readonly [number, number] | null;
+}
+
 export interface MatchExtension<O = unknown> extends Extension<O> {
+  /** For the index of long chains; absent: any. */
+  ports?(o: O): PortHint;
   compile(o: O): MatchFunction;
 }
 

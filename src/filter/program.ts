@@ -9,6 +9,7 @@
  *
  * It is never changed, only replaced; the counters beside it are what moves.
  */
+import type { BlockIndex } from './block-index.ts';
 import type { MatchFunction, TargetFunction } from './extension.ts';
 
 export const ROW_SHIFT = 4;
@@ -40,6 +41,15 @@ export const Kind = { Count: 0, Verdict: 1, Return: 2, Jump: 3, Goto: 4, Functio
 /** Hooks (hooks.ts) are five. */
 export const NO_CHAIN = -1;
 
+/** Neighbouring rules of a long chain, with their index. */
+export interface Block {
+  readonly index: BlockIndex;
+  /** First row. */
+  readonly start: number;
+}
+
+export const NO_BLOCK = -1;
+
 export interface Program {
   readonly rows: Int32Array;
   readonly count: number;
@@ -48,6 +58,9 @@ export interface Program {
   /** First row and policy's row of the built-in chain at each hook; NO_CHAIN where the table has none. */
   readonly entry: Int32Array;
   readonly policy: Int32Array;
+  /** Index of the block that the row belongs to, in `blocks`; NO_BLOCK outside of blocks. */
+  readonly blockOf: Int32Array;
+  readonly blocks: readonly Block[];
   /** Names of devices with which -i and -o want to be compared. */
   readonly patterns: readonly string[];
   /** Chains that can be on the way at once. */

@@ -7,10 +7,10 @@
 import { Hook, Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
-import { dst as dstOf, src as srcOf } from '../wire/ipv4.ts';
+import { dst as dstOf, IpProto, src as srcOf } from '../wire/ipv4.ts';
 import type { Conditions } from './conditions.ts';
 import { CONTINUE, type Traversal } from './extension.ts';
-import { Cell, type Counters, Kind, NO_CHAIN, ONLY_FRAGMENTS, type Program, ROW_SHIFT } from './program.ts';
+import { Cell, type Counters, Kind, NO_BLOCK, NO_CHAIN, ONLY_FRAGMENTS, type Program, ROW_SHIFT } from './program.ts';
 import { Inverted } from './rule.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
@@ -21,6 +21,8 @@ const { Verdict: VERDICT, Return: RETURN, Jump: JUMP, Goto: GOTO, Function: FUNC
 const { In: NOT_IN, Out: NOT_OUT, Src: NOT_SRC, Dst: NOT_DST, Proto: NOT_PROTO } = Inverted;
 const NOT_FRAGMENT = Inverted.Fragment;
 const ABSENT = NO_CHAIN;
+const OUTSIDE = NO_BLOCK;
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
 const GO_ON = CONTINUE;
 const FRAGMENTS = ONLY_FRAGMENTS;
 const NO_DEVICE = NONE;
@@ -80,7 +82,26 @@ export class Walk {
     t.isHotDrop = false;
     const stack = this.#stack;
     let depth = 0;
+    const { blocks } = this.program;
+    const { blockOf } = this.program;
+    // A match may end what is cut off or a fragment, whatever its ports: then all rules are asked.
+    const hasIndex = blocks.length > 0 && p.isLaterFragment === 0 && p.l4Fault === NO_REASON;
+    const hasPorts = hasIndex && (proto === TCP || proto === UDP || proto === SCTP) && p.end - p.l4 >= 4;
+    let active = OUTSIDE;
     for (;;) {
+      if (hasIndex) {
+        const block = blockOf[row]!;
+        if (block !== OUTSIDE) {
+          const { index, start } = blocks[block]!;
+          if (block !== active) {
+            index.ask(src, dst, proto, hasPorts ? view.getInt32(p.l4) : 0, hasPorts);
+            active = block;
+          }
+          const next = index.next(row - start);
+          row = start + next;
+          if (next === index.count) continue;
+        }
+      }
       const at = row << ROW_SHIFT;
       const flags = rows[at + FLAGS]!;
       const wanted = rows[at + PROTO]!;

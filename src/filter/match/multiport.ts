@@ -92,6 +92,16 @@ export const multiport = defineMatch<MultiportOptions>({
   isLegal: (_o, header) => isKnown(header),
   save: (o) => [...(o.isInverted ? ['!'] : []), SIDES[o.side!][0], formatRanges(o)],
   list: (o, form) => `multiport ${SIDES[o.side!][1]} ${o.isInverted ? ' !' : ''}${formatRanges(o, form)}`,
+  ports: ({ side, ranges, isInverted }) => {
+    const hull: [number, number] = [
+      Math.min(...ranges.map(([low]) => low)),
+      Math.max(...ranges.map(([, high]) => high)),
+    ];
+    return {
+      source: side === 'source' && !isInverted ? hull : null,
+      destination: side === 'destination' && !isInverted ? hull : null,
+    };
+  },
   compile: ({ side, ranges, isInverted }) => {
     const flat = Int32Array.from(ranges.flat());
     const count = flat.length;

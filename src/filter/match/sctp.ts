@@ -174,6 +174,10 @@ chunktypes - ${TYPES.map(([name]) => name).join(' ')} ALL NONE
       o.among === undefined ? [] : [`${o.isChunksInverted ? '! ' : ''}${o.among} ${formatChunks(o, form.isNumeric)}`];
     return ['sctp', ...ports, ...chunks].join(' ');
   },
+  ports: (o) => ({
+    source: o.isSourceInverted ? null : o.source,
+    destination: o.isDestinationInverted ? null : o.destination,
+  }),
   compile: (o) => {
     const [sourceLow, sourceHigh] = o.source;
     const [low, high] = o.destination;

@@ -165,6 +165,10 @@ export const tcp = defineMatch<TcpOptions>({
     }
     return parts.filter((part) => part !== '').join(' ');
   },
+  ports: (o) => ({
+    source: o.isSourceInverted ? null : o.source,
+    destination: o.isDestinationInverted ? null : o.destination,
+  }),
   compile: (o): MatchFunction => {
     const ports = portTest(o);
     const { flagMask, flags, isFlagsInverted, option, isOptionInverted } = o;

@@ -73,6 +73,10 @@ export const udp = defineMatch<UdpOptions>({
     ].filter((part) => part !== '');
     return ports.length === 0 ? 'udp' : `udp ${ports.join(' ')}`;
   },
+  ports: (o) => ({
+    source: o.isSourceInverted ? null : o.source,
+    destination: o.isDestinationInverted ? null : o.destination,
+  }),
   compile: ({ source, isSourceInverted, destination, isDestinationInverted }) => {
     const [sourceLow, sourceHigh] = source;
     const [low, high] = destination;
