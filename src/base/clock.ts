@@ -77,3 +77,8 @@ const DAY_MS = 86_400_000;
 export function timeOfDayMs(): number {
   return Date.now() % DAY_MS;
 }
+
+/** Milliseconds since 1970, by the machine's clock. */
+export function wallClockMs(): number {
+  return Date.now();
+}

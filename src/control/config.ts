@@ -98,7 +98,7 @@ export class ConfigError extends Error {
 /** An engine without devices of the kernel, on which a file is tried as it is read, so that what the engine would refuse has a line and a column. */
 export interface Rehearsal {
   addDevice(name: string): void;
-  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | null;
+  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null;
   run(command: IpvsCommand): IpvsErrno | null;
 }
 

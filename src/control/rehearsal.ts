@@ -31,7 +31,7 @@ export class EngineRehearsal implements Rehearsal {
     }
   }
 
-  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | null {
+  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null {
     return this.#engine.setSysctl(key, value);
   }
 

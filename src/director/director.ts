@@ -264,8 +264,9 @@ export class Director {
   /**
    * Become a copy of a director that has as many services and servers: what the next packet will meet there, it meets here, and nothing that happens here is seen there. `live`
    * must stay as it is meanwhile: connections and schedulers are taken over when they are asked for.
+   * @returns who takes them over
    */
-  copyFrom(live: Director): void {
+  copyFrom(live: Director): Takeover {
     // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
     copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tcpTable']);
     this.tcpTable = live.tcpTable;
@@ -277,6 +278,7 @@ export class Director {
     const takeover = new Takeover(this, live);
     this.flows.source = takeover;
     this.engines.onFound = (template) => takeover.takeConnection(template);
+    return takeover;
   }
 
   /** What to register with Hooks.register. */

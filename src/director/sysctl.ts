@@ -6,7 +6,7 @@
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
-import { parseNumber } from './sysctl-number.ts';
+import { parseNumber } from '../base/sysctl-number.ts';
 
 /** What the data path reads: plain numbers, one shape. A switch is off at 0 and on at anything else, as in the kernel. */
 interface Values {

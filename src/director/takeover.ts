@@ -11,6 +11,8 @@ export class Takeover implements FlowSource {
   readonly #live: Director;
   readonly #flows = new Set<number>();
   readonly #conns = new Set<number>();
+  /** Told of each flow row that was taken over: it may be somebody else's, too. */
+  onFlow: (row: number) => void = () => {};
 
   constructor(copy: Director, live: Director) {
     this.#copy = copy;
@@ -21,11 +23,11 @@ export class Takeover implements FlowSource {
     const row = this.#live.flows.find(src, dst, ports, kind);
     // What was taken over before and is not found any more has gone in the copy.
     if (row === NO_FLOW || this.#flows.has(row)) return NO_FLOW;
-    this.#takeFlow(row);
+    this.takeFlow(row);
     return row;
   }
 
-  #takeFlow(row: number): void {
+  takeFlow(row: number): void {
     if (row === NO_FLOW || this.#flows.has(row)) return;
     this.#flows.add(row);
     const { flows, conns } = this.#live;
@@ -36,6 +38,7 @@ export class Takeover implements FlowSource {
       this.takeConnection(conn);
       value = conns.rows[(conn << CONN_SHIFT) + Conn.NextIn + ((value - 1) & 1)]!;
     }
+    this.onFlow(row);
   }
 
   /** A connection that was found without its tuple. */
@@ -47,8 +50,8 @@ export class Takeover implements FlowSource {
     const at = conn << CONN_SHIFT;
     const { dests } = this.#copy;
     if (conns.rows[at + Conn.Dest] === this.#live.dests.unbound) this.#copy.conns.rows[at + Conn.Dest] = dests.unbound;
-    this.#takeFlow(conns.rows[at + Conn.FlowIn]!);
-    this.#takeFlow(conns.rows[at + Conn.FlowOut]!);
+    this.takeFlow(conns.rows[at + Conn.FlowIn]!);
+    this.takeFlow(conns.rows[at + Conn.FlowOut]!);
     this.takeConnection(conns.control[conn]! - 1);
   }
 }

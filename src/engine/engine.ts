@@ -4,9 +4,11 @@
  * This is the composition root, the only place that knows everyone: it makes the pool, the flow table, the hooks, the host (`ip`) and the director,
  * registers the director's functions, and moves packets between devices and the host. It reads the clock once per breath and hands the value down.
  */
-import { type Clock, timeOfDayMs } from '../base/clock.ts';
+import { type Clock, timeOfDayMs, wallClockMs } from '../base/clock.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
+import { Conntrack } from '../conntrack/conntrack.ts';
+import { CONNTRACK_PREFIX } from '../conntrack/sysctl.ts';
 import type { Device } from '../device/device.ts';
 import { Director } from '../director/director.ts';
 import { RESET_LENGTH } from '../director/resets.ts';
@@ -34,7 +36,9 @@ export interface EngineOptions {
   readonly rng: Rng;
   /** Director connections at most; each takes two flow rows. */
   readonly maxConnections: number;
-  /** Flow rows; twice the connections when absent. */
+  /** Tracked connections at most, two flow rows each; as many as the director's when absent. */
+  readonly maxEntries?: number | undefined;
+  /** Flow rows; enough for both tables when absent. */
   readonly maxFlows?: number;
   /** As of the director, when absent. */
   readonly maxServices?: number | undefined;
@@ -50,6 +54,11 @@ const SILENT_AFTER = 32;
 const ASK_ALL_MASK = 15;
 const MAX_INTERFACES = 256;
 
+interface Sysctls {
+  get(key: string): string | undefined;
+  set(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null;
+}
+
 export class Engine {
   readonly pool: PacketPool;
   readonly flows: FlowTable;
@@ -57,6 +66,7 @@ export class Engine {
   readonly stack: IpStack;
   /** Addresses, routes, neighbours, links and net.ipv4 sysctls. */
   readonly ip: IpControl;
+  readonly conntrack: Conntrack;
   readonly director: Director;
   /** iptables. */
   readonly filter: Filter;
@@ -76,17 +86,28 @@ export class Engine {
   readonly #silence = new Int32Array(MAX_INTERFACES);
 
   constructor(options: EngineOptions) {
-    const { clock, rng, maxConnections, maxPackets, allocate = plainMemory } = options;
+    const { clock, rng, maxConnections, maxEntries = maxConnections, maxPackets, allocate = plainMemory } = options;
     const now = clock.now();
     this.#clock = clock;
     this.rng = rng;
     this.pool = new PacketPool(maxPackets, allocate);
-    this.flows = new FlowTable(options.maxFlows ?? 2 * maxConnections, rng.next(), allocate);
+    this.flows = new FlowTable(options.maxFlows ?? 2 * (maxConnections + maxEntries), rng.next(), allocate);
     this.stack = new IpStack(this.pool, this.hooks, rng);
     this.stack.now = now;
     this.stack.timeOfDayMs = timeOfDayMs;
     this.ip = new IpControl(this.stack);
     this.drops = this.stack.drops;
+    this.conntrack = new Conntrack({
+      hooks: this.hooks,
+      pool: this.pool,
+      flows: this.flows,
+      rng,
+      now,
+      maxEntries,
+      allocate,
+      wallClock: wallClockMs,
+      defrag: this.stack.defrag,
+    });
     const { maxServices, maxDestinations } = options;
     this.director = new Director({
       flows: this.flows,
@@ -133,6 +154,7 @@ export class Engine {
     const now = this.#clock.now();
     if (now === stack.now) return;
     stack.now = now;
+    this.conntrack.advance(now);
     this.director.advance(now);
     tick(stack);
   }
@@ -208,15 +230,20 @@ export class Engine {
 
   /** Value of a sysctl as procps prints it; undefined when there is no such key. */
   getSysctl(key: string): string | undefined {
-    return key.startsWith(SYSCTL_PREFIX) ? this.director.sysctls.get(key) : this.ip.sysctls.get(key);
+    return this.#sysctlsOf(key).get(key);
   }
 
-  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | null {
-    return key.startsWith(SYSCTL_PREFIX) ? this.director.sysctls.set(key, value) : this.ip.sysctls.set(key, value);
+  setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null {
+    return this.#sysctlsOf(key).set(key, value);
   }
 
   listSysctls(): (readonly [string, string])[] {
-    return [...this.ip.sysctls.list(), ...this.director.sysctls.list()];
+    return [...this.ip.sysctls.list(), ...this.director.sysctls.list(), ...this.conntrack.sysctls.list()];
+  }
+
+  #sysctlsOf(key: string): Sysctls {
+    if (key.startsWith(SYSCTL_PREFIX)) return this.director.sysctls;
+    return key.startsWith(CONNTRACK_PREFIX) ? this.conntrack.sysctls : this.ip.sysctls;
   }
 
   /** Descriptors to sleep on. */

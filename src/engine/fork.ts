@@ -16,10 +16,12 @@ const ROOM = 64;
 export function forkEngine(live: Engine): Engine {
   const rng = live.rng.fork();
   const { conns, flows, services, dests } = live.director;
+  const { entries } = live.conntrack;
   const fork = new Engine({
     clock: { now: () => live.stack.now },
     rng,
     maxConnections: Math.min(conns.capacity, conns.highWater + ROOM),
+    maxEntries: Math.min(entries.capacity, entries.highWater + ROOM),
     maxFlows: Math.min(flows.capacity, flows.highWater + ROOM),
     maxServices: Math.max(1, services.highWater),
     maxDestinations: Math.max(1, dests.highWater),
@@ -30,7 +32,9 @@ export function forkEngine(live: Engine): Engine {
     if (ifc?.id !== LOOPBACK_ID) interfaces.push(ifc === null ? null : standIn(fork, ifc));
   }
   fork.stack.copyFrom(live.stack);
-  fork.director.copyFrom(live.director);
+  const takeover = fork.director.copyFrom(live.director);
+  fork.conntrack.copyFrom(live.conntrack);
+  takeover.onFlow = (row) => fork.conntrack.adopt(live.conntrack, row, (other) => takeover.takeFlow(other));
   fork.filter.copyFrom(live.filter);
   for (const chain of live.hooks.chains) {
     const known = fork.hooks.chains[chain.hook]!.ops.map((op) => op.name);

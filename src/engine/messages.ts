@@ -133,7 +133,10 @@ export interface EngineRequests {
   'list-hooks': { args: Record<string, never>; result: readonly HookRow[] };
   'list-drops': { args: Record<string, never>; result: readonly DropRow[] };
   'get-sysctl': { args: { readonly key: string }; result: string | undefined };
-  'set-sysctl': { args: { readonly key: string; readonly value: string }; result: 'EINVAL' | 'ENOENT' | null };
+  'set-sysctl': {
+    args: { readonly key: string; readonly value: string };
+    result: 'EINVAL' | 'ENOENT' | 'EPERM' | null;
+  };
   'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
   ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
   /** Do all of it or nothing. */

@@ -6,12 +6,12 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
 import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Hook, Verdict } from '../hooks/hooks.ts';
 import { MAC, Rig } from '../ip/rig.ts';
 import { EntryList, trackerHooks } from '../nat/entry-list.ts';
 import { Nat } from '../nat/nat.ts';
 import { Manip, type NatRange, RangeFlag } from '../nat/range.ts';
-import { Tuple } from '../nat/tuple.ts';
 import type { Packet } from '../packet/packet.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';

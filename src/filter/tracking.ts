@@ -1,6 +1,6 @@
 /** What rules need of connection tracking. Entries are rows > 0; a packet's is `Packet.entry`, what it is to it `Packet.ctInfo`. */
 
-import type { Tuple } from '../nat/tuple.ts';
+import type { Tuple } from '../conntrack/tuple.ts';
 import type { Packet } from '../packet/packet.ts';
 
 /** What `-j CT` wants of the entry that a packet will have (struct xt_ct_target_info_v1). */

@@ -4,14 +4,13 @@ import { Hook } from '../hooks/hooks.ts';
 import { bear, drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
-import { fillTransportChecksum } from '../packet/sum.ts';
+import { fillTransportChecksum, isTransportSumRight } from '../packet/sum.ts';
 import { isMulticast } from '../wire/addr.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as udp from '../wire/udp.ts';
 import { isSameNetwork } from './addresses.ts';
 import type { IpStack } from './stack.ts';
-import { isTransportSumRight } from './transport.ts';
 
 const UDP = ipv4.IpProto.Udp;
 const { IPV4_HEADER } = ipv4;

@@ -9,7 +9,7 @@ import { milliseconds } from '../base/clock.ts';
 import { Hook } from '../hooks/hooks.ts';
 import { bear } from '../link/link.ts';
 import { NONE, type Packet, PacketType, REJECT_TCP_RESET } from '../packet/packet.ts';
-import { completeChecksum, fillTransportChecksum } from '../packet/sum.ts';
+import { completeChecksum, fillTransportChecksum, isTransportSumRight } from '../packet/sum.ts';
 import { isLoopback, isMulticast, isZeroNet } from '../wire/addr.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmpv4.ts';
@@ -17,7 +17,6 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import { RouteKind } from './routes.ts';
 import type { IpStack } from './stack.ts';
-import { isTransportSumRight } from './transport.ts';
 
 const { Tcp: TCP, Icmp: ICMP } = ipv4.IpProto;
 const { Fin: FIN, Syn: SYN, Rst: RST, Ack: ACK } = tcp.TcpFlag;

@@ -7,6 +7,7 @@ import { DefragUser } from '../hooks/reassembly.ts';
 import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, NONE, type Packet, PacketType } from '../packet/packet.ts';
+import { isTransportSumRight } from '../packet/sum.ts';
 import { adjust, diff16 } from '../wire/checksum.ts';
 import { fillChecksum, ICMP_CHECKSUM, IcmpType, setType, type as typeOf, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -14,7 +15,6 @@ import { tcpReset } from './icmp.ts';
 import { finish } from './output.ts';
 import { refuseWith, settle } from './settle.ts';
 import { type IpStack, tapHook } from './stack.ts';
-import { isTransportSumRight } from './transport.ts';
 
 const ACCEPT = Verdict.Accept;
 const LOCAL_DELIVER = DefragUser.LocalDeliver;

@@ -2,7 +2,6 @@
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { sum } from '../packet/sum.ts';
-import { fold, pseudoSum } from '../wire/checksum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as sctp from '../wire/sctp.ts';
@@ -65,17 +64,4 @@ function gateFirstFragment(p: Packet, proto: number): number {
   if (proto === UDP) return length < UDP_HEADER ? Drop.FragmentTooShort : Drop.None;
   if (proto === ICMP) return length < ICMP_HEADER ? Drop.FragmentTooShort : Drop.None;
   return proto === SCTP && length < SCTP_HEADER ? Drop.FragmentTooShort : Drop.None;
-}
-
-/** Is the checksum of the (whole, sound) TCP or UDP at l4 right, or vouched for? */
-export function isTransportSumRight(p: Packet): boolean {
-  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
-  const { view, l3, l4 } = p;
-  let length = p.end - l4;
-  if (p.proto === UDP) {
-    if (udp.checksum(view, l4) === 0) return true;
-    length = udp.length(view, l4);
-  }
-  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), p.proto, length));
-  return fold(pseudo + sum(p, l4, length)) === 0xffff;
 }

@@ -5,10 +5,10 @@
 import { hash4 } from '../base/hash.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { isSourceInRange, presentTuple } from './choose.ts';
 import type { Entries } from './entries.ts';
 import type { NatRange } from './range.ts';
-import { Tuple } from './tuple.ts';
 
 const ORIGINAL = CtDir.Original;
 const NONE = 0;

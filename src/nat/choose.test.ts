@@ -2,12 +2,12 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
 import { CtDir, Status } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { EntryList, tupleOf } from './entry-list.ts';
 import { Nat } from './nat.ts';
 import { Manip, type NatRange, RangeFlag } from './range.ts';
-import { Tuple } from './tuple.ts';
 
 let entries: EntryList;
 let nat: Nat;

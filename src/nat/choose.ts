@@ -7,11 +7,11 @@
 import { jhashAddress, swapBytes } from '../base/jhash.ts';
 import type { Rng } from '../base/rng.ts';
 import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import type { BySource } from './by-source.ts';
 import type { Entries } from './entries.ts';
 import { Manip, type NatRange, RangeFlag } from './range.ts';
-import { Tuple } from './tuple.ts';
 
 const { Tcp: TCP, Udp: UDP, UdpLite: UDPLITE, Icmp: ICMP, Sctp: SCTP, Gre: GRE } = IpProto;
 const { MapIps: MAP_IPS, ProtoSpecified: SPECIFIED, Persistent: PERSISTENT, ProtoOffset: OFFSET } = RangeFlag;

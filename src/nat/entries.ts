@@ -1,5 +1,5 @@
 /** What translation needs of connection tracking's entries. Entries are rows > 0. */
-import type { Tuple } from './tuple.ts';
+import type { Tuple } from '../conntrack/tuple.ts';
 
 export interface Entries {
   /** Entries at most; rows are below `highWater` at present. */

@@ -1,11 +1,11 @@
 /** For tests of translation alone: entries as a plain list, looked through one by one. */
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Hook, type HookOp, Priority, Verdict } from '../hooks/hooks.ts';
 import type { Packet } from '../packet/packet.ts';
 import { ip4 } from '../wire/addr.ts';
 import { dst, headerLength, IpProto, proto, src } from '../wire/ipv4.ts';
 import type { Entries } from './entries.ts';
-import { Tuple } from './tuple.ts';
 
 interface Row {
   readonly original: Tuple;

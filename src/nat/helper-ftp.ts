@@ -9,6 +9,7 @@
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
 import type { Expectations, ExpectPolicy, NewExpectation } from '../conntrack/expectations.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { payloadStart, replaceInPayload } from '../flow/tcp-payload.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
@@ -18,7 +19,6 @@ import { IpProto } from '../wire/ipv4.ts';
 import { seq } from '../wire/tcp.ts';
 import type { Entries } from './entries.ts';
 import type { Sequences } from './sequences.ts';
-import { Tuple } from './tuple.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const TCP = IpProto.Tcp;

@@ -1,13 +1,13 @@
 /** TFTP (nf_conntrack_tftp.c, nf_nat_tftp.c; RFC 1350 §4): a request to port 69 is answered from another port of the server. */
 import { CtDir, Status } from '../conntrack/entry.ts';
 import type { NewExpectation } from '../conntrack/expectations.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { UDP_HEADER } from '../wire/udp.ts';
 import type { HelperParts } from './helper-ftp.ts';
-import { Tuple } from './tuple.ts';
 
 const READ = 1;
 const WRITE = 2;

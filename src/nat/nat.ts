@@ -11,6 +11,7 @@
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
 import { Drop } from '../packet/drop.ts';
@@ -23,7 +24,6 @@ import type { Entries } from './entries.ts';
 import { errorFault, rewriteError } from './icmp-error.ts';
 import { Manip, type NatRange, RangeFlag } from './range.ts';
 import { rewrite } from './rewrite.ts';
-import { Tuple } from './tuple.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const { LocalOut: LOCAL_OUT, PostRouting: POST_ROUTING, LocalIn: LOCAL_IN } = Hook;

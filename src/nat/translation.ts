@@ -6,12 +6,12 @@
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { Expectations } from '../conntrack/expectations.ts';
+import type { Tuple } from '../conntrack/tuple.ts';
 import type { Hooks } from '../hooks/hooks.ts';
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
 import type { Entries } from './entries.ts';
 import { Helpers } from './helpers.ts';
 import { Nat } from './nat.ts';
-import type { Tuple } from './tuple.ts';
 
 /** Entries whose comings and goings can be watched. */
 export interface WatchedEntries extends Entries {

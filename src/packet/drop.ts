@@ -118,6 +118,9 @@ export const Drop = {
   HelperPartial: 94,
   HelperNoExpectation: 95,
   HelperPayloadTooLong: 96,
+  // conntrack
+  ConntrackFull: 97,
+  ConntrackClash: 98,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -224,6 +227,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   FilterPolicy: 'dropped by the policy of a chain of iptables',
   FilterRejected: 'refused by a REJECT rule of iptables',
   FilterHotDrop: 'cut off within the header at which a rule of iptables looks',
+  ConntrackFull: 'new connection while the table of tracked ones is full (nf_conntrack_max) and none could be given up',
+  ConntrackClash: 'new connection whose packets could not be told from those of another one',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

@@ -76,6 +76,8 @@ export class Packet {
   entry = 0;
   /** CtInfo (conntrack/entry.ts): what the packet is to its entry, or Untracked without one. */
   ctInfo = 0;
+  /** What a rule wants of the entry that is about to be made: index of conntrack's templates, 0 for nothing. */
+  ctTemplate = 0;
   /** 1 once the director has handled the packet, as skb->ipvs_property: its hooks then leave it alone. */
   ipvsProperty = 0;
   /** How often it was sent through LOCAL_OUT again; a bound against loops. */
@@ -141,6 +143,7 @@ export function resetPacket(p: Packet, length: number): void {
   p.flow = FLOW_UNKNOWN;
   p.entry = 0;
   p.ctInfo = 0;
+  p.ctTemplate = 0;
   p.ipvsProperty = 0;
   p.reroutes = 0;
   p.csumPartial = 0;

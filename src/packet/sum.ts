@@ -12,6 +12,7 @@ import type { Packet } from './packet.ts';
 const { Tcp: TCP, Udp: UDP } = ipv4.IpProto;
 const TCP_SUM = TCP_CHECKSUM;
 const UDP_SUM = UDP_CHECKSUM;
+const UDP_LENGTH = 4;
 
 /** Folded sum of `length` bytes at `at`: by words where the memory allows. */
 export function sum(p: Packet, at: number, length: number): number {
@@ -75,4 +76,17 @@ export function changeTransportChecksum(
     const adjusted = adjust(sum, all);
     view.setUint16(l4 + UDP_SUM, adjusted === 0 ? 0xffff : adjusted);
   }
+}
+
+/** Is the checksum of the (whole, sound) TCP or UDP at l4 right, or vouched for? */
+export function isTransportSumRight(p: Packet): boolean {
+  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
+  const { view, l3, l4 } = p;
+  let length = p.end - l4;
+  if (p.proto === UDP) {
+    if (view.getUint16(l4 + UDP_SUM) === 0) return true;
+    length = view.getUint16(l4 + UDP_LENGTH);
+  }
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), p.proto, length));
+  return fold(pseudo + sum(p, l4, length)) === 0xffff;
 }

@@ -13,6 +13,8 @@ ANSWER[16] = 15;
 ANSWER[17] = 18;
 ANSWER[18] = 17;
 
+const HAS_ANSWER = Uint8Array.from({ length: 256 }, (_, type) => (ANSWER[type] === type ? 0 : 1));
+
 export class Tuple {
   src = 0;
   dst = 0;
@@ -29,6 +31,11 @@ export class Tuple {
 
   equals(t: Tuple): boolean {
     return this.src === t.src && this.dst === t.dst && this.ports === t.ports && this.proto === t.proto;
+  }
+
+  /** Is there anything that answers it? Nothing does to ICMP errors and unknown types (nf_conntrack_invert_icmp_tuple). */
+  canInvert(): boolean {
+    return this.proto !== ICMP || HAS_ANSWER[(this.ports >>> 8) & 0xff] === 1;
   }
 
   /** Becomes what answers it. */

@@ -1,0 +1,182 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { frame } from '../wire/build.ts';
+import { CLIENT, CtRig, SERVER, tcpFrame as tcp } from './test-rig.ts';
+
+let rig: CtRig;
+beforeEach(() => {
+  rig = new CtRig();
+});
+
+const udp = (from: 'c' | 's', port = 4000) =>
+  from === 'c'
+    ? frame().ipv4(CLIENT, SERVER).udp({ srcPort: port, dstPort: 53 }).payload('?')
+    : frame().ipv4(SERVER, CLIENT).udp({ srcPort: 53, dstPort: port }).payload('!');
+const ORIGINAL = '10.1.0.2:40000>10.2.0.2:80 10.2.0.2:80>10.1.0.2:40000';
+
+function open(): void {
+  rig.send(tcp('c', 'S', 0));
+  rig.send(tcp('s', 'S.', 0, 1));
+  rig.send(tcp('c', '.', 1, 1));
+  rig.told();
+}
+
+describe('TCP', () => {
+  it('lives as the kernel says: states, events, timeouts', () => {
+    expect(rig.send(tcp('c', 'S', 0))).toBe('NEW');
+    expect(rig.told()).toEqual([`new protoinfo: SYN_SENT 120 ${ORIGINAL} UNREPLIED`]);
+    expect(rig.send(tcp('s', 'S.', 0, 1))).toBe('ESTABLISHED/reply');
+    expect(rig.told()).toEqual([`reply protoinfo: SYN_RECV 60 ${ORIGINAL}`]);
+    expect(rig.send(tcp('c', '.', 1, 1))).toBe('ESTABLISHED');
+    expect(rig.told()).toEqual([`assured protoinfo: ESTABLISHED 432000 ${ORIGINAL} ASSURED`]);
+    rig.send(tcp('c', 'P.', 1, 1, { length: 10 }));
+    expect(rig.list()).toEqual([`ESTABLISHED 300 ${ORIGINAL} ASSURED`]);
+    rig.send(tcp('s', '.', 1, 11));
+    expect(rig.list()).toEqual([`ESTABLISHED 432000 ${ORIGINAL} ASSURED`]);
+    rig.send(tcp('c', 'F.', 11, 1));
+    expect(rig.told()).toEqual([`protoinfo: FIN_WAIT 120 ${ORIGINAL} ASSURED`]);
+    rig.send(tcp('s', 'F.', 1, 12));
+    expect(rig.told()).toEqual([`protoinfo: LAST_ACK 30 ${ORIGINAL} ASSURED`]);
+    rig.send(tcp('c', '.', 12, 2));
+    expect(rig.told()).toEqual([`protoinfo: TIME_WAIT 120 ${ORIGINAL} ASSURED`]);
+    rig.wait(150);
+    expect(rig.told()).toEqual([`destroy: TIME_WAIT 0 ${ORIGINAL} ASSURED`]);
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([0, 0]);
+  });
+
+  it('a refused connection leaves nothing, whatever the reset acknowledges', () => {
+    rig.send(tcp('c', 'S', 0));
+    rig.told();
+    expect(rig.send(tcp('s', 'R.', 0, 1))).toBe('ESTABLISHED/reply');
+    expect(rig.told()).toEqual([`destroy: CLOSE 120 ${ORIGINAL} UNREPLIED`]);
+    expect([rig.ct.entries.count, rig.flows.size, rig.pool.available]).toEqual([0, 0, 4]);
+  });
+
+  it.each([
+    ['data beyond the window', () => tcp('c', 'P.', 200_000, 1, { length: 5 }), 'INVALID'],
+    ['an acknowledgment of what was never sent', () => tcp('c', '.', 1, 5000), 'INVALID'],
+    ['old data', () => tcp('c', 'P.', -100_000, 1, { length: 5 }), 'ESTABLISHED'],
+    ['a reset below what was acknowledged', () => tcp('c', 'R', -5), 'INVALID'],
+    ['SYN and FIN at once', () => tcp('c', 'SF', 1), 'INVALID'],
+    ['nothing at all', () => tcp('c', '', 1), 'INVALID'],
+  ])('%s', (_, packet, state) => {
+    open();
+    rig.send(tcp('s', '.', 1, 1));
+    expect(rig.send(packet())).toBe(state);
+    expect(rig.list()).toEqual([`ESTABLISHED 432000 ${ORIGINAL} ASSURED`]);
+  });
+
+  it('one that was closed from either side is opened again by a SYN', () => {
+    open();
+    rig.send(tcp('c', 'F.', 1, 1));
+    rig.send(tcp('s', 'F.', 1, 2));
+    rig.send(tcp('c', '.', 2, 2));
+    rig.told();
+    expect(rig.send(tcp('c', 'S', 90_000))).toBe('NEW');
+    expect(rig.told()).toEqual([
+      `destroy: TIME_WAIT 120 ${ORIGINAL} ASSURED`,
+      `new protoinfo: SYN_SENT 120 ${ORIGINAL} UNREPLIED`,
+    ]);
+    expect(rig.ct.entries.count).toBe(1);
+  });
+
+  it('is picked up in the middle, unless tcp_loose forbids it', () => {
+    expect(rig.send(tcp('c', '.', 500, 700))).toBe('NEW');
+    expect(rig.list()).toEqual([`ESTABLISHED 300 ${ORIGINAL} UNREPLIED`]);
+    expect(rig.send(tcp('s', '.', 700, 500))).toBe('ESTABLISHED/reply');
+    rig.ct.sysctls.set('net.netfilter.nf_conntrack_tcp_loose', '0');
+    expect(rig.send(tcp('c', '.', 1, 1, { port: 41000 }))).toBe('INVALID');
+    expect(rig.ct.entries.count).toBe(1);
+  });
+});
+
+describe('UDP and ICMP', () => {
+  it('a stream is one after two seconds with answers', () => {
+    expect(rig.send(udp('c'))).toBe('NEW');
+    expect(rig.send(udp('s'))).toBe('ESTABLISHED/reply');
+    expect(rig.send(udp('c'))).toBe('ESTABLISHED');
+    expect(rig.told().map((line) => line.split(':')[0])).toEqual(['new', 'reply']);
+    rig.wait(2.5);
+    rig.send(udp('c'));
+    expect(rig.told()).toEqual(['assured: 120 10.1.0.2:4000>10.2.0.2:53 10.2.0.2:53>10.1.0.2:4000 ASSURED']);
+  });
+
+  it('an error belongs to the connection that it is about, and only if it goes to the sender', () => {
+    rig.send(udp('c'));
+    const quoted = udp('c').build();
+    const error = (dst: string, inner: Uint8Array) =>
+      frame().ipv4(SERVER, dst).icmp({ type: 3, code: 3 }).payload(inner);
+    expect(rig.send(error(CLIENT, quoted))).toBe('RELATED/reply');
+    expect(rig.send(error(CLIENT, quoted.slice(0, 24)))).toBe('RELATED/reply');
+    expect(rig.send(error(CLIENT, quoted.slice(0, 20)))).toBe('INVALID');
+    expect(rig.send(error('10.1.0.9', quoted))).toBe('INVALID');
+    expect(rig.send(error(CLIENT, udp('c', 4001).build()))).toBe('INVALID');
+    expect(rig.ct.entries.count).toBe(1);
+  });
+
+  it('only requests begin something', () => {
+    const icmp = (type: number) => frame().ipv4(CLIENT, SERVER).icmp({ type, id: 7, seq: 1 });
+    expect([8, 13, 15, 17].map((type) => rig.send(icmp(type)))).toEqual(['NEW', 'NEW', 'NEW', 'NEW']);
+    expect([0, 14, 9, 30].map((type) => rig.send(icmp(type)))).toEqual(['INVALID', 'INVALID', 'INVALID', 'INVALID']);
+    const answer = frame().ipv4(SERVER, CLIENT).icmp({ type: 0, id: 7, seq: 1 });
+    expect(rig.send(answer)).toBe('ESTABLISHED/reply');
+  });
+});
+
+describe('entries', () => {
+  it('end with a first packet that is dropped, and are there when it passes', () => {
+    expect(rig.send(udp('c'), { isDropped: true })).toBe('NEW');
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([0, 0]);
+    rig.send(udp('c'));
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([1, 2]);
+    expect(rig.send(udp('s'), { isDropped: true })).toBe('ESTABLISHED/reply');
+    rig.told();
+    rig.send(udp('c'));
+    expect(rig.told()[0]).toMatch(/^reply: /);
+  });
+
+  it('a full table refuses, lets what is not assured go, and keeps what is', () => {
+    rig = new CtRig(3);
+    open();
+    for (const port of [1, 2]) rig.send(udp('c', port));
+    expect(rig.send(udp('c', 3))).toBe('NEW');
+    expect(rig.ct.stats.earlyDrop).toBe(1);
+    rig.wait(40);
+    for (const port of [41000, 42000]) {
+      rig.send(tcp('c', 'S', 0, 0, { port }));
+      rig.send(tcp('s', 'S.', 0, 1, { port }));
+      rig.send(tcp('c', '.', 1, 1, { port }));
+    }
+    expect(rig.list().filter((line) => line.includes('ASSURED'))).toHaveLength(3);
+    expect(rig.send(udp('c', 9))).toBe('dropped');
+    expect(rig.list()).toHaveLength(3);
+    expect(rig.ct.stats.drop).toBe(1);
+  });
+
+  it('two first packets of one UDP flow under way: the second joins the first', () => {
+    const first = rig.take(udp('c'));
+    const second = rig.take(udp('c'));
+    for (const p of [first, second]) expect(rig.hooks.preRouting.run(p, 0)).toBe(1);
+    expect(first.entry).not.toBe(second.entry);
+    for (const p of [first, second]) expect(rig.hooks.postRouting.run(p, 0)).toBe(1);
+    expect(first.entry).toBe(second.entry);
+    for (const p of [first, second]) rig.pool.free(p);
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([1, 2]);
+  });
+
+  it('zones keep equal tuples apart', () => {
+    rig.ct.templates.push({ zone: 5, zoneDirs: 3, helper: 0 });
+    expect(rig.send(udp('c'))).toBe('NEW');
+    expect(rig.send(udp('c'), { template: 1 })).toBe('NEW');
+    expect(rig.send(udp('s'))).toBe('ESTABLISHED/reply');
+    expect(rig.send(udp('c'), { template: 1 })).toBe('NEW');
+    expect(rig.ct.entries.count).toBe(2);
+  });
+
+  it('are told apart only while somebody needs them', () => {
+    rig.ct.release();
+    expect(rig.send(udp('c'))).toBe('INVALID');
+    expect(rig.hooks.preRouting.ops).toEqual([]);
+    rig.ct.acquire();
+    expect(rig.send(udp('c'))).toBe('NEW');
+  });
+});

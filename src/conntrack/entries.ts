@@ -1,0 +1,316 @@
+/**
+ * The table of tracked connections: one row of 32 ints, columns beside it for what few entries have.   @hot
+ *
+ *   src | dst | ports | kind  of the original direction, the same of the reply | status | timeout | expires | due | mark | flow rows (2) | word |
+ *   original: end, maxend, maxwin, maxack, scale and flags | reply: the same | last seq, ack, end, window | id | master
+ *
+ * Entries are ids > 0. A confirmed entry is found by the flow rows of its two tuples (flow-table.ts, FlowColumn.Entry: (id << 1 | direction) + 1); one that is
+ * not confirmed yet has none and is known to its packet alone. A row is given back when the entry is dead and no packet refers to it (`use`).
+ *
+ * Timers: a packet only stores `expires`; the wheel fires at `due` or later and is started again for what is left.
+ */
+import { adoptRow } from '../base/copy-state.ts';
+import { type Allocate, plainMemory } from '../base/memory.ts';
+import { TimerWheel } from '../base/timer-wheel.ts';
+import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
+import { CtDir, Status } from './entry.ts';
+import type { Tuple } from './tuple.ts';
+
+export const ENTRY_SHIFT = 5;
+/** Columns of a row. Tuple columns of the reply are those of the original + 4; window columns + 5. */
+export const Col = {
+  Src: 0,
+  Dst: 1,
+  Ports: 2,
+  /** Protocol | zone << 16. */
+  Kind: 3,
+  Status: 8,
+  /** Ticks; what the last packet added to now. */
+  Timeout: 9,
+  /** Tick; of an unconfirmed entry the ticks that it will have. */
+  Expires: 10,
+  Due: 11,
+  Mark: 12,
+  FlowOriginal: 13,
+  FlowReply: 14,
+  /** The tracker's: TCP state | last index << 8 | last direction << 12 | last flags << 16 | retransmissions << 24; UDP: tick from which it is a stream. */
+  Word: 15,
+  End: 16,
+  MaxEnd: 17,
+  MaxWin: 18,
+  MaxAck: 19,
+  /** Window scale | flags << 8. */
+  Scale: 20,
+  LastSeq: 26,
+  LastAck: 27,
+  LastEnd: 28,
+  /** Window | scale << 16. */
+  LastWin: 29,
+  Id: 30,
+  Master: 31,
+} as const;
+
+export const NO_ENTRY = 0;
+const ZONE_SHIFT = 16;
+
+const { Src: SRC, Dst: DST, Ports: PORTS, Kind: KIND, Status: STATUS, Expires: EXPIRES, Due: DUE } = Col;
+const { FlowOriginal: FLOW, Master: MASTER, Id: ID, Mark: MARK, Timeout: TIMEOUT } = Col;
+const { Confirmed: CONFIRMED, Dying: DYING } = Status;
+const ENTRY = FlowColumn.Entry;
+const ORIGINAL = CtDir.Original;
+
+/** Bits of `traits`: what an entry was given when it was made. */
+export const Trait = { Counts: 1, Stamps: 2, Events: 4, Used: 8 } as const;
+const { Used: USED } = Trait;
+
+export class EntryTable {
+  /** Entries at most. */
+  readonly capacity: number;
+  /** Hot code indexes them with `(entry << ENTRY_SHIFT) + Col.X`. */
+  readonly rows: Int32Array;
+  /** Packets, and entries that it is the master of, that refer to the entry. */
+  readonly use: Int32Array;
+  readonly traits: Uint8Array;
+  /** Changes (events.ts) that were not told yet. */
+  readonly pending: Uint16Array;
+  /** Packets and bytes of the original, then of the reply direction. */
+  readonly counters: Float64Array;
+  /** Milliseconds since 1970: begin and end. */
+  readonly stamps: Float64Array;
+  /** 128 bits each, the lowest word first. */
+  readonly labels: Int32Array;
+  /** Number of the helper, 0 for none. */
+  readonly helper: Uint8Array;
+  onExpire: (entry: number) => void = () => {};
+  readonly #flows: FlowTable;
+  readonly #wheel: TimerWheel;
+  readonly #fire: (entry: number) => void;
+  #now: number;
+  /** Entry at the head of the free list through MASTER, 0 when empty; ids from #fresh on were never used. */
+  #free = 0;
+  #fresh = 1;
+  #count = 0;
+  #confirmed = 0;
+
+  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
+    const rows = capacity + 1;
+    this.capacity = capacity;
+    this.rows = new Int32Array(allocate((rows << ENTRY_SHIFT) * 4));
+    this.use = new Int32Array(rows);
+    this.traits = new Uint8Array(rows);
+    this.pending = new Uint16Array(rows);
+    this.counters = new Float64Array(allocate(rows * 32));
+    this.stamps = new Float64Array(allocate(rows * 16));
+    this.labels = new Int32Array(allocate(rows * 16));
+    this.helper = new Uint8Array(rows);
+    this.#flows = flows;
+    this.#wheel = new TimerWheel(rows, now);
+    this.#now = now;
+    this.#fire = (entry) => {
+      const expires = this.rows[(entry << ENTRY_SHIFT) + EXPIRES]!;
+      if (((expires - this.#now) | 0) > 0) this.#start(entry, expires);
+      else this.onExpire(entry);
+    };
+  }
+
+  /** Entries, unconfirmed ones too. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get confirmed(): number {
+    return this.#confirmed;
+  }
+
+  /** Ids below this one may be in use. */
+  get highWater(): number {
+    return this.#fresh;
+  }
+
+  isUsed(entry: number): boolean {
+    return (this.traits[entry]! & USED) !== 0;
+  }
+
+  /** In the flow table, and not on its way out. */
+  isAlive(entry: number): boolean {
+    return this.isUsed(entry) && (this.rows[(entry << ENTRY_SHIFT) + STATUS]! & (CONFIRMED | DYING)) === CONFIRMED;
+  }
+
+  /** A row for a connection that begins with `t`; NO_ENTRY when there is none left. Only the tuples' words are set, all else is 0. `t` is inverted afterwards. */
+  open(t: Tuple, zone: number, replyZone: number, id: number): number {
+    let entry: number;
+    if (this.#free !== 0) {
+      entry = this.#free;
+      this.#free = this.rows[(entry << ENTRY_SHIFT) + MASTER]!;
+    } else {
+      if (this.#fresh > this.capacity) return NO_ENTRY;
+      entry = this.#fresh++;
+    }
+    this.#count++;
+    const { rows } = this;
+    const at = entry << ENTRY_SHIFT;
+    rows.fill(0, at, at + (1 << ENTRY_SHIFT));
+    this.traits[entry] = USED;
+    this.use[entry] = 0;
+    this.pending[entry] = 0;
+    this.helper[entry] = 0;
+    this.#setTuple(at, t, zone);
+    t.invert();
+    this.#setTuple(at + 4, t, replyZone);
+    rows[at + FLOW] = NO_FLOW;
+    rows[at + FLOW + 1] = NO_FLOW;
+    rows[at + ID] = id;
+    return entry;
+  }
+
+  #setTuple(at: number, t: Tuple, zone: number): void {
+    const { rows } = this;
+    rows[at + SRC] = t.src;
+    rows[at + DST] = t.dst;
+    rows[at + PORTS] = t.ports;
+    rows[at + KIND] = t.proto | (zone << ZONE_SHIFT);
+  }
+
+  /** The tuple of a direction into `t`. */
+  tuple(entry: number, dir: number, t: Tuple): void {
+    const { rows } = this;
+    const at = (entry << ENTRY_SHIFT) + (dir << 2);
+    t.src = rows[at + SRC]!;
+    t.dst = rows[at + DST]!;
+    t.ports = rows[at + PORTS]!;
+    t.proto = rows[at + KIND]! & 0xff;
+  }
+
+  zoneOf(entry: number, dir: number): number {
+    return this.rows[(entry << ENTRY_SHIFT) + (dir << 2) + KIND]! >>> ZONE_SHIFT;
+  }
+
+  proto(entry: number): number {
+    return this.rows[(entry << ENTRY_SHIFT) + KIND]! & 0xff;
+  }
+
+  status(entry: number): number {
+    return this.rows[(entry << ENTRY_SHIFT) + STATUS]!;
+  }
+
+  addStatus(entry: number, bits: number): void {
+    this.rows[(entry << ENTRY_SHIFT) + STATUS]! |= bits;
+  }
+
+  mark(entry: number): number {
+    return this.rows[(entry << ENTRY_SHIFT) + MARK]!;
+  }
+
+  master(entry: number): number {
+    return this.rows[(entry << ENTRY_SHIFT) + MASTER]!;
+  }
+
+  /** Other answers are expected than the inverse of the original; only before confirmation. */
+  alterReply(entry: number, t: Tuple): void {
+    const at = (entry << ENTRY_SHIFT) + 4;
+    this.#setTuple(at, t, this.rows[at + KIND]! >>> ZONE_SHIFT);
+  }
+
+  /** (id << 1 | direction) + 1 of the entry that has this tuple, 0 when none has. */
+  lookup(t: Tuple, zone: number): number {
+    const row = this.#flows.find(t.src, t.dst, t.ports, t.proto | (zone << ZONE_SHIFT));
+    return row === NO_FLOW ? 0 : this.#flows.attached(row, ENTRY);
+  }
+
+  /** Put both tuples, or with `only` one of them, into the flow table and start the timer. False: no room. */
+  insert(entry: number, now: number, isReplyOnly: boolean): boolean {
+    const { rows } = this;
+    const at = entry << ENTRY_SHIFT;
+    if (!isReplyOnly && !this.#link(entry, at, ORIGINAL)) return false;
+    if (!this.#link(entry, at, 1)) {
+      this.#unlink(at, ORIGINAL);
+      return false;
+    }
+    rows[at + EXPIRES] = (now + rows[at + TIMEOUT]!) | 0;
+    this.#start(entry, rows[at + EXPIRES]!);
+    rows[at + STATUS]! |= CONFIRMED;
+    this.#confirmed++;
+    return true;
+  }
+
+  #link(entry: number, at: number, dir: number): boolean {
+    const { rows } = this;
+    const from = at + (dir << 2);
+    const row = this.#flows.obtain(rows[from + SRC]!, rows[from + DST]!, rows[from + PORTS]!, rows[from + KIND]!);
+    if (row === NO_FLOW) return false;
+    rows[at + FLOW + dir] = row;
+    this.#flows.attach(row, ENTRY, ((entry << 1) | dir) + 1);
+    return true;
+  }
+
+  #unlink(at: number, dir: number): void {
+    const row = this.rows[at + FLOW + dir]!;
+    if (row === NO_FLOW) return;
+    this.rows[at + FLOW + dir] = NO_FLOW;
+    this.#flows.detach(row, ENTRY);
+  }
+
+  /** Out of the flow table: nobody finds it any more. The row stays while packets refer to it. */
+  remove(entry: number): void {
+    const at = entry << ENTRY_SHIFT;
+    this.#wheel.cancel(entry);
+    this.#unlink(at, ORIGINAL);
+    this.#unlink(at, 1);
+    if ((this.rows[at + STATUS]! & CONFIRMED) !== 0) this.#confirmed--;
+    this.rows[at + STATUS]! |= DYING;
+  }
+
+  /** The row is free again; the entry was removed, or never confirmed. */
+  release(entry: number): void {
+    this.traits[entry] = 0;
+    this.rows[(entry << ENTRY_SHIFT) + MASTER] = this.#free;
+    this.#free = entry;
+    this.#count--;
+  }
+
+  /** Its time starts anew: `timeout` ticks from now on. */
+  refresh(entry: number, timeout: number, now: number): void {
+    const { rows } = this;
+    const at = entry << ENTRY_SHIFT;
+    rows[at + TIMEOUT] = timeout;
+    if ((rows[at + STATUS]! & CONFIRMED) === 0) return;
+    const expires = (now + timeout) | 0;
+    rows[at + EXPIRES] = expires;
+    if (((expires - rows[at + DUE]!) | 0) < 0) this.#start(entry, expires);
+  }
+
+  #start(entry: number, expires: number): void {
+    this.rows[(entry << ENTRY_SHIFT) + DUE] = expires;
+    this.#wheel.add(entry, expires);
+  }
+
+  /** Ticks left. */
+  left(entry: number, now: number): number {
+    const { rows } = this;
+    const at = entry << ENTRY_SHIFT;
+    if ((rows[at + STATUS]! & CONFIRMED) === 0) return rows[at + TIMEOUT]!;
+    const left = (rows[at + EXPIRES]! - now) | 0;
+    return Math.max(left, 0);
+  }
+
+  /** `onExpire` is called for each entry whose time is over by `now`. */
+  advance(now: number): void {
+    this.#now = now;
+    this.#wheel.advance(now, this.#fire);
+  }
+
+  // cold: copies
+  /** Become as full as `live`, with none of its entries; `adopt` takes them over one by one. */
+  copyFrom(live: EntryTable): void {
+    this.#fresh = live.#fresh;
+    this.#count = live.#count;
+    this.#confirmed = live.#confirmed;
+  }
+
+  /** Take over an entry, at the same place; its flow rows are taken over by who calls. */
+  adopt(live: EntryTable, entry: number): void {
+    adoptRow<EntryTable>(this, live, entry, live.capacity + 1);
+    this.use[entry] = 0;
+  }
+  // hot again
+}
