@@ -23,6 +23,7 @@ import { Col, ENTRY_SHIFT, EntryTable, NO_ENTRY, Trait } from './entries.ts';
 import { CtDir, CtInfo, Status } from './entry.ts';
 import { relatedEntry } from './icmp-error.ts';
 import { CtResult } from './result.ts';
+import { isSctpClosing } from './sctp.ts';
 import { ConntrackSysctls } from './sysctl.ts';
 import { isClosing } from './tcp.ts';
 import { TcpCt } from './tcp-states.ts';
@@ -38,7 +39,7 @@ const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH, SrcNatDone: SRC_DONE, 
 const { Status: STATUS, Timeout: TIMEOUT, Mark: MARK, Master: MASTER, Word: WORD, End: END, FlowOriginal: FLOW } = Col;
 const { Accept: TRACKED, Invalid: INVALID, Repeat: REPEAT } = CtResult;
 const { Counts: COUNTS, Stamps: STAMPS, Events: EVENTS } = Trait;
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Gre: GRE } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP, Gre: GRE } = ipv4.IpProto;
 const UDPLITE = UDP_LITE;
 /** A connection of a clash lives this long; ticks. */
 const CLASH_TIMEOUT = seconds(1);
@@ -543,8 +544,7 @@ export class Conntrack {
       }
       const entry = this.#collectAt++;
       if (!entries.isAlive(entry)) continue;
-      const isOver = entries.proto(entry) === TCP && isClosing(entries.rows[(entry << ENTRY_SHIFT) + WORD]! & 0xff);
-      if ((entries.status(entry) & ASSURED) === 0 || isOver) this.kill(entry);
+      if ((entries.status(entry) & ASSURED) === 0 || isOver(entries, entry)) this.kill(entry);
     }
   }
 
@@ -595,6 +595,13 @@ export class Conntrack {
     return this.#users > 0;
   }
   // hot again
+}
+
+/** May it give way to new connections though it is ASSURED (can_early_drop)? */
+function isOver(entries: EntryTable, entry: number): boolean {
+  const state = entries.rows[(entry << ENTRY_SHIFT) + WORD]! & 0xff;
+  const proto = entries.proto(entry);
+  return proto === TCP ? isClosing(state) : proto === SCTP && isSctpClosing(state);
 }
 
 // cold: registration

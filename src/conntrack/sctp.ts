@@ -14,7 +14,7 @@ import { Col, ENTRY_SHIFT } from './entries.ts';
 import { CtDir, Status } from './entry.ts';
 import { CtResult } from './result.ts';
 
-export const SctpCt = { None: 0, Closed: 1, Established: 4, Invalid: 9 } as const;
+export const SctpCt = { None: 0, Closed: 1, Established: 4, ShutdownSent: 5, ShutdownAckSent: 7, Invalid: 9 } as const;
 /** As `conntrack -L` prints them. */
 export const SCTP_CT_NAMES = [
   'NONE',
@@ -66,6 +66,7 @@ const { Status: STATUS, Word: WORD, End: TAG } = Col;
 const { Confirmed: CONFIRMED, Assured: ASSURED } = Status;
 const { Protoinfo: PROTOINFO, Assured: BECAME_ASSURED } = Change;
 const { None: NONE, Closed: CLOSED, Established: ESTABLISHED, Invalid: IMPOSSIBLE } = SctpCt;
+const { ShutdownSent: SHUTDOWN_SENT, ShutdownAckSent: SHUTDOWN_ACK_SENT } = SctpCt;
 const HEADER = SCTP_HEADER;
 const CHUNK = CHUNK_HEADER;
 const PRE_ROUTING = Hook.PreRouting;
@@ -104,10 +105,16 @@ function nextState(dir: number, state: number, type: number): number {
   return row === 255 ? state : table[(((dir << 4) | row) << 4) | state]!;
 }
 
+/** States that may give way to new associations (sctp_can_early_drop). */
+export function isSctpClosing(state: number): boolean {
+  return state >= SHUTDOWN_SENT && state <= SHUTDOWN_ACK_SENT;
+}
+
 /** Is it a packet of SCTP, and its CRC right where that is looked at (sctp_error)? */
 export function isSctpSound(ct: Conntrack, p: Packet, hook: number): boolean {
   if (p.l4Fault !== 0) return false;
   if (ct.sysctls.checksum === 0 || hook !== PRE_ROUTING) return true;
+  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
   return p.view.getInt32(p.l4 + CHECKSUM, true) === (crc32c(p.bytes, p.l4, p.end, p.l4 + CHECKSUM) | 0);
 }
 
@@ -222,6 +229,9 @@ function fitsTag(
       return tag === rows[tags + ((flags & REFLECTED) !== 0 ? 1 - dir : dir)] ? 0 : -1;
     case COOKIE_ECHO:
       return tag === rows[tags + dir] ? 0 : -1;
+    case COOKIE_ACK:
+      rows[row + WORD]! &= ~(INIT_SENT | (INIT_SENT << 1));
+      return 0;
     case HEARTBEAT:
     case HEARTBEAT_ACK:
       return fitsHeartbeat(rows, row, dir, type === HEARTBEAT_ACK, tag, isStrict);

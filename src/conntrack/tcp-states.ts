@@ -45,7 +45,7 @@ const TABLE = `
             NO SS SR ES FW CW LA TW CL S2
 ORIGINAL
   syn       SS SS ++ ++ ++ ++ ++ SS SS S2
-  syn+ack   -- -- ++ ++ ++ ++ ++ ++ ++ SR
+  syn+ack   -- -- SR -- -- -- -- -- -- SR
   fin       -- -- FW FW LA LA LA TW CL --
   ack       ES -- ES ES CW CW TW TW CL --
   rst       -- CL CL CL CL CL CL CL CL CL

@@ -9,6 +9,7 @@ import { sum } from '../packet/sum.ts';
 import { fold, pseudoSum } from '../wire/checksum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import { UDP_CHECKSUM } from '../wire/udp.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
@@ -29,6 +30,7 @@ const BAD_ICMP_SUM = Drop.IcmpBadChecksum;
 const BECAME_ASSURED = Change.Assured;
 const PRE_ROUTING = 0;
 const UDP_HEADER = 8;
+const UDP_SUM = UDP_CHECKSUM;
 const PPP = 0x880b;
 const PPTP_HEADER = 8;
 /** From when on a connection with answers is a stream. */
@@ -69,11 +71,10 @@ export function tupleAt(view: DataView, l3: number, l4: number, end: number, pro
   }
 }
 
-/** Only PPTP's version has a key, the call's; without its helper the other direction's is not known. */
+/** Only PPTP's version has a key, the call's; without its helper the other direction's is not known. What is too short for one has none. */
 function greKeys(view: DataView, l4: number, length: number, t: Tuple): boolean {
-  if (length < 4) return false;
-  if ((view.getUint16(l4) & 7) !== 1) return true;
-  if (length < PPTP_HEADER || view.getUint16(l4 + 2) !== PPP) return false;
+  if (length < PPTP_HEADER || (view.getUint16(l4) & 7) !== 1) return true;
+  if (view.getUint16(l4 + 2) !== PPP) return false;
   t.ports = view.getUint16(l4 + 6);
   return true;
 }
@@ -84,7 +85,7 @@ export function isSound(ct: Conntrack, p: Packet, hook: number): boolean {
     case TCP:
       return isTcpSound(ct, p, hook);
     case UDP:
-      return p.l4Fault === NO_FAULT && ct.isSumRight(p, hook);
+      return p.l4Fault === NO_FAULT && isUdpSumRight(ct, p, hook);
     case UDPLITE:
       return isUdpLiteSound(ct, p, hook);
     case SCTP:
@@ -100,6 +101,16 @@ export function isSound(ct: Conntrack, p: Packet, hook: number): boolean {
     default:
       return true;
   }
+}
+
+/** A receiver sums as much as the length field says; the tracker sums the whole packet, link padding excepted (nf_ip_checksum). */
+function isUdpSumRight(ct: Conntrack, p: Packet, hook: number): boolean {
+  const { view, l3, l4 } = p;
+  if (ct.sysctls.checksum === 0 || hook !== PRE_ROUTING || view.getUint16(l4 + UDP_SUM) === 0) return true;
+  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
+  const length = p.end - l4;
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), UDP, length));
+  return fold(pseudo + sum(p, l4, length)) === 0xffff;
 }
 
 /** RFC 3828, but for the pseudo-header: the kernel sums it with UDP's protocol number, so a right checksum is a wrong one. */

@@ -16,7 +16,15 @@ export interface PacketSpec {
 type Fields = Readonly<Record<string, unknown>>;
 type Bytes = readonly number[];
 
-const PROTO: Readonly<Record<string, number>> = { icmp: 1, tcp: 6, udp: 17, dccp: 33, gre: 47, sctp: 132, udplite: 136 };
+const PROTO: Readonly<Record<string, number>> = {
+  icmp: 1,
+  tcp: 6,
+  udp: 17,
+  dccp: 33,
+  gre: 47,
+  sctp: 132,
+  udplite: 136,
+};
 const TCP_FLAGS = 'FSRPAUEC';
 const BASES: Readonly<Record<string, number>> = { c: 0x10000000, s: 0x50000000, d: 0x90000000, e: 0xd0000000 };
 const CHUNKS: Readonly<Record<string, number>> = {
@@ -156,7 +164,10 @@ function transport(a: PacketSpec): number[] {
   switch (a.p) {
     case 'tcp': {
       const options = tcpOptions(text(a, 'opt'));
-      const flags = [...text(a, 'flags')].reduce((bits, c) => (c === '-' ? bits : bits | (1 << TCP_FLAGS.indexOf(c))), 0);
+      const flags = [...text(a, 'flags')].reduce(
+        (bits, c) => (c === '-' ? bits : bits | (1 << TCP_FLAGS.indexOf(c))),
+        0,
+      );
       const before = [
         ...ports,
         ...u32(sequence(a.seq ?? 0)),

@@ -6,7 +6,7 @@
 import { ManualClock, seconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import { Change } from '../conntrack/changes.ts';
-import { ENTRY_SHIFT, Col } from '../conntrack/entries.ts';
+import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
 import { SCTP_STATES } from '../conntrack/sysctl.ts';
 import { TCP_CT_NAMES } from '../conntrack/tcp-states.ts';
@@ -31,7 +31,15 @@ export interface Step {
 }
 
 const PREFIX = 'net.netfilter.nf_conntrack_';
-const PROTO_NAMES: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 33: 'dccp', 47: 'gre', 132: 'sctp', 136: 'udplite' };
+const PROTO_NAMES: Readonly<Record<number, string>> = {
+  1: 'icmp',
+  6: 'tcp',
+  17: 'udp',
+  33: 'dccp',
+  47: 'gre',
+  132: 'sctp',
+  136: 'udplite',
+};
 const STATES: Readonly<Record<number, string>> = {
   [CtInfo.Established]: 'ESTABLISHED',
   [CtInfo.Related]: 'RELATED',
@@ -141,11 +149,7 @@ export class ScenarioRig {
     for (let entry = 1; entry < entries.highWater; entry++) {
       if (entries.isAlive(entry)) lines.push(`| ${this.#line(entry, true)} mark=0`);
     }
-    return [
-      'rc 0',
-      ...lines,
-      `! conntrack v1.4.7 (conntrack-tools): ${lines.length} flow entries have been shown.`,
-    ];
+    return ['rc 0', ...lines, `! conntrack v1.4.7 (conntrack-tools): ${lines.length} flow entries have been shown.`];
   }
 
   #event(entry: number, changes: number): string {

@@ -34,10 +34,7 @@ function inOrder(lines: readonly string[]): string[] {
 
 function canReplay({ name, steps, topology }: Scenario): boolean {
   const isKnown = (step: Step) =>
-    step.tx !== undefined ||
-    step.wait !== undefined ||
-    step.sysctl?.includes('=') === true ||
-    step.conntrack === '-L';
+    step.tx !== undefined || step.wait !== undefined || step.sysctl?.includes('=') === true || step.conntrack === '-L';
   return KINDS.test(name) && topology === undefined && steps.every(isKnown);
 }
 

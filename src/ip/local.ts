@@ -108,7 +108,7 @@ function echo(stack: IpStack, p: Packet, source: number): void {
   const value = adjust(view.getUint16(l4 + ICMP_CHECKSUM), diff16(IcmpType.Echo << 8, 0));
   // Zero and all ones are the same number, but only all ones is right for a message that is zero throughout.
   view.setUint16(l4 + ICMP_CHECKSUM, value === 0 ? 0xffff : value);
-  rebear(p);
+  rebear(stack, p);
   stack.defer(p, LOCAL_OUT);
 }
 
@@ -123,7 +123,7 @@ function tellTime(stack: IpStack, p: Packet): void {
   view.setUint32(l4 + TIMESTAMP_RECEIVED, now);
   view.setUint32(l4 + TIMESTAMP_SENT, now);
   fillChecksum(view, l4, p.end);
-  rebear(p);
+  rebear(stack, p);
   stack.defer(p, LOCAL_OUT);
 }
 
@@ -142,7 +142,8 @@ function turnRound(stack: IpStack, p: Packet, source: number): void {
 }
 
 /** Forget all that was known of the packet that came in. */
-function rebear(p: Packet): void {
+function rebear(stack: IpStack, p: Packet): void {
+  stack.pool.forgetEntry(p);
   p.fragMax = 0;
   p.pktType = PacketType.Host;
   p.inDevice = NONE;

@@ -50,6 +50,14 @@ export class PacketPool {
     return p;
   }
 
+  /** The packet becomes another one: what it was to its connection is over (nf_reset_ct). */
+  forgetEntry(p: Packet): void {
+    if (p.entry !== 0 && this.onEntryEnd !== null) this.onEntryEnd(p);
+    p.entry = 0;
+    p.ctInfo = 0;
+    p.ctTemplate = 0;
+  }
+
   free(p: Packet): void {
     assert(p.inUse === 1, 'packet freed twice');
     if (p.entry !== 0 && this.onEntryEnd !== null) this.onEntryEnd(p);
