@@ -1,14 +1,15 @@
 /**
  * Recorded scenarios of the kernel's connection tracking, replayed in memory: what each packet is to its connection, the events, and the list, as far as they need
- * no rules. The recordings are no part of this checkout; without them the replay of one scenario that stands here is all.
+ * no rules. Those of the checkout, and the shared ones where they are.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ScenarioRig, type Step } from './scenario-rig.ts';
 
-const FOLDER = resolve(import.meta.dirname, '../../../shared/oracle-conntrack');
-const KINDS = /^(tcp|udp|udplite|icmp|sctp|generic|gre|ip|ttl|frag)(_|$)/;
+const ROOT = resolve(import.meta.dirname, '../..');
+const FOLDERS = [join(ROOT, 'netns-tests/oracle/conntrack'), resolve(ROOT, '../shared/oracle-conntrack')];
+const KINDS = /^(tcp|udp|udplite|icmp|sctp|generic|gre|ip|ttl|frag|mixed)(_|$)/;
 
 interface Scenario {
   readonly name: string;
@@ -26,7 +27,7 @@ function recordedSteps(text: string): string[][] {
   return steps;
 }
 
-/** Lists have no order, and fragments that are held back are no packets to the hooks. */
+/** Lists have no order. */
 function inOrder(lines: readonly string[]): string[] {
   const list = lines.filter((line) => line.startsWith('| ')).sort();
   return lines.map((line) => (line.startsWith('| ') ? list.shift()! : line));
@@ -38,16 +39,15 @@ function canReplay({ name, steps, topology }: Scenario): boolean {
   return KINDS.test(name) && topology === undefined && steps.every(isKnown);
 }
 
-function scenarios(): Scenario[] {
-  if (!existsSync(FOLDER)) return [];
-  return readdirSync(join(FOLDER, 'scenarios'))
-    .map((file) => JSON.parse(readFileSync(join(FOLDER, 'scenarios', file), 'utf8')) as Scenario)
+function scenarios(folder: string): Scenario[] {
+  return readdirSync(join(folder, 'scenarios'))
+    .map((file) => JSON.parse(readFileSync(join(folder, 'scenarios', file), 'utf8')) as Scenario)
     .filter(canReplay);
 }
 
-describe.runIf(existsSync(FOLDER))('as the kernel did', () => {
-  it.each(scenarios().map((scenario) => [scenario.name, scenario] as const))('%s', (name, { steps }) => {
-    const recorded = recordedSteps(readFileSync(join(FOLDER, 'recorded', `${name}.txt`), 'utf8'));
+describe.each(FOLDERS.filter(existsSync))('as the kernel did (%s)', (folder) => {
+  it.each(scenarios(folder).map((scenario) => [scenario.name, scenario] as const))('%s', (name, { steps }) => {
+    const recorded = recordedSteps(readFileSync(join(folder, 'recorded', `${name}.txt`), 'utf8'));
     const rig = new ScenarioRig();
     const seen = steps.map((step) => rig.run(step));
     const shown = (all: readonly (readonly string[] | null)[]) =>
