@@ -11,6 +11,7 @@ import { seconds } from '../base/clock.ts';
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
+import type { FlowTracking } from '../hooks/flow-tracking.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
@@ -93,7 +94,7 @@ export interface CtStats {
   chainTooLong: number;
 }
 
-export class Conntrack {
+export class Conntrack implements FlowTracking {
   readonly entries: EntryTable;
   readonly sysctls: ConntrackSysctls;
   readonly stats: CtStats = {
@@ -291,6 +292,41 @@ export class Conntrack {
   untrack(p: Packet): void {
     this.forget(p);
     p.ctInfo = UNTRACKED;
+  }
+
+  isConfirmed(p: Packet): boolean {
+    return p.entry !== NO_ENTRY && (this.entries.status(p.entry) & CONFIRMED) !== 0;
+  }
+
+  answersComeFrom(p: Packet, ip: number, port: number): void {
+    if (!this.#beginsWith(p)) return;
+    this.entries.tuple(p.entry, REPLY, scratch);
+    scratch.src = ip;
+    if (p.proto !== ICMP) scratch.ports = (port << 16) | (scratch.ports & 0xffff);
+    this.entries.alterReply(p.entry, scratch);
+  }
+
+  answersGoTo(p: Packet, ip: number, port: number): void {
+    if (!this.#beginsWith(p)) return;
+    this.entries.tuple(p.entry, REPLY, scratch);
+    scratch.dst = ip;
+    if (p.proto !== ICMP) scratch.ports = (scratch.ports & -0x10000) | port;
+    this.entries.alterReply(p.entry, scratch);
+  }
+
+  /** Is it the first packet of a connection that is not in the table yet? */
+  #beginsWith(p: Packet): boolean {
+    if (p.entry === NO_ENTRY || p.ctInfo >= ESTABLISHED_REPLY) return false;
+    return (this.entries.status(p.entry) & (CONFIRMED | DYING)) === 0;
+  }
+
+  end(src: number, dst: number, ports: number, proto: number): void {
+    scratch.src = src;
+    scratch.dst = dst;
+    scratch.ports = ports;
+    scratch.proto = proto;
+    const value = this.entries.lookup(scratch, 0);
+    if (value !== 0) this.kill((value - 1) >> 1);
   }
 
   /** A packet born here answers `about`: it belongs to the same connection (nf_ct_attach). */

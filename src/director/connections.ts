@@ -76,6 +76,8 @@ export const ConnFlag = {
   HasPe: 0x1000,
   /** Another director told us of it. */
   Synced: 0x2000,
+  /** Connection tracking has an entry of it, too (net.ipv4.vs.conntrack as it was when it began). */
+  Tracked: 0x8000,
 } as const;
 export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
 
@@ -106,6 +108,8 @@ export class ConnTable {
   readonly toldState: Uint8Array;
   /** When its time would have been over as backups were last told, a tick rounded down to 4; the low two bits count repetitions. */
   readonly toldUntil: Int32Array;
+  /** Flags of every new connection: ConnFlag.Tracked or none. */
+  newFlags = 0;
   /** Firewall marks of connections that are bound to no server, where they have one. */
   readonly marks = new Map<number, number>();
   readonly #flows: FlowTable;
@@ -209,7 +213,7 @@ export class ConnTable {
     rows[at + Ports] = ports;
     rows[at + Meta] = (rport << 16) | (proto << 8);
     const isApp = proto === TCP && (ports & 0xffff) === this.#appPort && (flags & (METHOD_MASK | TEMPLATE)) === MASQ;
-    rows[at + Flags] = flags | USED | (isApp ? APP : 0);
+    rows[at + Flags] = flags | USED | this.newFlags | (isApp ? APP : 0);
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;

@@ -13,6 +13,7 @@ import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { Datagrams } from '../hooks/datagrams.ts';
+import type { FlowTracking } from '../hooks/flow-tracking.ts';
 import type { HookOp } from '../hooks/hooks.ts';
 import type { Reassembly } from '../hooks/reassembly.ts';
 import type { Routing } from '../hooks/routing.ts';
@@ -50,12 +51,13 @@ import type { SyncMaster } from './sync/master.ts';
 import { Sysctls } from './sysctl.ts';
 import { Takeover } from './takeover.ts';
 import { normalTable, type TcpStateTable, tcpTimeouts } from './tcp-states.ts';
+import { endTracked } from './tracked.ts';
 import { chosenServer, executeAll, type Refusal } from './transaction.ts';
 import { udpTimeouts } from './udp-states.ts';
 
 const { Dest, Flags } = Conn;
 const { Inactive: INACTIVE, Template: TEMPLATE, Assured: ASSURED, Resetting: RESETTING } = ConnFlag;
-const { HasPe: HAS_PE, App: APP } = ConnFlag;
+const { HasPe: HAS_PE, App: APP, Tracked: TRACKED } = ConnFlag;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -67,6 +69,7 @@ export interface DirectorOptions {
   readonly routing: Routing;
   /** Whole datagrams of what is forwarded; absent: fragments of answers pass as they are. */
   readonly reassembly?: Reassembly;
+  readonly tracking?: FlowTracking;
   readonly rng: Rng;
   /** For the synchronisation daemons; without it none starts. */
   readonly datagrams?: Datagrams;
@@ -83,6 +86,7 @@ export class Director {
   readonly flows: FlowTable;
   readonly routing: Routing;
   readonly reassembly: Reassembly | null;
+  readonly tracking: FlowTracking | null;
   readonly services: ServiceTable;
   readonly dests: DestTable;
   readonly conns: ConnTable;
@@ -130,11 +134,15 @@ export class Director {
     this.flows = options.flows;
     this.routing = options.routing;
     this.reassembly = options.reassembly ?? null;
+    this.tracking = options.tracking ?? null;
     this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
     this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
     this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate, this.ftp.port);
     this.total = new Counters(1);
     this.sysctls = new Sysctls();
+    this.sysctls.onConntrack = () => {
+      this.conns.newFlags = this.sysctls.conntrack !== 0 ? TRACKED : 0;
+    };
     this.rng = rng;
     this.flowSeed = rng.next();
     this.#ident = rng.next() & 0xffff;
@@ -198,6 +206,7 @@ export class Director {
     if ((flags & RESETTING) !== 0) this.resets.forget(conn);
     if ((flags & HAS_PE) !== 0) this.engines.remove(conn);
     if ((flags & APP) !== 0) this.ftp.forget(conn);
+    if ((flags & TRACKED) !== 0) endTracked(this, conn);
     this.conns.remove(conn);
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }
@@ -268,7 +277,7 @@ export class Director {
    */
   copyFrom(live: Director): Takeover {
     // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
-    copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tcpTable']);
+    copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tracking', 'tcpTable']);
     this.tcpTable = live.tcpTable;
     this.#ident = live.#ident;
     for (let s = 0; s < live.services.highWater; s++) {

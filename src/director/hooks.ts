@@ -29,6 +29,7 @@ import { NOT_OURS, REFUSED, schedule, scheduleOut } from './schedule.ts';
 import { isSctpInit, SctpState, sctpStep } from './sctp-states.ts';
 import { moveState } from './state.ts';
 import { Direction, TcpState } from './tcp-states.ts';
+import { meetsOldEntry, trackReply, trackRequest } from './tracked.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP } = IpProto;
@@ -45,6 +46,7 @@ const ABSENT = NO_FLOW;
 const { Meta, Flags, Dest, Packets } = Conn;
 const { MethodMask: METHOD_MASK, NoOutput: NO_OUTPUT, OnePacket: ONE_PACKET, App: APP, NoCport: NO_CPORT } = ConnFlag;
 const HELPED = APP | NO_CPORT;
+const TRACKED = ConnFlag.Tracked;
 const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
 const { Masq: MASQ, Tunnel: TUNNEL } = Method;
@@ -126,6 +128,14 @@ function replace(director: Director, p: Packet, old: number, step: number): numb
   const { conns } = director;
   const isFull = conns.count === conns.capacity;
   const isFree = conns.controlled[old] === 0;
+  if (meetsOldEntry(director, p, old)) {
+    if (!isFree) return old;
+    director.expire(old);
+    p.drop = Drop.DirectorOldEntry;
+    return REFUSED;
+  }
+  // The entry of the packet is the new connection's, and must not end with the old one.
+  conns.rows[(old << CONN_SHIFT) + Flags]! &= ~TRACKED;
   if (director.notes !== null) {
     const isServerGone = isGone(director, conns.rows[(old << CONN_SHIFT) + Dest]!);
     director.notes.ended(old, isServerGone ? Ended.ServerGone : Ended.UsedAgain);
@@ -190,7 +200,7 @@ export function request(director: Director, p: Packet): Verdict {
     if ((flags & NO_CPORT) !== 0) director.conns.fillClientPort(conn, p.view.getUint16(p.l4));
     if ((flags & APP) !== 0 && !director.ftp.request(director, p, conn)) return DROP;
   }
-  const verdict = forwardRequest(director, p, conn);
+  const verdict = trackRequest(director, p, conn) === ACCEPT ? forwardRequest(director, p, conn) : DROP;
   if (director.master !== null) director.master.tell(conn, seen, seen + packets);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
   return verdict;
@@ -252,6 +262,7 @@ export function reply(director: Director, p: Packet): Verdict {
   const flags = rows[at + Flags]!;
   if ((flags & METHOD_MASK) === MASQ) masqReply(director, p, conn);
   else p.ipvsProperty = 1;
+  trackReply(director, p, conn);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
   return ACCEPT;
 }

@@ -20,6 +20,7 @@ import { tunnelRequest } from './forward/tunnel.ts';
 import { lendAddress } from './forward/unbound.ts';
 import { masqWayOut, WayOut } from './forward/way-out.ts';
 import { NOT_OURS, REFUSED, scheduleQuoted } from './schedule.ts';
+import { trackReply, trackRequest } from './tracked.ts';
 import { NO_TUNNEL, tunnelError } from './tunnel-icmp.ts';
 
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
@@ -97,6 +98,7 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
   const dest = rows[at + Dest]!;
   if (dest === director.dests.unbound) lendAddress(director, p, conn);
   director.countIn(dest, 1, p.end - l3);
+  if (trackRequest(director, p, conn) !== ACCEPT) return DROP;
   if (!isMasq) {
     rows[at + Packets]!++;
     const isTunnel = (rows[at + Flags]! & METHOD_MASK) === TUNNEL;
@@ -131,6 +133,7 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   if (isMasq && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   director.countOut(rows[at + Dest]!, 1, p.end - l3);
   p.ipvsProperty = 1;
+  trackReply(director, p, conn);
   if (!isMasq) return ACCEPT;
   const vip = rows[at + Vip]!;
   ipv4.setSrc(view, l3, vip);

@@ -1,8 +1,5 @@
 /**
  * net.ipv4.vs.*: names, defaults, ranges (Linux 6.1: Documentation/networking/ipvs-sysctl.rst, ip_vs_ctl.c vs_vars[]).
- *
- * A key whose behaviour tapvs does not have yet can be read, and written with the value it has; any other value is refused with EINVAL, never
- * accepted and ignored.
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
@@ -56,8 +53,6 @@ interface Key {
   readonly kind: Kind;
   readonly min: number;
   readonly max: number;
-  /** Its behaviour is there: other values than the initial one may be written. */
-  readonly isBuilt: boolean;
 }
 
 const INT_MIN = -2147483648;
@@ -72,40 +67,40 @@ const RANGES: Readonly<Record<Kind, readonly [number, number]>> = {
   'unsigned long': [0, Number.MAX_SAFE_INTEGER],
 };
 
-function key(name: string, field: keyof Values, isBuilt: boolean, kind: Kind = 'int', min?: number, max?: number): Key {
+function key(name: string, field: keyof Values, kind: Kind = 'int', min?: number, max?: number): Key {
   const [least, most] = RANGES[kind];
-  return { name, field, isBuilt, kind, min: min ?? least, max: max ?? most };
+  return { name, field, kind, min: min ?? least, max: max ?? most };
 }
 
 const KEYS: readonly Key[] = [
-  key('am_droprate', 'amDroprate', true),
-  key('amemthresh', 'amemthresh', true),
-  key('backup_only', 'backupOnly', true),
-  key('cache_bypass', 'cacheBypass', true),
-  key('conn_reuse_mode', 'connReuseMode', true),
-  key('conntrack', 'conntrack', false),
-  key('drop_entry', 'dropEntry', true, 'mode'),
-  key('drop_packet', 'dropPacket', true, 'mode'),
-  key('expire_nodest_conn', 'expireNodestConn', true),
-  key('expire_quiescent_template', 'expireQuiescentTemplate', true),
-  key('ignore_tunneled', 'ignoreTunneled', true),
-  key('lblc_expiration', 'lblcExpiration', true, 'seconds'),
-  key('lblcr_expiration', 'lblcrExpiration', true, 'seconds'),
-  key('nat_icmp_send', 'natIcmpSend', true),
-  key('pmtu_disc', 'pmtuDisc', true),
-  key('run_estimation', 'runEstimation', true),
-  key('schedule_icmp', 'scheduleIcmp', true),
-  key('secure_tcp', 'secureTcp', true, 'mode'),
-  key('sloppy_sctp', 'sloppySctp', true),
-  key('sloppy_tcp', 'sloppyTcp', true),
-  key('snat_reroute', 'snatReroute', true),
-  key('sync_persist_mode', 'syncPersistMode', true),
-  key('sync_ports', 'syncPorts', true, 'power of two'),
-  key('sync_qlen_max', 'syncQlenMax', true, 'unsigned long'),
-  key('sync_refresh_period', 'syncRefreshPeriod', true, 'seconds'),
-  key('sync_retries', 'syncRetries', true, 'int', 0, 3),
-  key('sync_sock_size', 'syncSockSize', true),
-  key('sync_version', 'syncVersion', true, 'int', 0, 1),
+  key('am_droprate', 'amDroprate'),
+  key('amemthresh', 'amemthresh'),
+  key('backup_only', 'backupOnly'),
+  key('cache_bypass', 'cacheBypass'),
+  key('conn_reuse_mode', 'connReuseMode'),
+  key('conntrack', 'conntrack'),
+  key('drop_entry', 'dropEntry', 'mode'),
+  key('drop_packet', 'dropPacket', 'mode'),
+  key('expire_nodest_conn', 'expireNodestConn'),
+  key('expire_quiescent_template', 'expireQuiescentTemplate'),
+  key('ignore_tunneled', 'ignoreTunneled'),
+  key('lblc_expiration', 'lblcExpiration', 'seconds'),
+  key('lblcr_expiration', 'lblcrExpiration', 'seconds'),
+  key('nat_icmp_send', 'natIcmpSend'),
+  key('pmtu_disc', 'pmtuDisc'),
+  key('run_estimation', 'runEstimation'),
+  key('schedule_icmp', 'scheduleIcmp'),
+  key('secure_tcp', 'secureTcp', 'mode'),
+  key('sloppy_sctp', 'sloppySctp'),
+  key('sloppy_tcp', 'sloppyTcp'),
+  key('snat_reroute', 'snatReroute'),
+  key('sync_persist_mode', 'syncPersistMode'),
+  key('sync_ports', 'syncPorts', 'power of two'),
+  key('sync_qlen_max', 'syncQlenMax', 'unsigned long'),
+  key('sync_refresh_period', 'syncRefreshPeriod', 'seconds'),
+  key('sync_retries', 'syncRetries', 'int', 0, 3),
+  key('sync_sock_size', 'syncSockSize'),
+  key('sync_version', 'syncVersion', 'int', 0, 1),
 ];
 
 /** The one key with two numbers: the packet at which a connection is told first, and of how many packets one is then. */
@@ -146,6 +141,8 @@ export class Sysctls implements Values {
   syncVersion = 1;
   /** Told when the mode of a defence was changed: modes 1 and 2 are judged at once. */
   onMode: () => void = () => {};
+  /** Told of each change of `conntrack`. */
+  onConntrack: () => void = () => {};
 
   /** Value of `net.ipv4.vs.NAME` as sysctl prints it; undefined when there is no such key. */
   get(name: string): string | undefined {
@@ -165,9 +162,9 @@ export class Sysctls implements Values {
     if (value === undefined || value < key.min || value > key.max) return 'EINVAL';
     if (key.kind === 'power of two' && (value & (value - 1)) !== 0) return 'EINVAL';
     if (value === this[key.field]) return null;
-    if (!key.isBuilt) return 'EINVAL';
     this[key.field] = value;
     if (key.kind === 'mode') this.onMode();
+    if (key.field === 'conntrack') this.onConntrack();
     return null;
   }
 

@@ -113,6 +113,7 @@ export class Engine {
       flows: this.flows,
       routing: this.stack,
       reassembly: this.stack.fragments,
+      tracking: this.conntrack,
       datagrams: this.stack.datagrams,
       rng,
       now,

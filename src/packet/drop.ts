@@ -121,6 +121,7 @@ export const Drop = {
   // conntrack
   ConntrackFull: 97,
   ConntrackClash: 98,
+  DirectorOldEntry: 99,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -229,6 +230,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   FilterHotDrop: 'cut off within the header at which a rule of iptables looks',
   ConntrackFull: 'new connection while the table of tracked ones is full (nf_conntrack_max) and none could be given up',
   ConntrackClash: 'new connection whose packets could not be told from those of another one',
+  DirectorOldEntry:
+    'new connection of a client port whose tracked old one had to end first (net.ipv4.vs.conntrack): it will ask again',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

@@ -1,0 +1,105 @@
+/** The director beside connection tracking: net.ipv4.vs.conntrack 0 and 1 (ip_vs_nfct.c). */
+import { beforeEach, describe, expect, it } from 'vitest';
+import { seconds } from '../base/clock.ts';
+import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
+import { formatIp4 } from '../wire/addr.ts';
+import { frame } from '../wire/build.ts';
+import { ExplainRig, RIG_MAC } from './explain-rig.ts';
+
+let rig: ExplainRig;
+const VIP = '10.0.1.100';
+const RIP = '10.0.2.11';
+
+beforeEach(() => {
+  rig = new ExplainRig();
+  rig.engine.conntrack.acquire();
+});
+
+function entries(): string[] {
+  const { entries: table } = rig.engine.conntrack;
+  const t = new Tuple();
+  const ends = (entry: number, dir: number) => {
+    table.tuple(entry, dir, t);
+    return `${formatIp4(t.src)}:${t.ports >>> 16} > ${formatIp4(t.dst)}:${t.ports & 0xffff}`;
+  };
+  const all = Array.from({ length: table.highWater - 1 }, (_, i) => i + 1).filter((entry) => table.isAlive(entry));
+  return all.map((entry) => `${ends(entry, CtDir.Original)}, ${ends(entry, CtDir.Reply)}`);
+}
+
+const client = (flags: string, seq: number, ack = 0, port = 1234) =>
+  rig.send(
+    rig.front,
+    frame()
+      .eth(RIG_MAC.front, RIG_MAC.client)
+      .ipv4('10.0.1.2', VIP)
+      .tcp({ srcPort: port, dstPort: 80, flags, seq, ack })
+      .build(),
+  );
+const server = (flags: string, seq: number, ack: number, port = 1234) =>
+  rig.send(
+    rig.back,
+    frame()
+      .eth(RIG_MAC.back, '02:00:00:00:02:11')
+      .ipv4(RIP, '10.0.1.2')
+      .tcp({ srcPort: 8080, dstPort: port, flags, seq, ack })
+      .build(),
+  );
+
+function open(): void {
+  expect(client('S', 100)[0]?.device).toBe('back');
+  expect(server('S.', 900, 101)[0]?.device).toBe('front');
+  client('.', 101, 901);
+}
+
+describe('net.ipv4.vs.conntrack', () => {
+  it('0: what is balanced has no entry', () => {
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
+    open();
+    expect(entries()).toEqual([]);
+    expect(rig.engine.director.conns.count).toBe(1);
+  });
+
+  it('1, NAT: the entry’s answers come from the real server, to the end of the connection', () => {
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
+    open();
+    expect(entries()).toEqual([`10.0.1.2:1234 > ${VIP}:80, ${RIP}:8080 > 10.0.1.2:1234`]);
+    const { entries: table } = rig.engine.conntrack;
+    expect(table.rows[(1 << 5) + 15]! & 0xff).toBe(3);
+    client('R', 101);
+    rig.clock.advance(seconds(12));
+    rig.engine.breathe();
+    expect([entries(), rig.engine.director.conns.count, rig.engine.flows.size]).toEqual([[], 0, 0]);
+  });
+
+  it('1, direct routing: answers are expected from the service', () => {
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:80 -g`);
+    client('S', 100);
+    expect(entries()).toEqual([`10.0.1.2:1234 > ${VIP}:80, ${VIP}:80 > 10.0.1.2:1234`]);
+  });
+
+  it('1, a port that is used again: its old entry ends first, and the SYN that comes again begins anew', () => {
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
+    open();
+    server('F.', 901, 101);
+    client('F.', 101, 902);
+    server('.', 902, 102);
+    const before = rig.engine.director.conns.count;
+    expect(client('S', 5000)[0]?.device).toBe('back');
+    expect(entries()).toHaveLength(1);
+    expect([before, rig.engine.director.conns.count]).toEqual([1, 1]);
+  });
+
+  it('a connection keeps what it began with', () => {
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
+    open();
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    client('P.', 101, 901);
+    expect(entries()).toEqual([]);
+    client('S', 1, 0, 4321);
+    expect(entries()).toHaveLength(1);
+  });
+});
