@@ -437,6 +437,10 @@ export class Conntrack implements FlowTracking {
     return this.entries.highWater;
   }
 
+  isAlive(entry: number): boolean {
+    return this.entries.isAlive(entry);
+  }
+
   status(entry: number): number {
     return this.entries.status(entry);
   }

@@ -23,6 +23,7 @@ import type { Interface } from '../link/interface.ts';
 import { bear, drop, flush } from '../link/link.ts';
 import type { IpCommand, IpErrno } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import { Translation } from '../nat/translation.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
@@ -30,6 +31,7 @@ import { NO_TRACKING, type Tracking } from './conntrack-requests.ts';
 import { filterConditions } from './filter-conditions.ts';
 import { LogLines } from './log-lines.ts';
 import type { IpvsOutcome } from './messages.ts';
+import { ruleTracking } from './rule-tracking.ts';
 
 export interface EngineOptions {
   readonly clock: Clock;
@@ -67,6 +69,8 @@ export class Engine {
   /** Addresses, routes, neighbours, links and net.ipv4 sysctls. */
   readonly ip: IpControl;
   readonly conntrack: Conntrack;
+  /** NAT, helpers and expectations. */
+  readonly translation: Translation;
   readonly director: Director;
   /** iptables. */
   readonly filter: Filter;
@@ -125,6 +129,20 @@ export class Engine {
     this.hooks.register(this.director.hooks());
     this.logLines = new LogLines(() => this.stack.now);
     this.filter = new Filter(this.hooks, filterConditions(this.stack, this.logLines));
+    this.translation = new Translation({
+      hooks: this.hooks,
+      entries: this.conntrack,
+      addresses: this.stack,
+      rng,
+      allocate,
+    });
+    const { nat, helpers } = this.translation;
+    this.filter.connect(
+      ruleTracking(this.conntrack, () => helpers.acquire()),
+      nat,
+    );
+    this.stack.onAddressGone = (device, ip) => nat.addressGone(device, ip);
+    this.stack.onAnswer = (answer, about) => this.conntrack.attachAnswer(answer, about);
   }
 
   /** One turn. Answers how many packets came in; 0 means that nobody had anything for us, and we have nothing for them. */
@@ -156,6 +174,7 @@ export class Engine {
     if (now === stack.now) return;
     stack.now = now;
     this.conntrack.advance(now);
+    this.translation.advance(now);
     this.director.advance(now);
     tick(stack);
   }

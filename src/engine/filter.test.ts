@@ -2,12 +2,14 @@ import { describe, expect, it } from 'vitest';
 import { ManualClock, seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import { MemoryDevice } from '../device/memory.ts';
+import { Filter } from '../filter/filter.ts';
 import type { TableCommand, TableName } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
 import { mac } from '../wire/addr.ts';
 import { describeFrame, type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { Engine } from './engine.ts';
 import { explain } from './explain.ts';
+import { filterConditions } from './filter-conditions.ts';
 
 const CLIENT = '02:00:00:00:01:02';
 const OURS = '02:00:00:00:01:01';
@@ -369,8 +371,10 @@ describe('what needs connection tracking', () => {
     ['-j CONNMARK --set-mark 1', { fault: 'NO-TARGET', what: 'CONNMARK' }],
   ])('is refused where there is none: %s', (words, expected) => {
     const rig = new Rig();
+    const { hooks, stack, logLines } = rig.engine;
+    const alone = new Filter(hooks, filterConditions(stack, logLines));
     const rule = { words: words.split(' ') };
-    const outcome = rig.engine.filter.change({ table: 'mangle', commands: [{ op: 'append', chain: 'FORWARD', rule }] });
+    const outcome = alone.change({ table: 'mangle', commands: [{ op: 'append', chain: 'FORWARD', rule }] });
     expect(outcome).toMatchObject(expected);
   });
 });

@@ -35,6 +35,7 @@ export function forkEngine(live: Engine): Engine {
   const takeover = fork.director.copyFrom(live.director);
   fork.conntrack.copyFrom(live.conntrack);
   takeover.onFlow = (row) => fork.conntrack.adopt(live.conntrack, row, (other) => takeover.takeFlow(other));
+  fork.translation.copyFrom(live.translation);
   fork.filter.copyFrom(live.filter);
   for (const chain of live.hooks.chains) {
     const known = fork.hooks.chains[chain.hook]!.ops.map((op) => op.name);

@@ -1,41 +1,33 @@
 /** FTP and TFTP through a whole host with translation: payloads, sequence numbers, and the connections that they announce. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { SeededRng } from '../base/rng.ts';
-import { Expectations } from '../conntrack/expectations.ts';
+import type { Expectations } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
-import { Hook, Verdict } from '../hooks/hooks.ts';
-import { MAC, Rig } from '../ip/rig.ts';
-import { EntryList, trackerHooks } from '../nat/entry-list.ts';
-import { Helpers } from '../nat/helpers.ts';
-import { Nat } from '../nat/nat.ts';
+import { Hook, Priority, Verdict } from '../hooks/hooks.ts';
+import { MAC } from '../ip/rig.ts';
 import { Manip, RangeFlag } from '../nat/range.ts';
+import type { Packet } from '../packet/packet.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { frame } from '../wire/build.ts';
 import { dst, headerLength, src } from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
+import { TrackedRig } from './tracked-rig.ts';
 
-let rig: Rig;
-let entries: EntryList;
+let rig: TrackedRig;
 let expectations: Expectations;
-let helpers: Helpers;
 
 function start(rule: 'snat' | 'dnat' | 'none', helper: number = Helper.Ftp): void {
-  rig = new Rig();
-  entries = new EntryList();
-  entries.assigned = helper;
-  expectations = new Expectations();
-  const nat = new Nat({ hooks: rig.hooks, entries, addresses: rig.stack, rng: new SeededRng(9) });
-  helpers = new Helpers({ hooks: rig.hooks, entries, expectations, rng: new SeededRng(4) });
-  entries.onEnd = (entry) => {
-    nat.entryEnds(entry);
-    helpers.entryEnds(entry);
+  rig = new TrackedRig();
+  const { nat, helpers } = rig.translation;
+  expectations = rig.translation.expectations;
+  const { conntrack } = rig;
+  // As a rule of the raw table assigns it.
+  const id = conntrack.templates.push({ zone: 0, zoneDirs: 3, helper }) - 1;
+  const run = (p: Packet) => {
+    const port = p.view.getUint16(p.l4 + 2);
+    if (p.entry === 0 && (port === 21 || port === 69)) p.ctTemplate = id;
+    return Verdict.Accept;
   };
-  entries.isExpected = (entry, t) => {
-    const e = expectations.meet(t.src, t.dst, t.ports >>> 16, t.ports & 0xffff, t.proto, 0, () => true);
-    if (e?.nat) nat.followMaster(entry, e.master, e.nat.dir, e.nat.port);
-    return e !== null;
-  };
-  rig.hooks.register(trackerHooks(entries));
+  rig.hooks.register([{ hook: Hook.PreRouting, priority: Priority.Raw, name: 'raw', why: 'test', run }]);
   const at = (ip: string) => ({
     flags: RangeFlag.MapIps,
     minIp: ip4(ip),
@@ -44,12 +36,8 @@ function start(rule: 'snat' | 'dnat' | 'none', helper: number = Helper.Ftp): voi
     maxPort: 0,
     basePort: 0,
   });
-  nat.lookup = (p, hook) => {
-    if (rule === 'snat' && hook === Hook.PostRouting) return nat.setup(p.entry, at('10.0.2.100'), Manip.Src);
-    if (rule === 'dnat' && hook === Hook.PreRouting) return nat.setup(p.entry, at('10.0.2.2'), Manip.Dst);
-    return Verdict.Accept;
-  };
-  nat.acquire();
+  if (rule === 'snat') rig.rules.set(Hook.PostRouting, (p) => nat.setup(p.entry, at('10.0.2.100'), Manip.Src));
+  if (rule === 'dnat') rig.rules.set(Hook.PreRouting, (p) => nat.setup(p.entry, at('10.0.2.2'), Manip.Dst));
   helpers.acquire();
 }
 
@@ -164,9 +152,9 @@ describe('FTP through SNAT', () => {
 
   it('forgets with the connection', () => {
     client('PORT 10,0,1,2,195,80\r\n', { seq: 9, ack: 9 });
-    entries.kill(1);
+    rig.conntrack.kill(1);
     expect(expectations.count).toBe(0);
-    expect(helpers.sequences.offset(1, 0, 100)).toBe(0);
+    expect(rig.translation.helpers.sequences.offset(1, 0, 100)).toBe(0);
   });
 });
 

@@ -4,25 +4,18 @@
  *   client 10.0.1.2 ── front 10.0.1.1 ─ host ─ back 10.0.2.1 ── server 10.0.2.2
  */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { SeededRng } from '../base/rng.ts';
-import { CtDir } from '../conntrack/entry.ts';
-import { Tuple } from '../conntrack/tuple.ts';
 import { Hook, Verdict } from '../hooks/hooks.ts';
-import { MAC, Rig } from '../ip/rig.ts';
-import { EntryList, trackerHooks } from '../nat/entry-list.ts';
-import { Nat } from '../nat/nat.ts';
+import { MAC } from '../ip/rig.ts';
+import type { Nat } from '../nat/nat.ts';
 import { Manip, type NatRange, RangeFlag } from '../nat/range.ts';
 import type { Packet } from '../packet/packet.ts';
-import { formatIp4, ip4 } from '../wire/addr.ts';
+import { ip4 } from '../wire/addr.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
+import { TrackedRig } from './tracked-rig.ts';
 
-let rig: Rig;
-let entries: EntryList;
+let rig: TrackedRig;
 let nat: Nat;
-/** Rules: what the nat table would do at a hook. */
-let rules: Map<number, (p: Packet, hook: number) => Verdict>;
-/** How often rules were asked. */
-let asked: string[];
+let rules: TrackedRig['rules'];
 
 const to = (ip: string, port = 0, flags = 0): NatRange => ({
   flags: flags | (ip === '' ? 0 : RangeFlag.MapIps) | (port === 0 ? 0 : RangeFlag.ProtoSpecified),
@@ -38,19 +31,9 @@ const dnat = (range: NatRange) => (p: Packet) => nat.setup(p.entry, range, Manip
 const snat = (range: NatRange) => (p: Packet) => nat.setup(p.entry, range, Manip.Src);
 
 function start(options: { readonly hostPort?: boolean } = {}): void {
-  rig = new Rig(options);
-  entries = new EntryList();
-  rules = new Map();
-  asked = [];
-  nat = new Nat({ hooks: rig.hooks, entries, addresses: rig.stack, rng: new SeededRng(9) });
-  entries.onEnd = (entry) => nat.entryEnds(entry);
-  rig.hooks.register(trackerHooks(entries));
-  nat.lookup = (p, hook) => {
-    asked.push(`${hook}`);
-    return rules.get(hook)?.(p, hook) ?? Verdict.Accept;
-  };
-  nat.acquire();
-  rig.stack.onAddressGone = (device, ip) => nat.addressGone(device, ip);
+  rig = new TrackedRig(options);
+  nat = rig.translation.nat;
+  rules = rig.rules;
 }
 
 beforeEach(() => start());
@@ -80,12 +63,6 @@ function short(line: string): string {
     .replace(/ \(ttl .*$/, '');
 }
 
-function replyOf(entry: number): string {
-  const t = new Tuple();
-  entries.tuple(entry, CtDir.Reply, t);
-  return `${formatIp4(t.src)}:${t.ports >>> 16} > ${formatIp4(t.dst)}:${t.ports & 0xffff}`;
-}
-
 describe('a connection', () => {
   it('is translated at both ends, its answers back, and no rule is asked twice', () => {
     rules.set(PreRouting, dnat(to('10.0.2.2', 5353)));
@@ -98,8 +75,8 @@ describe('a connection', () => {
         expect.stringContaining('10.0.1.1.53 > 10.0.1.2.40000: udp len 1'),
       ]);
     }
-    expect(asked).toEqual([`${PreRouting}`, `${PostRouting}`]);
-    expect(replyOf(1)).toBe('10.0.2.2:5353 > 10.0.2.100:40000');
+    expect(rig.asked).toEqual([PreRouting, PostRouting]);
+    expect(rig.replyOf(1)).toBe('10.0.2.2:5353 > 10.0.2.100:40000');
   });
 
   it('that no rule takes stays as it is, and its port moves only out of the way', () => {
@@ -157,17 +134,17 @@ describe('MASQUERADE', () => {
     const open = (n: number) => through(fromClient('10.0.2.2').udp(udp(n, 53)));
     open(1);
     rig.run({ op: 'addr-del', device: 'back', address: '10.0.2.1', prefixLength: 24 });
-    expect(entries.rows[1]).toBeNull();
+    expect(rig.conntrack.entries.confirmed).toBe(0);
     rig.run({ op: 'addr-add', device: 'back', address: '10.0.2.5', prefixLength: 24 });
     open(2);
     rig.run({ op: 'addr-add', device: 'back', address: '10.9.9.9', prefixLength: 24 });
     rig.run({ op: 'addr-del', device: 'back', address: '10.9.9.9', prefixLength: 24 });
-    expect(entries.rows[2]).not.toBeNull();
+    expect(rig.conntrack.entries.confirmed).toBe(1);
     rig.run({ op: 'route-add', route: { to: '10.0.2.2/32', device: 'front' } });
     rig.neighbour('front', '10.0.2.2', MAC.client);
     expect(open(2)).toEqual([]);
     expect(rig.out(rig.front)).toEqual([]);
-    expect(entries.rows[2]).toBeNull();
+    expect(rig.conntrack.entries.confirmed).toBe(0);
     expect(rig.drops()).toMatchObject({ NatDeviceChanged: 1 });
   });
 });
@@ -178,10 +155,10 @@ describe('other targets', () => {
     rules.set(PreRouting, (p, hook) => nat.redirect(p, to('', 8080), hook));
     rules.set(LocalOut, (p, hook) => nat.redirect(p, ANY, hook));
     rig.send(rig.front, fromClient('10.0.2.2').tcp({ srcPort: 1, dstPort: 80, flags: 'S' }).build());
-    expect(replyOf(1)).toBe('10.0.1.1:8080 > 10.0.1.2:1');
+    expect(rig.replyOf(1)).toBe('10.0.1.1:8080 > 10.0.1.2:1');
     expect(rig.out(rig.back)).toEqual([]);
     rig.send(rig.host, frame().ipv4('10.0.3.2', '10.0.2.2').udp(udp(5, 6)).build());
-    expect(replyOf(2)).toBe('127.0.0.1:6 > 10.0.3.2:5');
+    expect(rig.replyOf(2)).toBe('127.0.0.1:6 > 10.0.3.2:5');
     rig.run({ op: 'addr-del', device: 'front', address: '10.0.1.1', prefixLength: 24 });
     rig.send(rig.front, fromClient('10.0.2.2').udp(udp(1, 80)).build());
     expect(rig.drops()).toMatchObject({ NatNoAddress: 1 });

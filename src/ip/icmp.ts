@@ -38,7 +38,7 @@ const LAST_TYPE = 18;
 export function reject(stack: IpStack, p: Packet): void {
   const type = p.rejectType;
   p.rejectType = 0;
-  if (type === REJECT_TCP_RESET) tcpReset(stack, p);
+  if (type === REJECT_TCP_RESET) tcpReset(stack, p, true);
   else icmpError(stack, p, type, p.rejectCode, p.rejectMtu);
 }
 
@@ -86,6 +86,7 @@ export function icmpError(stack: IpStack, p: Packet, type: number, code: number,
   q.bytes.copyWithin(q.l4 + ICMP_HEADER, l3, l3 + quote);
   icmp.fillChecksum(q.view, q.l4, q.end);
   q.isLocalOut = 1;
+  if (stack.onAnswer !== null) stack.onAnswer(q, p);
   stack.defer(q, LOCAL_OUT);
 }
 
@@ -109,7 +110,7 @@ function isAllowed(stack: IpStack, target: number, type: number, code: number): 
 }
 
 /** Answers false when the segment is owed nothing: itself a reset, broken, a fragment, or not from one host to one host. */
-export function tcpReset(stack: IpStack, p: Packet): boolean {
+export function tcpReset(stack: IpStack, p: Packet, isRejected = false): boolean {
   if (p.proto !== TCP || p.l4Fault !== 0 || !isAnswerable(stack, p) || ipv4.isFragment(p.view, p.l3)) return false;
   const { view, l3, l4 } = p;
   const flags = tcp.flags(view, l4);
@@ -129,6 +130,7 @@ export function tcpReset(stack: IpStack, p: Packet): boolean {
   tcp.emit(q.view, q.l4, tcp.dstPort(view, l4), tcp.srcPort(view, l4), seq, ack, isAck ? RST : RST | ACK, 0);
   fillTransportChecksum(q, q.l3, q.l4, TCP);
   q.isLocalOut = 1;
+  if (isRejected && stack.onAnswer !== null) stack.onAnswer(q, p);
   stack.defer(q, LOCAL_OUT);
   return true;
 }

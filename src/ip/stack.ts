@@ -77,6 +77,8 @@ export class IpStack implements Routing, OwnAddresses {
   hostAddresses: ReadonlySet<number> | null = null;
   /** Told of each address that goes, or (with 0) of a device that does, so that who sent from it may forget that. Set by the engine. */
   onAddressGone: ((device: number, ip: number) => void) | null = null;
+  /** Told of each ICMP error and each reset of a rejected segment, with what it is about: connection tracking takes them together (nf_ct_attach). Set by the engine. */
+  onAnswer: ((answer: Packet, about: Packet) => void) | null = null;
   /** Milliseconds since midnight UT, for whoever asks by ICMP. */
   timeOfDayMs: () => number = () => 0;
   /** Identification of the next packet that is born here. */

@@ -80,17 +80,13 @@ export class Helpers {
     return this.#ops;
   }
 
-  /** One more rule that assigns a helper, or one less. */
+  /** One more who assigns helpers, or one less. Who does needs connection tracking, too. */
   acquire(): void {
-    if (this.#users++ > 0) return;
-    this.#entries.acquire();
-    this.#hooks.register(this.#ops);
+    if (this.#users++ === 0) this.#hooks.register(this.#ops);
   }
 
   release(): void {
-    if (--this.#users > 0) return;
-    this.#hooks.unregister(this.#ops);
-    this.#entries.release();
+    if (--this.#users === 0) this.#hooks.unregister(this.#ops);
   }
 
   copyFrom(live: Helpers): void {
