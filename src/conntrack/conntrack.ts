@@ -118,6 +118,8 @@ export class Conntrack implements FlowTracking {
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null = null;
   /** Told of each entry that ends. */
   onEnd: ((entry: number) => void) | null = null;
+  /** Told of an entry that is looked at by its number; null but in the copy on which `tapvs explain` answers. */
+  onLook: ((entry: number) => void) | null = null;
   /** What a helper has added to the numbers of an entry's direction `dir`, at the number `seq`. */
   offset: ((entry: number, dir: number, seq: number) => number) | null = null;
   readonly #hooks: Hooks;
@@ -126,6 +128,8 @@ export class Conntrack implements FlowTracking {
   readonly #wallClock: () => number;
   readonly #defrag: { acquire(): void; release(): void };
   readonly #ops: readonly HookOp[];
+  /** Of a copy: entries that were taken over. */
+  readonly #adopted = new Set<number>();
   #users = 0;
   /** The table was full: the collector ends what can be given up (gc_worker's early_drop). */
   #isPressed = false;
@@ -227,9 +231,9 @@ export class Conntrack implements FlowTracking {
     if (timestamp !== 0) traits |= STAMPS;
     if (events === 1 || (events === 2 && this.sink !== null)) traits |= EVENTS;
     this.entries.traits[entry] = traits;
-    this.entries.counters.fill(0, entry * 4, entry * 4 + 4);
-    this.entries.stamps.fill(0, entry * 2, entry * 2 + 2);
-    this.entries.labels.fill(0, entry * 4, entry * 4 + 4);
+    // Whoever does not need these columns does not touch their pages.
+    if (acct !== 0) this.entries.counters.fill(0, entry * 4, entry * 4 + 4);
+    if (timestamp !== 0) this.entries.stamps.fill(0, entry * 2, entry * 2 + 2);
     tuple.invert();
     if (this.onOpen !== null) this.onOpen(entry, tuple, zone);
     this.#attach(p, entry, (this.entries.status(entry) & EXPECTED) !== 0 ? RELATED : NEW);
@@ -250,6 +254,7 @@ export class Conntrack implements FlowTracking {
     if (range < 1) return false;
     let entry = 1 + ((this.#rng.next() >>> 0) % range);
     for (let i = 0; i < EVICTION_RANGE && i < range; i++) {
+      if (this.onLook !== null) this.onLook(entry);
       if (entries.isAlive(entry) && (entries.status(entry) & ASSURED) === 0) {
         this.kill(entry);
         this.stats.earlyDrop++;
@@ -413,7 +418,9 @@ export class Conntrack implements FlowTracking {
     entries.tuple(entry, REPLY, tuple);
     entries.tuple(winner, REPLY, scratch);
     if ((isSameOriginal && tuple.equals(scratch)) || (entries.status(winner) & (SRC_DONE | DST_DONE)) === 0) {
-      for (let i = 0; i < 4; i++) entries.counters[winner * 4 + i]! += entries.counters[entry * 4 + i]!;
+      if ((entries.traits[winner]! & entries.traits[entry]! & COUNTS) !== 0) {
+        for (let i = 0; i < 4; i++) entries.counters[winner * 4 + i]! += entries.counters[entry * 4 + i]!;
+      }
       this.forget(p);
       this.#attach(p, winner, (entries.status(winner) & SEEN_REPLY) !== 0 ? ESTABLISHED : NEW);
       return ACCEPT;
@@ -617,18 +624,20 @@ export class Conntrack implements FlowTracking {
    */
   adopt(live: Conntrack, row: number, takeFlow: (row: number) => void): void {
     const value = this.#flows.attached(row, ENTRY_COLUMN);
-    if (value === 0) return;
-    const entry = (value - 1) >> 1;
-    if (this.entries.isUsed(entry)) return;
+    if (value !== 0) this.adoptEntry(live, (value - 1) >> 1, takeFlow);
+  }
+
+  /** Take over an entry by its number, unless it was taken over before. */
+  adoptEntry(live: Conntrack, entry: number, takeFlow: (row: number) => void): void {
+    if (this.#adopted.has(entry) || !live.entries.isUsed(entry)) return;
+    this.#adopted.add(entry);
     this.entries.adopt(live.entries, entry);
     const { rows } = live.entries;
     for (const flow of [rows[(entry << ENTRY_SHIFT) + FLOW]!, rows[(entry << ENTRY_SHIFT) + FLOW + 1]!]) {
       if (flow !== ABSENT) takeFlow(flow);
     }
     const master = this.entries.master(entry);
-    if (master === NO_ENTRY) return;
-    if (!this.entries.isUsed(master)) this.entries.adopt(live.entries, master);
-    this.entries.use[master]!++;
+    if (master !== NO_ENTRY) this.adoptEntry(live, master, takeFlow);
   }
 
   get isInUse(): boolean {

@@ -52,6 +52,7 @@ export const Col = {
 
 export const NO_ENTRY = 0;
 const ZONE_SHIFT = 16;
+const COPIED_FREE = 64;
 
 const { Src: SRC, Dst: DST, Ports: PORTS, Kind: KIND, Status: STATUS, Expires: EXPIRES, Due: DUE } = Col;
 const { FlowOriginal: FLOW, Master: MASTER, Id: ID, Mark: MARK, Timeout: TIMEOUT } = Col;
@@ -302,15 +303,21 @@ export class EntryTable {
   // cold: copies
   /** Become as full as `live`, with none of its entries; `adopt` takes them over one by one. */
   copyFrom(live: EntryTable): void {
+    this.#free = live.#free;
     this.#fresh = live.#fresh;
     this.#count = live.#count;
     this.#confirmed = live.#confirmed;
+    // The next rows of the free list: more than one packet can need.
+    for (let i = 0, free = live.#free; i < COPIED_FREE && free !== 0; i++) {
+      const next = live.rows[(free << ENTRY_SHIFT) + MASTER]!;
+      this.rows[(free << ENTRY_SHIFT) + MASTER] = next;
+      free = next;
+    }
   }
 
-  /** Take over an entry, at the same place; its flow rows are taken over by who calls. */
+  /** Take over an entry, at the same place, held by as many; its flow rows are taken over by who calls. */
   adopt(live: EntryTable, entry: number): void {
     adoptRow<EntryTable>(this, live, entry, live.capacity + 1);
-    this.use[entry] = 0;
   }
   // hot again
 }

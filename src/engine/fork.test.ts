@@ -4,9 +4,12 @@
  */
 import { describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
+import { CtInfo } from '../conntrack/entry.ts';
 import { SCHEDULERS } from '../director/sched/index.ts';
+import { Hook, Priority, Verdict } from '../hooks/hooks.ts';
 import type { Explanation, Way } from '../model/way.ts';
 import { Drop } from '../packet/drop.ts';
+import type { Packet } from '../packet/packet.ts';
 import { frame } from '../wire/build.ts';
 import { headerChanges, packetLine } from '../wire/header-fields.ts';
 import { explain } from './explain.ts';
@@ -142,6 +145,45 @@ const CASES = [
   'mh -b mh-fallback',
 ];
 
+/** Forty packets, each explained before it is sent. */
+function expectForesight(life: Life): void {
+  for (let step = 0; step < 40; step++) {
+    if (life.pick(3) === 0) life.command();
+    if (life.pick(6) === 0) life.wait();
+    const spec = life.packet();
+    const answer = explain(life.rig.engine, spec);
+    if (typeof answer === 'string') throw new Error(answer);
+    const { bytes, sent, drops } = life.send(spec);
+    const first: Way = answer.ways[0]!;
+    const isIp = (device: string) => device === 'host';
+    const lines = sent.map(({ device, frame: f }) => `${device} ${packetLine(f.bytes, isIp(device), f.bytes.length)}`);
+    const cut = first.end.kind === 'sent' ? first.end.pieces : 1;
+    const expected = told(answer);
+    expect(cut > 1 ? lines.slice(0, 1) : lines.sort(), `step ${step}: ${first.packet}`).toEqual(expected.sent);
+    expect(lines.length).toBe(expected.sent.length + cut - 1);
+    expect(drops.sort(), `step ${step}: ${first.packet}`).toEqual([...new Set(expected.drops)]);
+    if (first.end.kind === 'sent' && cut === 1) {
+      const left = sent.find(
+        (s) =>
+          s.device === (first.end as { device: string }).device &&
+          first.sent === packetLine(s.frame.bytes, false, s.frame.bytes.length),
+      )!;
+      expect(headerChanges(bytes, left.frame.bytes, { before: false, after: false })).toEqual(first.changes);
+    }
+  }
+}
+
+/** As a rule of a firewall: what belongs to no connection, and what servers begin, is dropped. */
+function guard(life: Life): void {
+  const { engine } = life.rig;
+  engine.conntrack.acquire();
+  const isWanted = (p: Packet) =>
+    p.entry !== 0 && (p.ctInfo !== CtInfo.New || engine.stack.link.interfaces[p.inDevice]?.name !== 'back');
+  const run = (p: Packet) => (isWanted(p) ? Verdict.Accept : Verdict.Drop);
+  const op = { priority: Priority.Mangle, name: 'test/guard', why: 'drops what no connection is', run };
+  engine.hooks.register([{ hook: Hook.PreRouting, ...op }]);
+}
+
 describe.each(CASES)('explain, %s', (scheduler) => {
   it.each([1, 2])('says what the next packet gets (life %i)', (seed) => {
     const life = new Life(scheduler, seed * 7919 + CASES.indexOf(scheduler));
@@ -158,38 +200,21 @@ describe.each(CASES)('explain, %s', (scheduler) => {
         },
       },
     ]);
-    for (let step = 0; step < 40; step++) {
-      if (life.pick(3) === 0) life.command();
-      if (life.pick(6) === 0) life.wait();
-      const spec = life.packet();
-      const answer = explain(life.rig.engine, spec);
-      if (typeof answer === 'string') throw new Error(answer);
-      const { bytes, sent, drops } = life.send(spec);
-      const first: Way = answer.ways[0]!;
-      const isIp = (device: string) => device === 'host';
-      const lines = sent.map(
-        ({ device, frame: f }) => `${device} ${packetLine(f.bytes, isIp(device), f.bytes.length)}`,
-      );
-      const cut = first.end.kind === 'sent' ? first.end.pieces : 1;
-      const expected = told(answer);
-      expect(cut > 1 ? lines.slice(0, 1) : lines.sort(), `step ${step}: ${first.packet}`).toEqual(expected.sent);
-      expect(lines.length).toBe(expected.sent.length + cut - 1);
-      expect(drops.sort(), `step ${step}: ${first.packet}`).toEqual([...new Set(expected.drops)]);
-      if (first.end.kind === 'sent' && cut === 1) {
-        const left = sent.find(
-          (s) =>
-            s.device === (first.end as { device: string }).device &&
-            first.sent === packetLine(s.frame.bytes, false, s.frame.bytes.length),
-        )!;
-        expect(headerChanges(bytes, left.frame.bytes, { before: false, after: false })).toEqual(first.changes);
-      }
-    }
+    expectForesight(life);
+  });
+
+  it('says so with connection tracking', () => {
+    const life = new Life(scheduler, 3 * 7919 + CASES.indexOf(scheduler));
+    guard(life);
+    expectForesight(life);
+    expect(life.rig.engine.conntrack.entries.count).toBeGreaterThan(0);
   });
 });
 
 /** One service of each scheduler at a port of its own, and what has happened to them. */
-function fullLife(): Life {
+function fullLife(isTracked = false): Life {
   const life = new Life('wlc', 104729, true);
+  if (isTracked) life.rig.engine.conntrack.acquire();
   const pick = random(31);
   CASES.forEach((scheduler, i) => {
     const service = `-t 10.0.1.100:${8000 + i}`;
@@ -222,8 +247,8 @@ function fullLife(): Life {
 }
 
 describe('explain', () => {
-  it('changes nothing', () => {
-    const { rig, packet } = bound(fullLife());
+  it.each([false, true])('changes nothing (connections are tracked: %s)', (isTracked) => {
+    const { rig, packet } = bound(fullLife(isTracked));
     const before = inspectState(rig.engine, CACHES);
     expect(before.size).toBeGreaterThan(500);
     for (let i = 0; i < 40; i++) explain(rig.engine, packet());
@@ -257,7 +282,7 @@ function bound(life: Life) {
 
 /** Not in a copy, and no packet's way depends on it: counters and rates, what is on the wire, memory of its own, timers (a copy lives for one packet), fragments that wait (it is asked about whole packets). */
 const NOT_COPIED =
-  /counters|total\.|#estimators|#wheel|#fire|#collectAt|collectors|\.notes|\.source\b|onFound|flows\.#buckets|schedulers|\.device\b|\.tx\b|\.stats\b|\.pool|\.rng$|routing|#taps|hooks|addresses$|#cache|\.capacity$|dests\.unbound|dests\.(flags|weight)$|flows\.#mask|neighbours\.(wait|totalWaiting)|\.drains|\.sync\b|datagrams|\.master$|resets\.(isDue|#left|#resets|#questions)|#director$|reassembly|fragments/;
+  /counters|total\.|#estimators|#wheel|#fire|#collectAt|collectors|\.notes|\.source\b|onFound|flows\.#buckets|schedulers|\.device\b|\.tx\b|\.stats\b|\.pool|\.rng$|routing|#taps|hooks|addresses$|#cache|\.capacity$|dests\.unbound|dests\.(flags|weight)$|flows\.#mask|neighbours\.(wait|totalWaiting)|\.drains|\.sync\b|datagrams|\.master$|resets\.(isDue|#left|#resets|#questions)|#director$|reassembly|fragments|tracking\.(onLook|sysctls\.#keys)/;
 
 /** Where a copy that has taken over all connections differs from what it is a copy of. */
 function missing(rig: ExplainRig): string[] {

@@ -34,7 +34,9 @@ export function forkEngine(live: Engine): Engine {
   fork.stack.copyFrom(live.stack);
   const takeover = fork.director.copyFrom(live.director);
   fork.conntrack.copyFrom(live.conntrack);
-  takeover.onFlow = (row) => fork.conntrack.adopt(live.conntrack, row, (other) => takeover.takeFlow(other));
+  const takeFlow = (row: number) => takeover.takeFlow(row);
+  takeover.onFlow = (row) => fork.conntrack.adopt(live.conntrack, row, takeFlow);
+  fork.conntrack.onLook = (entry) => fork.conntrack.adoptEntry(live.conntrack, entry, takeFlow);
   fork.translation.copyFrom(live.translation);
   fork.filter.copyFrom(live.filter);
   for (const chain of live.hooks.chains) {
