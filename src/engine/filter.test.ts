@@ -1,74 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { ManualClock, seconds } from '../base/clock.ts';
-import { SeededRng } from '../base/rng.ts';
-import { MemoryDevice } from '../device/memory.ts';
-import { Filter } from '../filter/filter.ts';
-import type { TableCommand, TableName } from '../model/iptables.ts';
+import { seconds } from '../base/clock.ts';
+import type { TableCommand } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
-import { mac } from '../wire/addr.ts';
-import { describeFrame, type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
-import { Engine } from './engine.ts';
+import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { explain } from './explain.ts';
-import { filterConditions } from './filter-conditions.ts';
-
-const CLIENT = '02:00:00:00:01:02';
-const OURS = '02:00:00:00:01:01';
-const SERVER = '02:00:00:00:02:02';
-
-/** A router between 10.0.1.0/24 on front and 10.0.2.0/24 on back, whose neighbours are known. */
-class Rig {
-  readonly clock = new ManualClock(0);
-  readonly engine = new Engine({
-    clock: this.clock,
-    rng: new SeededRng(1),
-    maxConnections: 100,
-    maxPackets: 256,
-  });
-  readonly front = this.#device('front', OURS);
-  readonly back = this.#device('back', '02:00:00:00:02:01');
-
-  constructor() {
-    this.engine.executeIp([
-      { op: 'addr-add', device: 'front', address: '10.0.1.1', prefixLength: 24 },
-      { op: 'addr-add', device: 'back', address: '10.0.2.1', prefixLength: 24 },
-      { op: 'neigh-add', device: 'front', address: '10.0.1.2', mac: CLIENT },
-      { op: 'neigh-add', device: 'back', address: '10.0.2.2', mac: SERVER },
-    ]);
-    this.engine.setSysctl('net.ipv4.ip_forward', '1');
-    this.engine.breathe();
-    this.front.takeSent();
-    this.back.takeSent();
-  }
-
-  #device(name: string, address: string): MemoryDevice {
-    const { hi, lo } = mac(address);
-    const device = new MemoryDevice(this.engine.pool, { name, macHi: hi, macLo: lo, drops: this.engine.drops });
-    this.engine.addDevice(device);
-    return device;
-  }
-
-  /** `-A FORWARD -p tcp -j DROP`, `-N chain`, `-P INPUT DROP`, in their order, all or none. */
-  rules(table: TableName, ...lines: string[]): void {
-    const commands = lines.map((line): TableCommand => {
-      const [op, chain = '', ...words] = line.split(' ');
-      if (op === '-N') return { op: 'new-chain', chain };
-      return op === '-P' ? { op: 'policy', chain, policy: words[0]! } : { op: 'append', chain, rule: { words } };
-    });
-    expect(this.engine.filter.change({ table, commands })).toBeNull();
-  }
-
-  /** Packets that each rule, and then the policy, of a chain has counted. */
-  counts(table: TableName, chain: string): number[] {
-    const row = this.engine.filter.list(table).chains.find(({ name }) => name === chain)!;
-    return [...row.rules.map(({ packets }) => packets), ...(row.policy === null ? [] : [row.packets])];
-  }
-
-  send(packet: FrameBuilder): string[] {
-    this.front.inject(packet.build());
-    this.engine.breathe();
-    return [...this.front.takeSent(), ...this.back.takeSent()].map(({ bytes }) => describeFrame(bytes));
-  }
-}
+import { CLIENT, FilterRig, OURS } from './filter-rig.ts';
 
 const ip = (src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder => frame().eth(OURS, CLIENT).ipv4(src, dst);
 const tcp = (dstPort: number, flags = 'S', srcPort = 40000): FrameBuilder => ip().tcp({ srcPort, dstPort, flags });
@@ -118,7 +54,7 @@ describe('rules', () => {
     ['-m addrtype --dst-type LOCAL,BROADCAST', ''],
     ['-m addrtype ! --dst-type MULTICAST', 't80 t81 u53 ping'],
   ])('%s: %s', (words, expected) => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', `-A FORWARD${words === '' ? '' : ` ${words}`}`);
     const counted: string[] = [];
     for (const [name, packet] of Object.entries(packets)) {
@@ -131,7 +67,7 @@ describe('rules', () => {
   });
 
   it('ends a packet that is cut off where a match looks', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT');
     const whole = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8);
     expect(rig.send(whole)).toEqual([]);
@@ -141,7 +77,7 @@ describe('rules', () => {
 
 describe('chains', () => {
   it('returns behind a jump, and from a goto to where its caller would have returned', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules(
       'filter',
       '-N a',
@@ -168,7 +104,7 @@ describe('chains', () => {
   });
 
   it('says the policy at RETURN in a built-in chain, and at the end of a goto from one', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-N a', '-P FORWARD DROP', '-A FORWARD -p tcp -j RETURN', '-A FORWARD -g a', '-A FORWARD');
     expect(rig.send(tcp(80))).toEqual([]);
     expect(rig.send(udp(53))).toEqual([]);
@@ -177,7 +113,7 @@ describe('chains', () => {
   });
 
   it('asks the tables in their order, and drops by name', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('raw', '-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff');
     rig.rules('mangle', '-A PREROUTING -m mark --mark 0x1 -j MARK --set-xmark 0x2/0x0', '-A FORWARD', '-A POSTROUTING');
     rig.rules('filter', '-A FORWARD -m mark --mark 0x3 -j ACCEPT');
@@ -191,7 +127,7 @@ describe('chains', () => {
   });
 
   it('registers a table only while something stands in it', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     const names = (): string[] => rig.engine.hooks.forward.ops.map(({ name }) => name);
     const before = names();
     rig.rules('filter', '-N a', '-A a -j DROP');
@@ -201,7 +137,7 @@ describe('chains', () => {
   });
 
   it('finds its way through long chains, and out of others into them again', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     const others = Array.from({ length: 60 }, (_, i) => `-A FORWARD -s 10.9.0.${i}/32 -j DROP`);
     const ports = Array.from({ length: 60 }, (_, i) => `-A long -p tcp -m tcp --dport ${1000 + i} -j DROP`);
     rig.rules(
@@ -234,7 +170,7 @@ describe('chains', () => {
   });
 
   it('counts a super-packet once, with all its bytes', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD');
     rig.send(tcp(80).payload(1000));
     const [rule] = rig.engine.filter.list('filter').chains.find(({ name }) => name === 'FORWARD')!.rules;
@@ -249,7 +185,7 @@ describe('REJECT', () => {
     ['--reject-with icmp-host-prohibited', 'unreachable 3/10'],
     ['--reject-with icmp-admin-prohibited', 'unreachable 3/13'],
   ])('%s', (option, expected) => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', `-A FORWARD -p udp -j REJECT${option === '' ? '' : ` ${option}`}`);
     const [answer] = rig.send(udp(53));
     const [type, code] = expected.split(' ')[1]!.split('/');
@@ -259,7 +195,7 @@ describe('REJECT', () => {
   });
 
   it('resets a TCP connection, but never answers a reset', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -p tcp -j REJECT --reject-with tcp-reset');
     const [answer, ...others] = rig.send(tcp(80));
     expect(others).toEqual([]);
@@ -269,7 +205,7 @@ describe('REJECT', () => {
   });
 
   it('says nothing about a datagram with a wrong checksum', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -j REJECT');
     const bytes = udp(53).payload(4).build();
     bytes[bytes.length - 1]! ^= 1;
@@ -292,7 +228,7 @@ describe('addrtype', () => {
     ['224.0.0.1', '--dst-type MULTICAST', 1],
     ['10.9.9.9', '--dst-type UNICAST', 1],
   ])('%s %s: %d', (dst, words, expected) => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('mangle', `-A PREROUTING -m addrtype ${words}`);
     rig.send(ip('10.0.1.2', dst).udp({ srcPort: 1, dstPort: 2 }));
     expect(rig.counts('mangle', 'PREROUTING')[0]).toBe(expected);
@@ -301,7 +237,7 @@ describe('addrtype', () => {
 
 describe('LOG', () => {
   function lines(rule: string, packet: FrameBuilder): [number, string][] {
-    const rig = new Rig();
+    const rig = new FilterRig();
     const said: [number, string][] = [];
     rig.engine.logLines.sink = (level, text) => said.push([level, text]);
     rig.rules('filter', rule);
@@ -328,7 +264,7 @@ describe('LOG', () => {
   });
 
   it('does not let a flood through, and says how much it left out', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     let count = 0;
     rig.engine.logLines.sink = () => count++;
     rig.rules('filter', '-A FORWARD -p udp -j LOG', '-A FORWARD -p udp -j DROP');
@@ -354,7 +290,7 @@ describe('TCPMSS', () => {
     ['--set-mss 1400', [], [2, 4, 2, 0x18]],
     ['--set-mss 400', [4, 2, 1, 1], [2, 4, 1, 0x90, 4, 2, 1, 1]],
   ])('%s: options %j become %j', (words, options, expected) => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('mangle', `-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS ${words}`);
     rig.front.inject(syn([...options]).build());
     rig.engine.breathe();
@@ -364,24 +300,9 @@ describe('TCPMSS', () => {
   });
 });
 
-describe('what needs connection tracking', () => {
-  it.each([
-    ['-m conntrack --ctstate NEW', { fault: 'NO-MATCH', what: 'conntrack' }],
-    ['-m state --state NEW', { fault: 'NO-MATCH', what: 'state' }],
-    ['-j CONNMARK --set-mark 1', { fault: 'NO-TARGET', what: 'CONNMARK' }],
-  ])('is refused where there is none: %s', (words, expected) => {
-    const rig = new Rig();
-    const { hooks, stack, logLines } = rig.engine;
-    const alone = new Filter(hooks, filterConditions(stack, logLines));
-    const rule = { words: words.split(' ') };
-    const outcome = alone.change({ table: 'mangle', commands: [{ op: 'append', chain: 'FORWARD', rule }] });
-    expect(outcome).toMatchObject(expected);
-  });
-});
-
 describe('marks and services', () => {
   it('balances what mangle marks (iptables -j MARK, ipvsadm -A -f)', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('mangle', '-A PREROUTING -d 10.0.1.1/32 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff');
     const service = { kind: 'fwmark', fwmark: 1, family: 4 } as const;
     expect(
@@ -409,7 +330,7 @@ describe('marks and services', () => {
 
 describe('explain', () => {
   it('meets the rules, changes no counter, and names the rule that drops', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -p udp', '-A FORWARD -p tcp -m tcp --dport 80 -j DROP');
     const answer = explain(rig.engine, {
       protocol: 'tcp',
@@ -431,7 +352,7 @@ describe('explain', () => {
 
 describe('changes', () => {
   it('takes all commands or none', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     const append = (chain: string, ...words: string[]): TableCommand => ({ op: 'append', chain, rule: { words } });
     const change = (...commands: TableCommand[]) => rig.engine.filter.change({ table: 'filter', commands });
     expect(change(append('INPUT', '-j', 'DROP'), append('nowhere', '-j', 'DROP'))).toEqual({
@@ -447,7 +368,7 @@ describe('changes', () => {
   });
 
   it('keeps what rules have counted while others come and go', () => {
-    const rig = new Rig();
+    const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -p udp');
     rig.send(udp(53));
     rig.rules('filter', '-A FORWARD -p tcp');

@@ -1,0 +1,147 @@
+import { describe, expect, it } from 'vitest';
+import { type FrameBuilder, frame } from '../wire/build.ts';
+import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
+
+const there = (dstPort: number, flags = 'S'): FrameBuilder =>
+  frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2').tcp({ srcPort: 40000, dstPort, flags, seq: 1, ack: 1 });
+const ask = (dstPort: number, src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder =>
+  frame().eth(OURS, CLIENT).ipv4(src, dst).udp({ srcPort: 40000, dstPort }).payload('q');
+const answer = (srcPort: number, src = '10.0.2.2', dst = '10.0.1.2', dstPort = 40000): FrameBuilder =>
+  frame().eth('02:00:00:00:02:01', SERVER).ipv4(src, dst).udp({ srcPort, dstPort }).payload('a');
+
+describe('what the packet is to its connection', () => {
+  /** Of a question, its answer, and a stray ACK that is invalid: which count. */
+  it.each([
+    ['-m conntrack --ctstate NEW', [1, 0, 0]],
+    ['-m conntrack --ctstate ESTABLISHED', [0, 1, 0]],
+    ['-m conntrack --ctstate NEW,ESTABLISHED', [1, 1, 0]],
+    ['-m conntrack --ctstate INVALID', [0, 0, 1]],
+    ['-m conntrack ! --ctstate INVALID', [1, 1, 0]],
+    ['-m conntrack --ctstate UNTRACKED', [0, 0, 0]],
+    ['-m conntrack --ctstate ESTABLISHED --ctdir REPLY', [0, 1, 0]],
+    ['-m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL', [0, 0, 0]],
+    ['-m conntrack --ctdir ORIGINAL', [1, 0, 0]],
+    ['-m conntrack --ctproto 17', [1, 1, 0]],
+    ['-m conntrack ! --ctproto 17', [0, 0, 0]],
+    ['-m conntrack --ctorigsrc 10.0.1.2', [1, 1, 0]],
+    ['-m conntrack --ctorigsrc 10.0.2.2', [0, 0, 0]],
+    ['-m conntrack --ctorigdst 10.0.2.9/24', [1, 1, 0]],
+    ['-m conntrack ! --ctrepldst 10.0.1.2', [0, 0, 0]],
+    ['-m conntrack --ctreplsrc 10.0.2.2', [1, 1, 0]],
+    ['-m conntrack --ctorigdstport 50:60', [1, 1, 0]],
+    ['-m conntrack --ctreplsrcport 54', [0, 0, 0]],
+    ['-m conntrack ! --ctorigsrcport 1', [1, 1, 0]],
+    ['-m conntrack --ctstatus CONFIRMED', [0, 1, 0]],
+    ['-m conntrack --ctstatus SEEN_REPLY', [0, 1, 0]],
+    ['-m conntrack --ctexpire 0:100', [1, 1, 0]],
+    ['-m conntrack ! --ctexpire 0:100', [0, 0, 0]],
+    ['-m state --state NEW', [1, 0, 0]],
+    ['-m state ! --state NEW', [0, 1, 1]],
+    ['-m connmark --mark 0x0', [1, 1, 0]],
+    ['-m connmark --mark 0x1', [0, 0, 0]],
+  ] as const)('%s: %j', (words, expected) => {
+    const rig = new FilterRig();
+    rig.rules('mangle', `-A PREROUTING ${words}`);
+    const counted = (): number => rig.counts('mangle', 'PREROUTING')[0]!;
+    const seen: number[] = [];
+    const pass = (inject: () => void): void => {
+      const before = counted();
+      inject();
+      seen.push(counted() - before);
+    };
+    pass(() => rig.send(ask(53)));
+    pass(() => rig.sendBack(answer(53)));
+    pass(() => rig.send(there(80, 'FS')));
+    expect(seen).toEqual(expected);
+  });
+
+  it('says UNTRACKED of what NOTRACK names, before and instead of tracking', () => {
+    const rig = new FilterRig();
+    rig.rules('raw', '-A PREROUTING -p udp -j NOTRACK');
+    rig.rules('mangle', '-A PREROUTING -m conntrack --ctstate UNTRACKED');
+    rig.send(ask(53));
+    rig.send(there(80));
+    expect(rig.counts('mangle', 'PREROUTING')).toEqual([1, 2]);
+    expect(rig.engine.conntrack.entries.count).toBe(1);
+  });
+
+  it('tracks while a rule asks for it, and no longer', () => {
+    const rig = new FilterRig();
+    rig.rules('filter', '-A FORWARD -p udp');
+    rig.send(ask(53));
+    expect(rig.engine.conntrack.entries.count).toBe(0);
+    rig.rules('filter', '-A FORWARD -m conntrack --ctstate INVALID -j DROP');
+    rig.send(ask(53));
+    expect(rig.engine.conntrack.entries.count).toBe(1);
+    rig.engine.filter.change({ table: 'filter', commands: [{ op: 'flush' }] });
+    rig.send(ask(54));
+    expect(rig.engine.conntrack.entries.count).toBe(1);
+    expect(rig.engine.conntrack.isInUse).toBe(false);
+  });
+});
+
+describe('CONNMARK', () => {
+  it('keeps a mark with the connection and gives it to the answer', () => {
+    const rig = new FilterRig();
+    rig.rules(
+      'mangle',
+      '-A PREROUTING -i front -p udp -j MARK --set-xmark 0x33/0xffffffff',
+      '-A PREROUTING -i front -j CONNMARK --save-mark --nfmask 0xf --ctmask 0xff',
+      '-A PREROUTING -i back -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff',
+      '-A PREROUTING -i back -m mark --mark 0x3',
+      '-A PREROUTING -m connmark --mark 0x3',
+      '-A FORWARD -i back -j CONNMARK --set-xmark 0x40/0x0',
+    );
+    rig.send(ask(53));
+    rig.sendBack(answer(53));
+    expect(rig.counts('mangle', 'PREROUTING').slice(3)).toEqual([1, 2, 2]);
+    expect(rig.engine.conntrack.mark(1)).toBe(0x43);
+  });
+});
+
+describe('the nat table', () => {
+  it('translates a connection once, counts it once, and undoes it for answers', () => {
+    const rig = new FilterRig();
+    rig.rules('nat', '-A PREROUTING -d 10.0.1.1/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.2.2:5353');
+    rig.rules('nat', '-A POSTROUTING -o back -j MASQUERADE');
+    expect(rig.send(ask(53, '10.0.1.2', '10.0.1.1'))[0]).toContain('10.0.2.1.40000 > 10.0.2.2.5353');
+    expect(rig.sendBack(answer(5353, '10.0.2.2', '10.0.2.1'))[0]).toContain('10.0.1.1.53 > 10.0.1.2.40000');
+    expect(rig.send(ask(53, '10.0.1.2', '10.0.1.1'))[0]).toContain('10.0.2.1.40000 > 10.0.2.2.5353');
+    expect(rig.counts('nat', 'PREROUTING')).toEqual([1, 0]);
+    expect(rig.counts('nat', 'POSTROUTING')).toEqual([1, 0]);
+  });
+
+  it('is asked of nothing while no rule needs connections', () => {
+    const rig = new FilterRig();
+    rig.rules('nat', '-A POSTROUTING -p udp -j ACCEPT');
+    rig.send(ask(53));
+    expect(rig.counts('nat', 'POSTROUTING')).toEqual([0, 0]);
+    rig.rules('nat', '-A POSTROUTING -o back -j SNAT --to-source 10.0.2.100');
+    expect(rig.send(ask(54))[0]).toContain('10.0.1.2.40000 > 10.0.2.2.54');
+    expect(rig.counts('nat', 'POSTROUTING')).toEqual([1, 0, 0]);
+  });
+});
+
+describe('CT', () => {
+  it('keeps connections of two zones apart', () => {
+    const rig = new FilterRig();
+    rig.rules('raw', '-A PREROUTING -i front -m ttl --ttl-eq 64 -j CT --zone 5');
+    rig.send(ask(53));
+    rig.sendBack(answer(53));
+    // The answer is in no zone, so it is the first packet of another connection.
+    expect(rig.engine.conntrack.entries.count).toBe(2);
+    expect(rig.engine.conntrack.zone(1)).toBe(5);
+  });
+
+  it.each([
+    ['-p tcp', 'ftp', null],
+    ['-p udp', 'ftp', 'ENOENT'],
+    ['-p udp', 'tftp', null],
+    ['-p tcp', 'nosuch', 'ENOENT'],
+  ])('%s --helper %s: %s', (proto, helper, fault) => {
+    const rig = new FilterRig();
+    const rule = { words: `${proto} -j CT --helper ${helper}`.split(' ') };
+    const outcome = rig.engine.filter.change({ table: 'raw', commands: [{ op: 'append', chain: 'PREROUTING', rule }] });
+    expect(outcome?.fault ?? null).toBe(fault);
+  });
+});
