@@ -6,7 +6,7 @@ import * as native from '../src/device/native.ts';
 const file = new URL('../dist/src/engine/worker.js', import.meta.url);
 const eventfd = native.eventfd();
 const signal = new SharedArrayBuffer(4);
-const limits = { maxConnections: 16, maxPackets: 64, spin: 20, testClock: false, testMarks: false };
+const limits = { maxConnections: 16, maxPackets: 64, spin: 20, testClock: false };
 const worker = new Worker(file, { workerData: { eventfd, signal, ...limits } });
 
 afterAll(async () => {

@@ -46,7 +46,6 @@ class TapvsBackend(oracle.Backend):
         super().__init__(opts)
         self.coming = list(opts.commands)
         self.started = []  # [(args, process, pipe that gives it its turn)]
-        self.marks = director_sh.Marks()
 
     def start(self, topo):
         super().start(topo)
@@ -58,7 +57,7 @@ class TapvsBackend(oracle.Backend):
         config = os.path.join(self.run_dir, "tapvs.yaml")
         with open(config, "w") as f:
             f.write(self.config())
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock", "--test-marks",
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
                 "--config", config, "--socket", self.socket, "--log-level", "info"]
         with open(self.opts.log, "wb") as log:
             self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -190,19 +189,26 @@ class TapvsBackend(oracle.Backend):
         return False
 
     def director_sh(self, cmd):
-        """A step that configures or asks the director's kernel, in tapvs's own words."""
-        rc, out, err = 0, "", ""
-        for tool, words in director_sh.translate(cmd):
-            if tool == "list-sysctls":
-                rc, text, fault = self.tapvs("sysctl", "-aN", "-r", r"^net\.ipv4\.vs\.")
-                text = "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in text.splitlines()))
-            elif tool == "iptables":
-                rc, text, fault = self.marks.run(words)
-                self.api.call("POST", "/v1/marks", {"rules": self.marks.list()})
-            else:
-                rc, text, fault = self.tapvs(tool, *words)
-            out, err = out + text, err + fault
-        return rc, out, err
+        """A step that configures or asks the director's kernel: the same in tapvs's tools."""
+        if cmd.strip() == director_sh.LIST_SYSCTLS:
+            rc, out, err = self.tapvs("sysctl", "-aN", "-r", r"^net\.ipv4\.vs\.")
+            return rc, "".join(sorted(line.rsplit(".", 1)[1] + "\n" for line in out.splitlines())), err
+        oracle.pump.pay()
+        p = self.topo.popen("lb", ["sh", "-c", cmd], text=True, env=dict(self.env, PATH=self.links() + ":" + self.env["PATH"]),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = p.communicate(timeout=60)
+        return p.returncode, out, err
+
+    def links(self):
+        """A folder in which the classic tools' names call tapvs."""
+        folder = os.path.join(self.run_dir, "links")
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            for tool in director_sh.TOOLS:
+                with open(os.path.join(folder, tool), "w") as f:
+                    f.write('#!/bin/sh\nexec %s %s "$@"\n' % (os.path.join(self.opts.bin, "tapvs"), tool))
+                os.chmod(os.path.join(folder, tool), 0o755)
+        return folder
 
     def stop(self):
         oracle.pump.begin(None)

@@ -92,7 +92,7 @@ def missing(scenario):
         if step.get("sh", {}).get("ns") != "lb":
             continue
         try:
-            director_sh.translate(step["sh"]["cmd"])
+            director_sh.check(step["sh"]["cmd"])
         except director_sh.Unsupported as fault:
             return "asks the director's kernel: %s" % fault
     return None

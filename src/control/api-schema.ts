@@ -1,6 +1,5 @@
 /** What clients may send, checked before a worker sees it: shape and kinds. Whether it makes sense is for the engine to say, by errno. */
 import { z } from 'zod';
-import type { MarkRule } from '../engine/test-marks.ts';
 import type { IpCommand } from '../model/ip.ts';
 import { TABLE_NAMES, type TableChange, type TableCommand, type TableName } from '../model/iptables.ts';
 import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
@@ -207,25 +206,6 @@ export function readClock(body: Record<string, unknown>): { seconds: number; run
     seconds: check('seconds', body.seconds ?? 0, z.number().min(0).max(2_678_400)),
     runs: check('runs', body.runs, z.boolean().optional()),
   };
-}
-
-const prefix = z.string().refine((text) => parsePrefix(text) !== undefined, 'is not a prefix');
-const ports = z.array(z.tuple([port, port]));
-const markRule = z.strictObject({
-  hook: z.enum(['PreRouting', 'LocalIn', 'Forward', 'LocalOut', 'PostRouting']),
-  protocol: z.int().min(0).max(255).optional(),
-  source: prefix.optional(),
-  destination: prefix.optional(),
-  sourcePorts: ports.optional(),
-  destinationPorts: ports.optional(),
-  inDevice: device.optional(),
-  outDevice: device.optional(),
-  value: whole,
-  mask: whole,
-}) satisfies z.ZodType<MarkRule>;
-
-export function readMarkRules(body: Record<string, unknown>): MarkRule[] {
-  return check('rules', body.rules, z.array(markRule));
 }
 
 /** A query's number, or what holds without it. */

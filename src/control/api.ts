@@ -33,7 +33,6 @@
  *   GET    /v1/trace?device=&filter=      NDJSON of TraceRecord until the client goes
  *   POST   /v1/reload                     read the configuration file again → ReloadResult
  *   POST   /v1/clock                      { seconds?, runs? } test mode only: turn the clock forward, hold it (runs: false) → { ticks }
- *   POST   /v1/marks                      { rules: MarkRule[] } test mode only: these rules set marks, no others
  *
  * A list of commands runs in order, each on its own: a failed one changes nothing and does not stop the next. Any other failure is an ErrorBody with a
  * fitting status code.

@@ -32,7 +32,6 @@ export interface DaemonOptions {
   /** Where state is kept from one life to the next. */
   readonly stateDirectory: string;
   readonly testClock: boolean;
-  readonly testMarks: boolean;
   readonly version: string;
   readonly log: Log;
   /** True when the command line sets the log's level: then the file does not. */
@@ -89,14 +88,14 @@ export class Daemon {
 
   /** Resolves when packets are served and the socket answers. @throws StartError, SocketInUse, EngineError; then nothing is left behind */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const { config, socketPath, testClock, testMarks, log, onDeath } = options;
+    const { config, socketPath, testClock, log, onDeath } = options;
     await claimSocket(socketPath);
     let captures: Captures | undefined;
     let traces: Traces | undefined;
     let ctEvents: ConntrackEvents | undefined;
     const { limits, spin } = config;
     const engine = await EngineClient.start(
-      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock, testMarks },
+      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock },
       {
         onLog: (level, message, fields) => log[level](fields, message),
         onCaptured: (records) => captures?.take(records),
@@ -119,7 +118,7 @@ export class Daemon {
   }
 
   async #begin(): Promise<void> {
-    const { config, log, socketPath, testClock, testMarks, manager } = this.#options;
+    const { config, log, socketPath, testClock, manager } = this.#options;
     const actions = plan(null, config);
     await this.#drains.restore();
     const faults = await this.#applier.apply(actions);
@@ -131,7 +130,6 @@ export class Daemon {
       traces: this.#traces,
       ctEvents: this.#ctEvents,
       testClock,
-      testMarks,
       status: () => this.status(),
       reload: () => this.reload(),
       ipChanged: (commands) => this.#ipChanged(commands),

@@ -27,7 +27,6 @@ const HELP = `Usage: tapvsd [--config FILE] [options]      serve until SIGTERM
   -l, --log-level L    ${LEVELS.join(', ')} (else the file says)
       --dry-run        print the plan and change nothing
       --test-clock     POST /v1/clock turns the clock forward (for tests)
-      --test-marks     POST /v1/marks sets marks (for tests)
   -h, --help           this text
   -V, --version        the version
 
@@ -42,7 +41,6 @@ interface Arguments {
   readonly socket: string;
   readonly logLevel: LogLevel | undefined;
   readonly testClock: boolean;
-  readonly testMarks: boolean;
 }
 
 class UsageError extends Error {}
@@ -70,7 +68,6 @@ function readArguments(words: readonly string[], env: Readonly<Record<string, st
     socket: values.socket ?? (env.TAPVS_SOCKET || DEFAULT_SOCKET),
     logLevel,
     testClock: values['test-clock'] ?? false,
-    testMarks: values['test-marks'] ?? false,
   };
 }
 
@@ -85,7 +82,6 @@ function parse(words: readonly string[]) {
         'log-level': { type: 'string', short: 'l' },
         'dry-run': { type: 'boolean' },
         'test-clock': { type: 'boolean' },
-        'test-marks': { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'V' },
       },
@@ -188,7 +184,6 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
     // systemd.exec(5): several are parted by colons.
     stateDirectory: process.env.STATE_DIRECTORY?.split(':')[0] || DEFAULT_STATE,
     testClock: args.testClock,
-    testMarks: args.testMarks,
     version: readVersion(),
     log,
     fixedLevel: args.logLevel !== undefined,

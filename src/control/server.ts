@@ -8,7 +8,6 @@ import {
   readExplain,
   readIpCommands,
   readIpvsCommands,
-  readMarkRules,
   readNumber,
   readServiceKey,
   readSysctlValue,
@@ -36,7 +35,6 @@ export interface ApiContext {
   readonly traces: Traces;
   readonly ctEvents: ConntrackEvents;
   readonly testClock: boolean;
-  readonly testMarks: boolean;
   readonly status: () => Promise<Status>;
   readonly reload: () => Promise<ReloadResult>;
   /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
@@ -128,11 +126,6 @@ function apiRoutes(context: ApiContext): Route[] {
       if (!context.testClock)
         throw new ApiFailure('not-in-test-mode', 'the clock turns by itself: start tapvsd with --test-clock');
       return engine.call('turn-clock', readClock(await readJson(request)));
-    }),
-    post('marks', async ({ request }) => {
-      if (!context.testMarks)
-        throw new ApiFailure('not-in-test-mode', 'marks are not set by hand: start tapvsd with --test-marks');
-      return engine.call('set-marks', { rules: readMarkRules(await readJson(request)) });
     }),
   ];
 }

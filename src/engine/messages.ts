@@ -32,7 +32,6 @@ import type {
   ServiceRow,
 } from '../model/ipvs.ts';
 import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
-import type { MarkRule } from './test-marks.ts';
 
 /**
  * workerData of `engine/worker`. To send: put a RequestMessage on the worker's port (`worker.postMessage`), then `Atomics.store(signal, 0, 1)`, then signal the
@@ -50,8 +49,6 @@ export interface WorkerData {
   readonly spin: number;
   /** Test mode: `turn-clock` turns the clock forward, and holds it. */
   readonly testClock: boolean;
-  /** Test mode: `set-marks` sets marks. */
-  readonly testMarks: boolean;
 }
 
 /** A device that the main thread has opened (fd) or that the worker makes itself. */
@@ -203,8 +200,6 @@ export interface EngineRequests {
     args: { readonly seconds: number; readonly runs?: boolean | undefined };
     result: { readonly ticks: number };
   };
-  /** Test mode only: rules that set marks, in the place of those that were there. */
-  'set-marks': { args: { readonly rules: readonly MarkRule[] }; result: null };
   shutdown: { args: Record<string, never>; result: null };
 }
 

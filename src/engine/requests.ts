@@ -18,7 +18,6 @@ import type {
   RequestMessage,
   WorkerMessage,
 } from './messages.ts';
-import type { TestMarks } from './test-marks.ts';
 import type { Traces } from './trace.ts';
 
 export interface RequestContext {
@@ -27,8 +26,6 @@ export interface RequestContext {
   readonly traces: Traces;
   /** The clock of test mode, else null. */
   readonly testClock: TurnableClock | null;
-  /** The marks of test mode, else null. */
-  readonly testMarks: TestMarks | null;
   readonly arena: Arena;
   readonly post: (message: WorkerMessage) => void;
   isStopping: boolean;
@@ -93,11 +90,6 @@ const handlers: Handlers = {
     return null;
   },
   'turn-clock': turnClock,
-  'set-marks': ({ testMarks }, { rules }) => {
-    if (testMarks === null) throw new Error('marks are set by hand only in test mode');
-    testMarks.set(rules);
-    return null;
-  },
   shutdown: (context) => {
     context.isStopping = true;
     return null;

@@ -17,7 +17,6 @@ import { Captures } from './capture.ts';
 import { Engine } from './engine.ts';
 import type { RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
-import { TestMarks } from './test-marks.ts';
 import { Traces } from './trace.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
@@ -51,7 +50,6 @@ function run(): void {
     captures: new Captures(engine, (records) => post({ type: 'captured', records })),
     traces: new Traces(engine, (records) => post({ type: 'traced', records })),
     testClock,
-    testMarks: data.testMarks ? new TestMarks(engine.hooks, (id) => engine.stack.link.interfaces[id]?.name) : null,
     arena: native.registerArena(engine.pool.arena),
     post,
     isStopping: false,
