@@ -164,7 +164,7 @@ describe('entries', () => {
   });
 
   it('zones keep equal tuples apart', () => {
-    rig.ct.templates.push({ zone: 5, zoneDirs: 3, helper: 0 });
+    rig.ct.templates.push({ zone: 5, zoneDirs: 3, helper: 0, hasEvents: false, muted: 0 });
     expect(rig.send(udp('c'))).toBe('NEW');
     expect(rig.send(udp('c'), { template: 1 })).toBe('NEW');
     expect(rig.send(udp('s'))).toBe('ESTABLISHED/reply');

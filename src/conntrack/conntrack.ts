@@ -20,7 +20,7 @@ import { isTransportSumRight } from '../packet/sum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
-import { Col, ENTRY_SHIFT, EntryTable, NO_ENTRY, Trait } from './entries.ts';
+import { Col, ENTRY_SHIFT, EntryTable, MUTED_EXPECTATION, NO_ENTRY, Trait } from './entries.ts';
 import { CtDir, CtInfo, Status } from './entry.ts';
 import { relatedEntry } from './icmp-error.ts';
 import { CtResult } from './result.ts';
@@ -64,6 +64,10 @@ export interface Template {
   /** Of which directions the zone is: 1 original, 2 reply, 3 both. */
   readonly zoneDirs: number;
   readonly helper: number;
+  /** Events are asked for by the rule: all but `muted`, whatever nf_conntrack_events says. */
+  readonly hasEvents: boolean;
+  /** As in EntryTable. */
+  readonly muted: number;
 }
 
 export interface ConntrackParts {
@@ -110,7 +114,7 @@ export class Conntrack implements FlowTracking {
     chainTooLong: 0,
   };
   /** What rules of the raw table want, by `Packet.ctTemplate`; the first stands for nothing. */
-  readonly templates: Template[] = [{ zone: 0, zoneDirs: 3, helper: 0 }];
+  readonly templates: Template[] = [{ zone: 0, zoneDirs: 3, helper: 0, hasEvents: false, muted: 0 }];
   now: number;
   /** Told of changes (changes.ts), in their order; null: nobody asks. */
   sink: ((entry: number, changes: number) => void) | null = null;
@@ -229,7 +233,8 @@ export class Conntrack implements FlowTracking {
     let traits = this.entries.traits[entry]!;
     if (acct !== 0) traits |= COUNTS;
     if (timestamp !== 0) traits |= STAMPS;
-    if (events === 1 || (events === 2 && this.sink !== null)) traits |= EVENTS;
+    if (events === 1 || (events === 2 ? this.sink !== null : template.hasEvents)) traits |= EVENTS;
+    if (template.muted !== 0) this.entries.muted[entry] = template.muted;
     this.entries.traits[entry] = traits;
     // Whoever does not need these columns does not touch their pages.
     if (acct !== 0) this.entries.counters.fill(0, entry * 4, entry * 4 + 4);
@@ -367,7 +372,7 @@ export class Conntrack implements FlowTracking {
     const pending = entries.pending[p.entry]!;
     if (pending !== 0 && (entries.status(p.entry) & DYING) === 0) {
       entries.pending[p.entry] = 0;
-      if (this.sink !== null) this.sink(p.entry, pending);
+      if (this.sink !== null && (pending & ~entries.muted[p.entry]!) !== 0) this.sink(p.entry, pending);
     }
     return ACCEPT;
   }
@@ -477,6 +482,11 @@ export class Conntrack implements FlowTracking {
     this.entries.alterReply(entry, t);
   }
 
+  /** Does a rule want no events about expectations of this connection? */
+  isExpectationMuted(master: number, kind: 'new' | 'destroy'): boolean {
+    return (this.entries.muted[master]! & (kind === 'new' ? MUTED_EXPECTATION : MUTED_EXPECTATION << 1)) !== 0;
+  }
+
   mark(entry: number): number {
     return this.entries.mark(entry);
   }
@@ -536,7 +546,8 @@ export class Conntrack implements FlowTracking {
     if ((status & CONFIRMED) !== 0) {
       if ((entries.traits[entry]! & STAMPS) !== 0) entries.stamps[entry * 2 + 1] = this.#wallClock();
       const tells = (entries.traits[entry]! & EVENTS) !== 0 && (status & NAT_CLASH) === 0;
-      if (tells && this.sink !== null) this.sink(entry, Change.Destroy);
+      const isMuted = (entries.muted[entry]! & Change.Destroy) !== 0;
+      if (tells && !isMuted && this.sink !== null) this.sink(entry, Change.Destroy);
     }
     if (this.onEnd !== null) this.onEnd(entry);
     entries.use[entry]!++;

@@ -50,6 +50,8 @@ export const Col = {
   Master: 31,
 } as const;
 
+/** Bit of `muted`: a new expectation; the bit above it: one that ends. */
+export const MUTED_EXPECTATION = 1 << 14;
 export const NO_ENTRY = 0;
 const ZONE_SHIFT = 16;
 const COPIED_FREE = 64;
@@ -74,6 +76,8 @@ export class EntryTable {
   readonly traits: Uint8Array;
   /** Changes (events.ts) that were not told yet. */
   readonly pending: Uint16Array;
+  /** Changes that its events shall not tell alone (`CT --ctevents`); MUTED_EXPECTATION and the next bit: comings and goings of what it expects. */
+  readonly muted: Uint16Array;
   /** Packets and bytes of the original, then of the reply direction. */
   readonly counters: Float64Array;
   /** Milliseconds since 1970: begin and end. */
@@ -100,6 +104,7 @@ export class EntryTable {
     this.use = new Int32Array(rows);
     this.traits = new Uint8Array(rows);
     this.pending = new Uint16Array(rows);
+    this.muted = new Uint16Array(rows);
     this.counters = new Float64Array(allocate(rows * 32));
     this.stamps = new Float64Array(allocate(rows * 16));
     this.labels = new Int32Array(allocate(rows * 16));
@@ -154,6 +159,7 @@ export class EntryTable {
     this.traits[entry] = USED;
     this.use[entry] = 0;
     this.pending[entry] = 0;
+    this.muted[entry] = 0;
     this.helper[entry] = 0;
     this.#setTuple(at, t, zone);
     t.invert();

@@ -45,6 +45,8 @@ export class Expectations {
   /** net.netfilter.nf_conntrack_expect_max. */
   max = 4096;
   /** Told of each that comes and goes. */
+  /** Are such events about expectations of this entry unwanted? null: none are. */
+  isMuted: ((master: number, kind: 'new' | 'destroy') => boolean) | null = null;
   onEvent: ((kind: 'new' | 'destroy', expectation: Expectation) => void) | null = null;
   /** In order of coming. */
   readonly #all = new Set<Expectation>();
@@ -78,7 +80,7 @@ export class Expectations {
     this.#nextId = (this.#nextId + 1) | 0 || 1;
     const expectation = { ...wanted, id, expires: (now + seconds(policy.timeoutSeconds)) | 0 };
     this.#all.add(expectation);
-    this.onEvent?.('new', expectation);
+    this.#tell('new', expectation);
     return null;
   }
 
@@ -106,8 +108,13 @@ export class Expectations {
     return null;
   }
 
+  #tell(kind: 'new' | 'destroy', expectation: Expectation): void {
+    if (this.onEvent === null || this.isMuted?.(expectation.master, kind)) return;
+    this.onEvent(kind, expectation);
+  }
+
   remove(expectation: Expectation): void {
-    if (this.#all.delete(expectation)) this.onEvent?.('destroy', expectation);
+    if (this.#all.delete(expectation)) this.#tell('destroy', expectation);
   }
 
   /** The entry that announced them ends (nf_ct_remove_expectations). */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { Change } from '../conntrack/changes.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
 import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
 
@@ -131,6 +132,40 @@ describe('CT', () => {
     // The answer is in no zone, so it is the first packet of another connection.
     expect(rig.engine.conntrack.entries.count).toBe(2);
     expect(rig.engine.conntrack.zone(1)).toBe(5);
+  });
+
+  it('tells only the events that a rule names', () => {
+    const rig = new FilterRig();
+    const told: number[] = [];
+    rig.engine.conntrack.sink = (_entry, changes) => told.push(changes);
+    rig.rules(
+      'raw',
+      '-A PREROUTING -p udp -m udp --dport 53 -j CT --ctevents new',
+      '-A PREROUTING -p udp -m udp --dport 54 -j CT --ctevents reply',
+    );
+    rig.send(ask(53));
+    rig.sendBack(answer(53));
+    expect(told).toEqual([Change.New]);
+    rig.send(ask(54));
+    rig.sendBack(answer(54));
+    expect(told).toEqual([Change.New, Change.Reply]);
+    // Whatever the settings say, a rule that asks for events gets them.
+    rig.engine.setSysctl('net.netfilter.nf_conntrack_events', '0');
+    rig.send(ask(53, '10.0.1.2', '10.0.2.3'));
+    expect(told).toEqual([Change.New, Change.Reply, Change.New]);
+    rig.engine.conntrack.kill(1);
+    expect(told).toHaveLength(3);
+  });
+
+  it('has one template for all rules that say the same', () => {
+    const rig = new FilterRig();
+    const { templates } = rig.engine.conntrack;
+    for (let i = 0; i < 5; i++) {
+      rig.rules('raw', '-A PREROUTING -p udp -j CT --zone 7');
+      rig.send(ask(53 + i));
+      rig.engine.filter.change({ table: 'raw', commands: [{ op: 'flush' }] });
+    }
+    expect(templates).toHaveLength(2);
   });
 
   it.each([

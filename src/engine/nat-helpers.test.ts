@@ -21,7 +21,7 @@ function start(rule: 'snat' | 'dnat' | 'none', helper: number = Helper.Ftp): voi
   expectations = rig.translation.expectations;
   const { conntrack } = rig;
   // As a rule of the raw table assigns it.
-  const id = conntrack.templates.push({ zone: 0, zoneDirs: 3, helper }) - 1;
+  const id = conntrack.templates.push({ zone: 0, zoneDirs: 3, helper, hasEvents: false, muted: 0 }) - 1;
   const run = (p: Packet) => {
     const port = p.view.getUint16(p.l4 + 2);
     if (p.entry === 0 && (port === 21 || port === 69)) p.ctTemplate = id;

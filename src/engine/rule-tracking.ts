@@ -1,6 +1,7 @@
 /** What rules ask of connection tracking (filter/tracking.ts), answered by its tables. */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import type { Conntrack } from '../conntrack/conntrack.ts';
+import { MUTED_EXPECTATION } from '../conntrack/entries.ts';
 import { HELPER_NAMES, HELPER_PROTOCOLS } from '../conntrack/helper-names.ts';
 import type { Template, Tracking } from '../filter/tracking.ts';
 
@@ -12,13 +13,11 @@ const ZONE = 0xffff;
 /** @param onHelper called when a rule assigns a helper for the first time */
 export function ruleTracking(conntrack: Conntrack, onHelper: () => void): Tracking {
   /** Number of conntrack's template, by that of the rule and, where the packet's mark is the zone, by zone. */
-  const known = new Map<Template, Map<number, number>>();
-
+  const known = new WeakMap<Template, Map<number, number>>();
   let hasHelpers = false;
 
   const numberOf = (template: Template, mark: number): number => {
-    const { zoneOfMark } = template;
-    const zone = zoneOfMark === null ? 0 : mark & ZONE;
+    const zone = template.zoneOfMark === null ? 0 : mark & ZONE;
     let byZone = known.get(template);
     if (byZone === undefined) {
       byZone = new Map();
@@ -26,14 +25,30 @@ export function ruleTracking(conntrack: Conntrack, onHelper: () => void): Tracki
     }
     let number = byZone.get(zone);
     if (number === undefined) {
-      if (template.helper !== '' && !hasHelpers) {
-        hasHelpers = true;
-        onHelper();
-      }
-      number = conntrack.templates.push({ ...zonesOf(template, zone), helper: numberOfHelper(template.helper) }) - 1;
+      number = enter(template, zone);
       byZone.set(zone, number);
     }
     return number;
+  };
+
+  /** Rules come and go; templates that say the same are one. */
+  const enter = (template: Template, zone: number): number => {
+    if (template.helper !== '' && !hasHelpers) {
+      hasHelpers = true;
+      onHelper();
+    }
+    const helper = numberOfHelper(template.helper);
+    const wanted = { ...zonesOf(template, zone), helper, ...eventsOf(template) };
+    const { templates } = conntrack;
+    const same = templates.findIndex(
+      (one) =>
+        one.zone === wanted.zone &&
+        one.zoneDirs === wanted.zoneDirs &&
+        one.helper === helper &&
+        one.hasEvents === wanted.hasEvents &&
+        one.muted === wanted.muted,
+    );
+    return same >= 0 ? same : templates.push(wanted) - 1;
   };
 
   return {
@@ -69,4 +84,11 @@ function zonesOf(
   }
   if (originalZone === replyZone) return { zone: originalZone, zoneDirs: BOTH };
   return originalZone !== 0 ? { zone: originalZone, zoneDirs: ORIGINAL } : { zone: replyZone, zoneDirs: REPLY };
+}
+
+/** A mask that is given says what is wanted, and leaves out all that it does not name (nf_ct_ecache_ext_add). */
+function eventsOf({ events, expectationEvents }: Template): { hasEvents: boolean; muted: number } {
+  if (events === null && expectationEvents === null) return { hasEvents: false, muted: 0 };
+  const expectations = ~((expectationEvents ?? 0) * MUTED_EXPECTATION) & (3 * MUTED_EXPECTATION);
+  return { hasEvents: true, muted: (~(events ?? 0) & (MUTED_EXPECTATION - 1)) | expectations };
 }

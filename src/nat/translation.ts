@@ -25,6 +25,7 @@ export interface WatchedEntries extends Entries {
   expect(entry: number, master: number): void;
   /** In the table, and not on its way out. */
   isAlive(entry: number): boolean;
+  isExpectationMuted(master: number, kind: 'new' | 'destroy'): boolean;
 }
 
 export interface TranslationParts {
@@ -44,6 +45,7 @@ export class Translation {
     const { expectations } = this;
     this.nat = new Nat({ hooks, entries, addresses, rng, allocate });
     this.helpers = new Helpers({ hooks, entries, expectations, rng });
+    expectations.isMuted = (master, kind) => entries.isExpectationMuted(master, kind);
     const isAlive = (entry: number) => entries.isAlive(entry);
     entries.onOpen = (entry, t, zone) => {
       if (expectations.count === 0) return;
