@@ -58,6 +58,8 @@ export class ConntrackSysctls {
   genericTimeout = seconds(600);
   greTimeout = seconds(30);
   greStreamTimeout = seconds(180);
+  /** Told of another limit of expectations. */
+  onExpectMax: (max: number) => void = () => {};
   readonly #keys = new Map<string, Key>();
 
   /** @param count entries at present  @param buckets what `buckets` says; it cannot be changed */
@@ -65,13 +67,15 @@ export class ConntrackSysctls {
     const keys = this.#keys;
     const { tcpTimeouts, sctpTimeouts } = this;
     this.max = buckets;
-    keys.set('count', { get: count, min: 0, max: 0 });
+    // Nothing can be written, and the kernel says EINVAL.
+    keys.set('count', { get: count, set: () => {}, min: 1, max: 0 });
     keys.set('buckets', { get: () => buckets, min: 0, max: 0 });
     const bytes = ['acct', 'checksum', 'timestamp', 'tcpBeLiberal', 'tcpIgnoreInvalidRst', 'tcpLoose'] as const;
     for (const field of bytes) this.#number(field, 0, 1);
     this.#number('events', 0, 2);
     this.#number('expectMax', 1, INT_MAX);
-    this.#number('logInvalid', 0, 255);
+    // What invalid packets are is not written to a log: a log cannot be asked for.
+    this.#number('logInvalid', 0, 0);
     this.#number('max', 0, buckets);
     this.#number('tcpMaxRetrans', 0, 255);
     for (const [state, name] of TCP_CT_NAMES.entries()) {
@@ -94,6 +98,7 @@ export class ConntrackSysctls {
   #number(field: NumberField, min: number, max: number): void {
     const set = (value: number) => {
       this[field] = value;
+      if (field === 'expectMax') this.onExpectMax(value);
     };
     this.#keys.set(snake(field), { get: () => this[field], set, min, max });
   }

@@ -136,6 +136,9 @@ export class Engine {
       rng,
       allocate,
     });
+    this.conntrack.sysctls.onExpectMax = (max) => {
+      this.translation.expectations.max = max;
+    };
     const { nat, helpers } = this.translation;
     this.filter.connect(
       ruleTracking(this.conntrack, () => helpers.acquire()),
