@@ -123,6 +123,17 @@ describe('UDP and ICMP', () => {
 });
 
 describe('entries', () => {
+  it('of who sends to itself have one tuple, which is given back once', () => {
+    const own = () => frame().ipv4(SERVER, SERVER).udp({ srcPort: 5, dstPort: 5 });
+    expect([rig.send(own()), rig.send(own())]).toEqual(['NEW', 'ESTABLISHED/reply']);
+    rig.send(udp('c'));
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([2, 3]);
+    rig.wait(45);
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([0, 0]);
+    expect([rig.send(own()), rig.send(udp('c')), rig.send(udp('s'))]).toEqual(['NEW', 'NEW', 'ESTABLISHED/reply']);
+    expect([rig.ct.entries.count, rig.flows.size]).toEqual([2, 3]);
+  });
+
   it('end with a first packet that is dropped, and are there when it passes', () => {
     expect(rig.send(udp('c'), { isDropped: true })).toBe('NEW');
     expect([rig.ct.entries.count, rig.flows.size]).toEqual([0, 0]);

@@ -20,7 +20,7 @@ import { isTransportSumRight } from '../packet/sum.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
-import { Col, ENTRY_SHIFT, EntryTable, MUTED_EXPECTATION, NO_ENTRY, Trait } from './entries.ts';
+import { CLAIMED, Col, ENTRY_SHIFT, EntryTable, MUTED_EXPECTATION, NO_ENTRY, Trait } from './entries.ts';
 import { CtDir, CtInfo, Status } from './entry.ts';
 import { relatedEntry } from './icmp-error.ts';
 import { CtResult } from './result.ts';
@@ -380,14 +380,11 @@ export class Conntrack implements FlowTracking {
   #insert(p: Packet, entry: number, status: number): Verdict {
     const { entries } = this;
     if ((status & DYING) !== 0) return this.#refuse(p);
-    entries.tuple(entry, ORIGINAL, tuple);
-    let rival = this.#living(entries.lookup(tuple, entries.zoneOf(entry, ORIGINAL)));
-    if (rival === 0) {
-      entries.tuple(entry, REPLY, tuple);
-      rival = this.#living(entries.lookup(tuple, entries.zoneOf(entry, REPLY)));
-    }
-    if (rival !== 0) return this.#resolveClash(p, entry, (rival - 1) >> 1);
-    if (!entries.insert(entry, this.now, false)) return this.#refuse(p);
+    let holder = entries.claim(entry, this.now, false);
+    // One whose time is over gives way, for each of the two tuples.
+    while (holder > 0 && this.#living(holder) === 0) holder = entries.claim(entry, this.now, false);
+    if (holder > 0) return this.#resolveClash(p, entry, (holder - 1) >> 1);
+    if (holder !== CLAIMED) return this.#refuse(p);
     this.#confirmed(entry, status);
     return ACCEPT;
   }

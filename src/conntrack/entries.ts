@@ -53,6 +53,9 @@ export const Col = {
 /** Bit of `muted`: a new expectation; the bit above it: one that ends. */
 export const MUTED_EXPECTATION = 1 << 14;
 export const NO_ENTRY = 0;
+/** Answers of `claim`. */
+export const CLAIMED = 0;
+export const NO_ROOM = -1;
 const ZONE_SHIFT = 16;
 const COPIED_FREE = 64;
 
@@ -60,7 +63,7 @@ const { Src: SRC, Dst: DST, Ports: PORTS, Kind: KIND, Status: STATUS, Expires: E
 const { FlowOriginal: FLOW, Master: MASTER, Id: ID, Mark: MARK, Timeout: TIMEOUT } = Col;
 const { Confirmed: CONFIRMED, Dying: DYING } = Status;
 const ENTRY = FlowColumn.Entry;
-const ORIGINAL = CtDir.Original;
+const { Original: ORIGINAL, Reply: REPLY } = CtDir;
 
 /** Bits of `traits`: what an entry was given when it was made. */
 export const Trait = { Counts: 1, Stamps: 2, Events: 4, Used: 8 } as const;
@@ -224,30 +227,43 @@ export class EntryTable {
     return row === NO_FLOW ? 0 : this.#flows.attached(row, ENTRY);
   }
 
-  /** Put both tuples, or with `only` one of them, into the flow table and start the timer. False: no room. */
+  /** Put both tuples, or the reply's alone, into the flow table and start the timer. False: no room, or somebody has one of them. */
   insert(entry: number, now: number, isReplyOnly: boolean): boolean {
+    return this.claim(entry, now, isReplyOnly) === CLAIMED;
+  }
+
+  /** The same; answers CLAIMED, NO_ROOM, or the value (`lookup`) of the entry that has one of the tuples. */
+  claim(entry: number, now: number, isReplyOnly: boolean): number {
     const { rows } = this;
     const at = entry << ENTRY_SHIFT;
-    if (!isReplyOnly && !this.#link(entry, at, ORIGINAL)) return false;
-    if (!this.#link(entry, at, 1)) {
-      this.#unlink(at, ORIGINAL);
-      return false;
+    if (!isReplyOnly) {
+      const holder = this.#link(entry, at, ORIGINAL);
+      if (holder !== CLAIMED) return holder;
     }
+    const holder = this.#link(entry, at, REPLY);
+    if (holder !== CLAIMED) {
+      this.#unlink(at, ORIGINAL);
+      return holder;
+    }
+    // Who sends to itself has one tuple for both directions; it counts as the reply's, and there is one row to give back.
+    if (rows[at + FLOW] === rows[at + FLOW + 1]) rows[at + FLOW] = NO_FLOW;
     rows[at + EXPIRES] = (now + rows[at + TIMEOUT]!) | 0;
     this.#start(entry, rows[at + EXPIRES]!);
     rows[at + STATUS]! |= CONFIRMED;
     this.#confirmed++;
-    return true;
+    return CLAIMED;
   }
 
-  #link(entry: number, at: number, dir: number): boolean {
+  #link(entry: number, at: number, dir: number): number {
     const { rows } = this;
     const from = at + (dir << 2);
     const row = this.#flows.obtain(rows[from + SRC]!, rows[from + DST]!, rows[from + PORTS]!, rows[from + KIND]!);
-    if (row === NO_FLOW) return false;
+    if (row === NO_FLOW) return NO_ROOM;
+    const holder = this.#flows.attached(row, ENTRY);
+    if (holder !== 0 && (holder - 1) >> 1 !== entry) return holder;
     rows[at + FLOW + dir] = row;
     this.#flows.attach(row, ENTRY, ((entry << 1) | dir) + 1);
-    return true;
+    return CLAIMED;
   }
 
   #unlink(at: number, dir: number): void {
@@ -262,7 +278,7 @@ export class EntryTable {
     const at = entry << ENTRY_SHIFT;
     this.#wheel.cancel(entry);
     this.#unlink(at, ORIGINAL);
-    this.#unlink(at, 1);
+    this.#unlink(at, REPLY);
     if ((this.rows[at + STATUS]! & CONFIRMED) !== 0) this.#confirmed--;
     this.rows[at + STATUS]! |= DYING;
   }
