@@ -119,7 +119,7 @@ function beginSender(view: DataView, rows: Int32Array, sender: number, receiver:
   rows[sender + MAX_END] = seg.end;
   rows[sender + MAX_WIN] = seg.win === 0 ? 1 : seg.win;
   const options = readSynOptions(view);
-  if (options >= 0) rows[sender + SCALE] = options;
+  if (options >= 0) rows[sender + SCALE] = (rows[sender + SCALE]! & (LIBERAL << 8)) | options;
   const both = rows[sender + SCALE]! & rows[receiver + SCALE]! & (SCALING << 8);
   if (isReply && both === 0) {
     rows[sender + SCALE]! &= ~0xff;

@@ -253,7 +253,9 @@ function resynchronise(rows: Int32Array, at: number, dir: number, lastDir: numbe
   rows[asker + MAX_WIN] = win === 0 ? 1 : win;
   rows[asker + SCALE] = (rows[at + LAST_WIN]! >>> 16) | ((flags & (SCALING | SACK_PERMITTED)) << 8);
   setLastFlags(rows, at, flags);
+  const liberal = rows[answerer + SCALE]! & (LIBERAL << 8);
   rows.fill(0, answerer + END, answerer + END + WINDOW_COLUMNS);
+  rows[answerer + SCALE] = liberal;
 }
 
 /**
@@ -285,7 +287,10 @@ function judgeReset(
   }
   const isAnswerToIgnored =
     ((status & SEEN_REPLY) !== 0 && last === IS_SYN) || ((status & ASSURED) === 0 && last === IS_ACK);
-  if (isAnswerToIgnored && seg.ack === rows[at + LAST_END]) return IGNORE;
+  if (isAnswerToIgnored && lastDir !== dir && seg.ack === rows[at + LAST_END]) return IGNORE;
+  // The client answers an ACK that we let through while it waited for SYN+ACK: perhaps a challenge.
+  const isChallenged = old === SYN_SENT && last === IS_ACK && lastDir === REPLY;
+  if (isChallenged && seg.seq === rows[at + LAST_ACK]) return IGNORE;
   return state;
 }
 
