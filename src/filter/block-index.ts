@@ -8,8 +8,8 @@
  * a dimension does not narrow are set everywhere in it. This is the bit vector scheme of Lakshman and Stiliadis (SIGCOMM 1998).
  */
 
-/** Rules of one block at most: 32 words per interval, so that a block of single addresses stays within half a megabyte. */
-export const BLOCK_RULES = 1024;
+/** Rules of one block at most. Larger ones are asked less often per packet, smaller ones are made anew sooner when a rule comes or goes. */
+export const BLOCK_RULES = 512;
 /** Shorter chains are walked through. */
 export const WORTH_IT = 24;
 
@@ -100,17 +100,10 @@ export class BlockIndex {
   }
 
   #and(dim: Dimension, value: number): void {
-    const { starts, bits } = dim;
-    let low = 0;
-    let high = starts.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (starts[middle]! <= value) low = middle;
-      else high = middle - 1;
-    }
     const { words } = this;
     const found = this.#found;
-    const at = low * words;
+    const { bits } = dim;
+    const at = placeOf(dim.starts, value) * words;
     for (let i = 0; i < words; i++) found[i]! &= bits[at + i]!;
   }
 
@@ -130,6 +123,18 @@ export class BlockIndex {
   }
 }
 
+/** The interval that begins at or before `value`. */
+function placeOf(starts: Int32Array, value: number): number {
+  let low = 0;
+  let high = starts.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (starts[middle]! <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
 // cold: building
 function setBit(bits: Int32Array, at: number, rule: number): void {
   bits[at + (rule >> 5)]! |= 1 << (rule & 31);
@@ -138,23 +143,32 @@ function setBit(bits: Int32Array, at: number, rule: number): void {
 /** Null when no rule is narrowed by it. */
 function dimension(ranges: readonly Range[], words: number, lowest: number): Dimension | null {
   if (ranges.every((range) => range === null)) return null;
-  const bounds = new Set<number>([lowest]);
-  for (const range of ranges) {
-    if (range === null) continue;
-    bounds.add(range[0]);
-    // Behind the highest number nothing begins.
-    if (range[1] !== 0x7fffffff) bounds.add(range[1] + 1);
-  }
-  const starts = Int32Array.from(bounds).sort();
+  const starts = startsOf(ranges, lowest);
   const bits = new Int32Array(starts.length * words);
   for (const [rule, range] of ranges.entries()) if (range === null) setBit(bits, 0, rule);
   for (let i = 1; i < starts.length; i++) bits.copyWithin(i * words, 0, words);
-  const placeOf = new Map<number, number>();
-  for (const [i, start] of starts.entries()) placeOf.set(start, i);
   for (const [rule, range] of ranges.entries()) {
     if (range === null) continue;
-    for (let i = placeOf.get(range[0])!; i < starts.length && starts[i]! <= range[1]; i++)
+    for (let i = placeOf(starts, range[0]); i < starts.length && starts[i]! <= range[1]; i++) {
       setBit(bits, i * words, rule);
+    }
   }
   return { starts, bits };
+}
+
+/** Where an interval begins, in order, each once. */
+function startsOf(ranges: readonly Range[], lowest: number): Int32Array {
+  const bounds = new Int32Array(2 * ranges.length + 1);
+  let count = 0;
+  bounds[count++] = lowest;
+  for (const range of ranges) {
+    if (range === null) continue;
+    bounds[count++] = range[0];
+    // Behind the highest number nothing begins.
+    if (range[1] !== 0x7fffffff) bounds[count++] = range[1] + 1;
+  }
+  const sorted = bounds.slice(0, count).sort();
+  let kept = 1;
+  for (let i = 1; i < count; i++) if (sorted[i] !== sorted[kept - 1]) sorted[kept++] = sorted[i]!;
+  return sorted.slice(0, kept);
 }

@@ -96,11 +96,13 @@ const INVERTIBLE: Readonly<Record<string, number>> = {
   p: Inverted.Proto, s: Inverted.Src, d: Inverted.Dst, i: Inverted.In, o: Inverted.Out, f: Inverted.Fragment,
 }; // biome-ignore format: a table
 
-/** Option of an extension in the reader's table. */
+/** Option of an extension in the reader's table; it is for the use of that extension that came last. */
 interface ExtensionTag {
-  readonly use: Use;
+  readonly extension: MatchExtension | TargetExtension;
   readonly option: OptionSpec<unknown>;
 }
+
+const EVERYWHERE: readonly Network[] = [{ ip: 0, mask: 0 }];
 
 /** An extension under way. */
 interface Use {
@@ -412,13 +414,13 @@ class Parser {
     const extension = isGoto ? undefined : findTarget(name);
     if (extension === undefined) return;
     this.#target = newUse(extension);
-    this.#reader.add(longOptions(this.#target));
+    this.#reader.add(longOptions(extension));
   }
 
   #load(extension: MatchExtension): void {
     const use = newUse(extension);
     this.#matches.push(use);
-    this.#reader.add(longOptions(use));
+    this.#reader.add(longOptions(extension));
   }
 
   /** load_proto: an option that nobody knows may be one of the protocol's match. */
@@ -432,8 +434,10 @@ class Parser {
     return true;
   }
 
-  #extensionOption({ use, option }: ExtensionTag, value: string | undefined): undefined {
-    const { extension, given, options } = use;
+  #extensionOption({ extension, option }: ExtensionTag, value: string | undefined): undefined {
+    const use =
+      this.#target?.extension === extension ? this.#target : this.#matches.findLast((m) => m.extension === extension);
+    const { given, options } = use!;
     if (given.has(option.name) && option.canRepeat !== true) {
       throw new BadRule(`${extension.name}: option "--${option.name}" can only be used once.\n`);
     }
@@ -532,8 +536,8 @@ class Parser {
       const address = this.#settings.names?.hostAddress(name);
       return address === undefined || parseIp4(address) === undefined ? undefined : [address];
     };
-    const sources = readNetworks(this.#source ?? '0.0.0.0/0', hosts);
-    const destinations = readNetworks(this.#destination ?? '0.0.0.0/0', hosts);
+    const sources = this.#source === undefined ? EVERYWHERE : readNetworks(this.#source, hosts);
+    const destinations = this.#destination === undefined ? EVERYWHERE : readNetworks(this.#destination, hosts);
     const isMany = sources.length > 1 || destinations.length > 1;
     if (isMany && (this.#header.inverted & (Inverted.Src | Inverted.Dst)) !== 0) {
       throw new BadRule('! not allowed with multiple source or destination IP addresses');
@@ -566,12 +570,19 @@ function newUse(extension: MatchExtension | TargetExtension): Use {
   return { extension, options: extension.init(), given: new Set() };
 }
 
-function longOptions(use: Use): LongOption[] {
-  return use.extension.options.flatMap((option) => {
-    const tag: ExtensionTag = { use, option };
-    const value = option.value ?? 'required';
-    return [option.name, ...(option.aliases ?? [])].map((name) => ({ name, value, tag }));
-  });
+const longNames = new Map<MatchExtension | TargetExtension, readonly LongOption[]>();
+
+function longOptions(extension: MatchExtension | TargetExtension): readonly LongOption[] {
+  let names = longNames.get(extension);
+  if (names === undefined) {
+    names = extension.options.flatMap((option) => {
+      const tag: ExtensionTag = { extension, option };
+      const value = option.value ?? 'required';
+      return [option.name, ...(option.aliases ?? [])].map((name) => ({ name, value, tag }));
+    });
+    longNames.set(extension, names);
+  }
+  return names;
 }
 
 /** parse_rulenumber */

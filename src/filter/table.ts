@@ -25,6 +25,8 @@ export interface StoredRule {
   readonly words: readonly string[];
   readonly rule: Rule;
   readonly compiled: CompiledRule;
+  /** Hooks (bits) for which it was found to be legal; -1: not looked at yet. */
+  isLegalFor: number;
   /** As of the last look at the program's counters. */
   packets: number;
   bytes: number;
@@ -152,6 +154,7 @@ function store({ words, counters }: NewRule): StoredRule {
     words: saveRule(rule),
     rule,
     compiled: compileRule(rule),
+    isLegalFor: -1,
     packets: counters?.packets ?? 0,
     bytes: counters?.bytes ?? 0,
   };
@@ -248,36 +251,44 @@ class Draft {
 
   /** What the kernel looks at before it takes the whole table: loops, and rules where they must not stand. */
   check(): void {
-    const reached = new Map<StoredRule, Set<string>>();
-    for (const chain of this.#chains) if (chain.hook !== null) this.#walk(chain, chain.name, reached);
-    for (const { rules } of this.#chains) {
-      for (const stored of rules) {
-        const { header, matches } = stored.rule;
-        const place = { table: this.#table, hooks: [...(reached.get(stored) ?? [])], matches };
-        for (const { extension, options } of usesOf(stored.rule)) {
-          if (extension.isLegal?.(options, header, place) === false) throw new Refusal('EINVAL');
-          if (this.#tracking !== null && extension.isMissing?.(options, header, this.#tracking) === true) {
-            throw new Refusal('ENOENT');
-          }
-        }
+    const reached = new Map(this.#chains.map((chain) => [chain, new Uint8Array(chain.rules.length)]));
+    for (const chain of this.#chains) if (chain.hook !== null) this.#walk(chain, 1 << chain.hook, reached);
+    for (const [{ rules }, hooks] of reached) {
+      for (const [i, stored] of rules.entries()) {
+        // Most changes of a table leave most rules where they were.
+        if (stored.isLegalFor === hooks[i]) continue;
+        this.#checkRule(stored.rule, hooks[i]!);
+        stored.isLegalFor = hooks[i]!;
       }
     }
   }
 
-  /** mark_source_chains: from which hooks each rule can be met. What stands behind an unconditional verdict cannot. */
-  #walk(from: Chain, hook: string, reached: Map<StoredRule, Set<string>>): void {
+  #checkRule(rule: Rule, mask: number): void {
+    const { header, matches } = rule;
+    const hooks = this.#chains.flatMap(({ hook, name }) => (hook !== null && (mask & (1 << hook)) !== 0 ? [name] : []));
+    const place = { table: this.#table, hooks, matches };
+    for (const { extension, options } of usesOf(rule)) {
+      if (extension.isLegal?.(options, header, place) === false) throw new Refusal('EINVAL');
+      if (this.#tracking !== null && extension.isMissing?.(options, header, this.#tracking) === true) {
+        throw new Refusal('ENOENT');
+      }
+    }
+  }
+
+  /** mark_source_chains: from which hooks (bits) each rule can be met. What stands behind an unconditional verdict cannot. */
+  #walk(from: Chain, hook: number, reached: ReadonlyMap<Chain, Uint8Array>): void {
     const done = new Set<Chain>();
     const way = new Set<Chain>();
     const enter = (chain: Chain): void => {
       if (way.has(chain)) throw new Refusal('ELOOP');
       if (done.has(chain)) return;
       way.add(chain);
-      for (const stored of chain.rules) {
-        const hooks = reached.get(stored) ?? new Set<string>();
-        reached.set(stored, hooks.add(hook));
-        const { target } = stored.rule;
+      const hooks = reached.get(chain)!;
+      for (const [i, { rule, words }] of chain.rules.entries()) {
+        hooks[i]! |= hook;
+        const { target } = rule;
         if (target.kind === 'chain') enter(this.#get(target.name));
-        if (target.kind === 'verdict' && isUnconditional(stored.words)) break;
+        if (target.kind === 'verdict' && isUnconditional(words)) break;
       }
       way.delete(chain);
       done.add(chain);
