@@ -224,25 +224,40 @@ export class Conntrack implements FlowTracking {
   /** init_conntrack. */
   #open(p: Packet, template: Template, zone: number, replyZone: number): Verdict {
     if (!tuple.canInvert()) return ACCEPT;
-    const { max } = this.sysctls;
-    if (max !== 0 && this.entries.count + 1 > max && !this.#evict()) return this.#full(p);
-    const entry = this.entries.open(tuple, zone, replyZone, this.#rng.next());
+    const entry = this.open(tuple, zone, replyZone, template.helper);
     if (entry === NO_ENTRY) return this.#full(p);
-    this.entries.helper[entry] = template.helper;
-    const { acct, timestamp, events } = this.sysctls;
-    let traits = this.entries.traits[entry]!;
-    if (acct !== 0) traits |= COUNTS;
-    if (timestamp !== 0) traits |= STAMPS;
-    if (events === 1 || (events === 2 ? this.sink !== null : template.hasEvents)) traits |= EVENTS;
+    if (template.hasEvents && this.sysctls.events === 0) this.entries.traits[entry]! |= EVENTS;
     if (template.muted !== 0) this.entries.muted[entry] = template.muted;
-    this.entries.traits[entry] = traits;
-    // Whoever does not need these columns does not touch their pages.
-    if (acct !== 0) this.entries.counters.fill(0, entry * 4, entry * 4 + 4);
-    if (timestamp !== 0) this.entries.stamps.fill(0, entry * 2, entry * 2 + 2);
     tuple.invert();
     if (this.onOpen !== null) this.onOpen(entry, tuple, zone);
     this.#attach(p, entry, (this.entries.status(entry) & EXPECTED) !== 0 ? RELATED : NEW);
     return ACCEPT;
+  }
+
+  /** A row for a connection that begins with `t`, and what the settings give it; NO_ENTRY when there is no room. */
+  open(t: Tuple, zone: number, replyZone: number, helper: number): number {
+    const { entries } = this;
+    const { max, acct, timestamp, events } = this.sysctls;
+    if (max !== 0 && entries.count + 1 > max && !this.#evict()) return NO_ENTRY;
+    const entry = entries.open(t, zone, replyZone, this.#rng.next());
+    if (entry === NO_ENTRY) return NO_ENTRY;
+    entries.helper[entry] = helper;
+    let traits = entries.traits[entry]!;
+    if (acct !== 0) traits |= COUNTS;
+    if (timestamp !== 0) traits |= STAMPS;
+    if (events === 1 || (events === 2 && this.sink !== null)) traits |= EVENTS;
+    entries.traits[entry] = traits;
+    // Whoever does not need these columns does not touch their pages.
+    if (acct !== 0) entries.counters.fill(0, entry * 4, entry * 4 + 4);
+    if (timestamp !== 0) entries.stamps.fill(0, entry * 2, entry * 2 + 2);
+    return entry;
+  }
+
+  /** An entry that no packet made comes into the table; who put it there tells of it. False: no room. */
+  insert(entry: number): boolean {
+    if (!this.entries.insert(entry, this.now, false)) return false;
+    this.#stamp(entry);
+    return true;
   }
 
   #full(p: Packet): Verdict {
@@ -390,8 +405,13 @@ export class Conntrack implements FlowTracking {
   }
 
   #confirmed(entry: number, status: number): void {
-    if ((this.entries.traits[entry]! & STAMPS) !== 0) this.entries.stamps[entry * 2] = this.#wallClock();
+    this.#stamp(entry);
     this.changed(entry, (status & EXPECTED) !== 0 ? Change.Related : Change.New);
+  }
+
+  /** Its time begins. */
+  #stamp(entry: number): void {
+    if ((this.entries.traits[entry]! & STAMPS) !== 0) this.entries.stamps[entry * 2] = this.#wallClock();
   }
 
   /** What `lookup` found, unless its time is over. */

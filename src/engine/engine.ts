@@ -8,7 +8,7 @@ import { type Clock, timeOfDayMs, wallClockMs } from '../base/clock.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { Conntrack } from '../conntrack/conntrack.ts';
-import { CONNTRACK_PREFIX } from '../conntrack/sysctl.ts';
+import { ConntrackControl } from '../conntrack/control.ts';
 import type { Device } from '../device/device.ts';
 import { Director } from '../director/director.ts';
 import { RESET_LENGTH } from '../director/resets.ts';
@@ -27,10 +27,10 @@ import { Translation } from '../nat/translation.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
-import { NO_TRACKING, type Tracking } from './conntrack-requests.ts';
 import { filterConditions } from './filter-conditions.ts';
 import { LogLines } from './log-lines.ts';
 import type { IpvsOutcome } from './messages.ts';
+import { getNetfilter, isNetfilterKey, listNetfilter, setNetfilter } from './netfilter-sysctls.ts';
 import { ruleTracking } from './rule-tracking.ts';
 
 export interface EngineOptions {
@@ -74,8 +74,8 @@ export class Engine {
   readonly director: Director;
   /** iptables. */
   readonly filter: Filter;
-  /** Connection tracking's tables. */
-  readonly tracking: Tracking = NO_TRACKING;
+  /** Connection tracking as requests see it. */
+  readonly tracking: ConntrackControl;
   /** What its LOG rules say. */
   readonly logLines: LogLines;
   /** By Drop; the devices count into it too. */
@@ -139,6 +139,7 @@ export class Engine {
     this.conntrack.sysctls.onExpectMax = (max) => {
       this.translation.expectations.max = max;
     };
+    this.tracking = new ConntrackControl(this.conntrack, this.translation.expectations, wallClockMs);
     const { nat, helpers } = this.translation;
     this.filter.connect(
       ruleTracking(this.conntrack, () => helpers.acquire()),
@@ -253,20 +254,20 @@ export class Engine {
 
   /** Value of a sysctl as procps prints it; undefined when there is no such key. */
   getSysctl(key: string): string | undefined {
-    return this.#sysctlsOf(key).get(key);
+    return isNetfilterKey(key) ? getNetfilter(this.conntrack.sysctls, key) : this.#sysctlsOf(key).get(key);
   }
 
   setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null {
+    if (isNetfilterKey(key)) return setNetfilter(this.conntrack.sysctls, key, value);
     return this.#sysctlsOf(key).set(key, value);
   }
 
   listSysctls(): (readonly [string, string])[] {
-    return [...this.ip.sysctls.list(), ...this.director.sysctls.list(), ...this.conntrack.sysctls.list()];
+    return [...this.ip.sysctls.list(), ...this.director.sysctls.list(), ...listNetfilter(this.conntrack.sysctls)];
   }
 
   #sysctlsOf(key: string): Sysctls {
-    if (key.startsWith(SYSCTL_PREFIX)) return this.director.sysctls;
-    return key.startsWith(CONNTRACK_PREFIX) ? this.conntrack.sysctls : this.ip.sysctls;
+    return key.startsWith(SYSCTL_PREFIX) ? this.director.sysctls : this.ip.sysctls;
   }
 
   /** Descriptors to sleep on. */

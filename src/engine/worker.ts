@@ -78,6 +78,7 @@ function run(): void {
     const received = engine.breathe();
     context.captures.flush();
     context.traces.flush();
+    if (engine.tracking.hasEvents) postEvents(engine);
     if (received > 0) {
       idle = 0;
       continue;
@@ -101,6 +102,10 @@ function run(): void {
 }
 
 // cold: messages
+function postEvents({ tracking }: Engine): void {
+  post({ type: 'conntrack-events', ...tracking.takeEvents() });
+}
+
 function takeMessages(context: RequestContext): void {
   Atomics.store(signal, 0, 0);
   native.eventfdDrain(data.eventfd);

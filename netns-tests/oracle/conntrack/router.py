@@ -94,10 +94,17 @@ class Router(ctdiff.Backend):
                 raise RuntimeError("iptables-restore: " + err)
 
     def tapvs(self, *words, stdin=None):
-        return self.topo.run([os.path.join(self.opts.bin, "tapvs"), *words], env=self.env, stdin=stdin)
+        """A command. It needs no namespace, only the daemon's socket."""
+        p = subprocess.run([os.path.join(self.opts.bin, "tapvs"), *words], env=self.env, text=True, capture_output=True, timeout=60,
+                           **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}))
+        return p.returncode, p.stdout, p.stderr
 
     def iptables(self, args, stdin=None):
         return self.tapvs("iptables", *args, stdin=stdin)
+
+    def states(self):
+        chain = next(chain for chain in self.api.call("GET", "/v1/iptables/mangle")["chains"] if chain["name"] == "CTS")
+        return [rule["packets"] for rule in chain["rules"]]
 
     def conntrack(self, args, stdin=None):
         return self.tapvs("conntrack", *args, stdin=stdin)
@@ -118,8 +125,8 @@ class Router(ctdiff.Backend):
             raise
 
     def events(self, args):
-        return self.topo.popen([os.path.join(self.opts.bin, "tapvs"), "conntrack", "-E", *args], env=self.env, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return subprocess.Popen([os.path.join(self.opts.bin, "tapvs"), "conntrack", "-E", *args], env=self.env, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def streams(self):
         """{stream: events told to it}"""

@@ -1,0 +1,198 @@
+/**
+ * Commands on connection tracking's tables, with the kernel's checks and errno words: ctnetlink_new_conntrack, _create_, _change_, _del_ and _get_conntrack
+ * (net/netfilter/nf_conntrack_netlink.c). Cold: between two breaths.
+ */
+import { TICKS_PER_SECOND } from '../base/clock.ts';
+import type { CtErrno, CtTuple, EntryChange, EntrySpec } from '../model/conntrack.ts';
+import { changedMark } from '../model/entry-change.ts';
+import { parseIp4 } from '../wire/addr.ts';
+import { IpProto } from '../wire/ipv4.ts';
+import { Change } from './changes.ts';
+import type { Conntrack } from './conntrack.ts';
+import { Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
+import { Status } from './entry.ts';
+import { HELPER_NAMES } from './helper-names.ts';
+import { TAG } from './listing.ts';
+import { SCTP_CT_NAMES } from './sctp.ts';
+import { TCP_CT_NAMES, TcpCt } from './tcp-states.ts';
+import { WindowFlag } from './tcp-window.ts';
+import { Tuple } from './tuple.ts';
+
+/** Seconds that fit into the ticks of a timeout (INT_MAX / HZ). */
+const LONGEST_SECONDS = Math.floor(0x7fffffff / TICKS_PER_SECOND);
+/** Bits that nobody may set by hand and that are refused (ctnetlink_change_status) … */
+const REFUSED = Status.Expected | Status.Dying;
+/** … and those that can be set; all others stay as they are (IPS_UNCHANGEABLE_MASK). */
+const SETTABLE = Status.SeenReply | Status.Assured | Status.FixedTimeout;
+const WINDOW_COLUMNS = 5;
+const GRE = 47;
+const ICMP_INFO = 0xffff;
+
+/** What a new entry tells of. */
+const MADE = Change.New | Change.Assured | Change.Helper | Change.Protoinfo | Change.Seqadj | Change.Mark;
+const CHANGED = Change.Reply | Change.Assured | Change.Helper | Change.Protoinfo | Change.Seqadj | Change.Mark;
+
+const original = new Tuple();
+const reply = new Tuple();
+
+/** A tuple as numbers; false when its addresses are none. */
+export function readTuple(row: CtTuple, t: Tuple): boolean {
+  const src = parseIp4(row.src);
+  const dst = parseIp4(row.dst);
+  if (src === undefined || dst === undefined) return false;
+  const { proto, ports, icmp, gre } = row;
+  t.src = src;
+  t.dst = dst;
+  t.proto = proto;
+  t.ports = 0;
+  if (ports !== undefined) t.ports = (ports.src << 16) | ports.dst;
+  else if (icmp !== undefined) t.ports = (icmp.id << 16) | (((icmp.type << 8) | icmp.code) & ICMP_INFO);
+  else if (gre !== undefined) t.ports = (gre.srcKey << 16) | gre.dstKey;
+  return true;
+}
+
+/** Has the protocol a tracker that reads more than addresses? Only its tuples have ports. */
+function hasPorts(proto: number): boolean {
+  return proto === IpProto.Tcp || proto === IpProto.Udp || proto === IpProto.Sctp || proto === 136 || proto === GRE;
+}
+
+function ticks(seconds: number): number {
+  return Math.min(seconds, LONGEST_SECONDS) * TICKS_PER_SECOND;
+}
+
+/** The entry that has the tuple in one of its directions; one whose time is over ends on sight. */
+function find(ct: Conntrack, t: Tuple, zone: number): number {
+  const value = ct.entries.lookup(t, zone);
+  if (value === 0) return NO_ENTRY;
+  const entry = (value - 1) >> 1;
+  if (ct.entries.left(entry, ct.now) > 0) return entry;
+  ct.kill(entry);
+  return NO_ENTRY;
+}
+
+/** The entry of a tuple. */
+export function findEntry(ct: Conntrack, row: CtTuple, zone: number): number {
+  if (!readTuple(row, original)) return NO_ENTRY;
+  if (row.proto !== IpProto.Icmp && !hasPorts(row.proto)) original.ports = 0;
+  return find(ct, original, zone);
+}
+
+export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
+  if (!readTuple(spec.original, original) || !readTuple(spec.reply, reply)) return 'EINVAL';
+  if (spec.original.proto !== spec.reply.proto) return 'EINVAL';
+  if (!original.canInvert()) return 'EINVAL';
+  const isPlain = original.proto !== IpProto.Icmp && !hasPorts(original.proto);
+  if (isPlain) {
+    original.ports = 0;
+    reply.ports = 0;
+  }
+  const zones = spec.zones ?? { original: 0, reply: 0 };
+  const state = stateNumber(original.proto, spec.state);
+  if (state === undefined) return 'EINVAL';
+  const errno = statusErrno(spec.status ?? 0);
+  if (find(ct, original, zones.original) !== NO_ENTRY) return 'EEXIST';
+  if (errno !== null) return errno;
+  const helper = spec.helper === undefined ? 0 : helperNumber(spec.helper);
+  if (helper === undefined) return 'EOPNOTSUPP';
+  let done = 0;
+  const { sourceNat, destinationNat } = spec;
+  if (sourceNat !== undefined || destinationNat !== undefined) {
+    done = Status.SrcNatDone | Status.DstNatDone;
+    if (sourceNat !== undefined) {
+      reply.dst = parseIp4(sourceNat.address) ?? reply.dst;
+      if (sourceNat.port !== 0 && hasPorts(reply.proto)) reply.ports = (reply.ports & -0x10000) | sourceNat.port;
+      done |= Status.SrcNat;
+    }
+    if (destinationNat !== undefined) {
+      reply.src = parseIp4(destinationNat.address) ?? reply.src;
+      if (destinationNat.port !== 0 && hasPorts(reply.proto))
+        reply.ports = (destinationNat.port << 16) | (reply.ports & 0xffff);
+      done |= Status.DstNat;
+    }
+  }
+  if (find(ct, reply, zones.reply) !== NO_ENTRY) return 'EEXIST';
+  const entry = ct.open(original, zones.original, zones.reply, helper);
+  if (entry === NO_ENTRY) return 'ENOMEM';
+  const { entries } = ct;
+  const at = entry << ENTRY_SHIFT;
+  entries.alterReply(entry, reply);
+  entries.addStatus(entry, done | ((spec.status ?? 0) & SETTABLE) | (helper === 0 ? 0 : Status.Helper));
+  entries.rows[at + Col.Mark] = (spec.mark ?? 0) | 0;
+  setProtoinfo(ct, entry, state, spec.liberal === true);
+  if (spec.tags !== undefined && original.proto === IpProto.Sctp) {
+    entries.rows[at + TAG] = spec.tags.original | 0;
+    entries.rows[at + TAG + 1] = spec.tags.reply | 0;
+  }
+  entries.rows[at + Col.Timeout] = ticks(spec.timeoutSeconds);
+  if (!ct.insert(entry)) return 'ENOMEM';
+  ct.stats.insert++;
+  tell(ct, entry, MADE);
+  return null;
+}
+
+/** Undefined: there is no such helper. */
+function helperNumber(name: string): number | undefined {
+  const number = (HELPER_NAMES as readonly string[]).indexOf(name);
+  return number > 0 ? number : undefined;
+}
+
+/** Null: the bits can be set. */
+function statusErrno(status: number): CtErrno | null {
+  return (status & REFUSED) !== 0 ? 'EBUSY' : null;
+}
+
+/** -1: none was said; undefined: there is no such state. */
+function stateNumber(proto: number, name: string | undefined): number | undefined {
+  if (name === undefined) return -1;
+  const names: readonly string[] = proto === IpProto.Tcp ? TCP_CT_NAMES : proto === IpProto.Sctp ? SCTP_CT_NAMES : [];
+  // A protocol without states does not look at it.
+  if (names.length === 0) return -1;
+  const number = names.indexOf(name);
+  return number < 0 ? undefined : number;
+}
+
+/** @param state -1 leaves it */
+function setProtoinfo({ entries }: Conntrack, entry: number, state: number, isLiberal: boolean): void {
+  if (state < 0) return;
+  const { rows } = entries;
+  const at = entry << ENTRY_SHIFT;
+  rows[at + Col.Word] = (rows[at + Col.Word]! & ~0xff) | state;
+  if (!isLiberal || entries.proto(entry) !== IpProto.Tcp) return;
+  // A connection that is closed already may be opened again (libct_proto_tcp.c, final_check).
+  const closes = state >= TcpCt.TimeWait ? WindowFlag.CloseInit : 0;
+  const flags = (WindowFlag.Liberal | WindowFlag.SackPermitted | closes) << 8;
+  rows[at + Col.Scale]! |= flags;
+  rows[at + Col.Scale + WINDOW_COLUMNS]! |= flags;
+}
+
+/** Null: it is done, and told. Else what was before the mistake stays done, as in the kernel. */
+export function changeEntry(ct: Conntrack, entry: number, change: EntryChange): CtErrno | null {
+  const { entries } = ct;
+  const at = entry << ENTRY_SHIFT;
+  const { timeoutSeconds, status, state, mark } = change;
+  if (timeoutSeconds !== undefined) {
+    if ((entries.status(entry) & Status.FixedTimeout) !== 0) return 'EPERM';
+    entries.refresh(entry, ticks(timeoutSeconds), ct.now);
+  }
+  if (status !== undefined) {
+    const isNew = status & ~entries.status(entry);
+    const errno = statusErrno(isNew);
+    if (errno !== null) return errno;
+    entries.addStatus(entry, isNew & SETTABLE);
+  }
+  if (state !== undefined) {
+    const number = stateNumber(entries.proto(entry), state);
+    if (number === undefined) return 'EINVAL';
+    setProtoinfo(ct, entry, number, change.liberal === true);
+  }
+  if (mark !== undefined) entries.rows[at + Col.Mark] = changedMark(entries.mark(entry) >>> 0, mark) | 0;
+  // Labels are kept once a rule looks at them, and none does.
+  if (change.labels !== undefined) return 'ENOSPC';
+  tell(ct, entry, CHANGED);
+  return null;
+}
+
+/** An event at once, as commands tell theirs (nf_conntrack_eventmask_report). */
+function tell({ entries, sink }: Conntrack, entry: number, changes: number): void {
+  if (sink !== null && (entries.traits[entry]! & Trait.Events) !== 0) sink(entry, changes);
+}

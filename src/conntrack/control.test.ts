@@ -1,0 +1,230 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import { seconds } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import { FlowTable } from '../flow/flow-table.ts';
+import { Hooks } from '../hooks/hooks.ts';
+import type { CtErrno, CtTuple, EntryChange, EntryFilter, EntryRow, EntrySpec } from '../model/conntrack.ts';
+import { StatusBit } from '../model/entry-status.ts';
+import { PacketPool } from '../packet/pool.ts';
+import { Conntrack } from './conntrack.ts';
+import { ConntrackControl } from './control.ts';
+import { Status } from './entry.ts';
+import { Expectations } from './expectations.ts';
+
+const WALL = 1_795_193_512_120.5;
+const BY = { portId: 77, program: 'conntrack' };
+let ct: Conntrack;
+let control: ConntrackControl;
+
+beforeEach(() => {
+  ct = new Conntrack({
+    hooks: new Hooks(),
+    pool: new PacketPool(4),
+    flows: new FlowTable(64, 1),
+    rng: new SeededRng(7),
+    now: 1000,
+    maxEntries: 16,
+    wallClock: () => WALL,
+    defrag: { acquire: () => {}, release: () => {} },
+  });
+  control = new ConntrackControl(ct, new Expectations(), () => WALL);
+});
+
+function udp(sport: number, dport = 53): EntrySpec {
+  const original: CtTuple = { src: '10.1.0.2', dst: '10.2.0.2', proto: 17, ports: { src: sport, dst: dport } };
+  const reply: CtTuple = { src: '10.2.0.2', dst: '10.1.0.2', proto: 17, ports: { src: dport, dst: sport } };
+  return { original, reply, timeoutSeconds: 50 };
+}
+
+function tcp(state: string): EntrySpec {
+  const { original, reply } = udp(40_000, 80);
+  return {
+    original: { ...original, proto: 6 },
+    reply: { ...reply, proto: 6 },
+    timeoutSeconds: 100,
+    state,
+    liberal: true,
+  };
+}
+
+function create(entry: EntrySpec): CtErrno | null {
+  return control.execute({ commands: [{ op: 'create', entry }], by: BY })[0]!.errno;
+}
+
+function all<Row>(ask: (cursor: number) => { readonly rows: readonly Row[]; readonly next: number }): Row[] {
+  const rows: Row[] = [];
+  for (let cursor = 0; cursor >= 0; ) {
+    const page = ask(cursor);
+    rows.push(...page.rows);
+    cursor = page.next;
+  }
+  return rows;
+}
+
+function list(filter: EntryFilter = {}, limit = 3): EntryRow[] {
+  return all((cursor) => control.list({ cursor, limit, filter, table: 'conntrack', zero: false }));
+}
+
+function update(change: EntryChange, filter: EntryFilter = {}) {
+  return all((cursor) => control.update({ cursor, limit: 3, filter, change, by: BY }));
+}
+
+function pass(time: number): void {
+  for (let left = seconds(time); left > 0; left -= 25) ct.advance(ct.now + 25);
+}
+
+describe('a list', () => {
+  it('comes in pieces, and holds what a filter means', () => {
+    for (let port = 1; port <= 10; port++) expect(create(udp(port))).toBeNull();
+    expect(list().map((row) => row.original.ports?.src)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(list({ original: { ports: { src: 7 } } })).toHaveLength(1);
+    expect(list({ proto: 6 })).toEqual([]);
+    expect(control.list({ cursor: 0, limit: 99, filter: {}, table: 'dying', zero: false }).rows).toEqual([]);
+    expect(control.counts()).toMatchObject({ entries: 10, expectations: 0, statistics: { insert: 10 } });
+  });
+
+  it('shows all of an entry', () => {
+    create({
+      ...udp(1),
+      status: StatusBit.Assured,
+      mark: 0xfffffff0,
+      zones: { original: 3, reply: 4 },
+      sourceNat: { address: '9.9.9.9', port: 77 },
+    });
+    expect(list()[0]).toMatchObject({
+      reply: { src: '10.2.0.2', dst: '9.9.9.9', ports: { src: 53, dst: 77 } },
+      status: Status.Assured | Status.Confirmed | Status.SrcNat | Status.SrcNatDone | Status.DstNatDone,
+      timeoutSeconds: 50,
+      mark: 0xfffffff0,
+      zones: { original: 3, reply: 4 },
+      use: 1,
+    });
+  });
+
+  it('begins counters anew when told so', () => {
+    ct.sysctls.acct = 1;
+    create(udp(1));
+    ct.entries.counters.fill(5, 4, 8);
+    const zero = (flag: boolean) =>
+      control.list({ cursor: 0, limit: 9, filter: {}, table: 'conntrack', zero: flag }).rows[0];
+    expect(zero(true)?.counters?.reply).toEqual({ packets: 5, bytes: 5 });
+    expect(zero(false)?.counters?.reply).toEqual({ packets: 0, bytes: 0 });
+  });
+
+  it('ends on sight what is over, which the timer has not seen', () => {
+    create(udp(1));
+    ct.now += seconds(50);
+    expect(list()).toEqual([]);
+    expect(control.counts().entries).toBe(0);
+  });
+});
+
+describe('making an entry', () => {
+  it('keeps TCP open to any number, and knows its states', () => {
+    expect(create(tcp('ESTABLISHED'))).toBeNull();
+    expect(list()[0]?.state).toBe('ESTABLISHED');
+    expect(create(tcp('NO_STATE'))).toBe('EINVAL');
+  });
+
+  it.each<[string, EntrySpec, CtErrno]>([
+    ['the original is there', udp(1), 'EEXIST'],
+    ['the original is what another answers', { ...udp(9), original: udp(1).reply, reply: udp(1).original }, 'EEXIST'],
+    ['the reply is there', { ...udp(2), reply: udp(1).reply }, 'EEXIST'],
+    ['nobody may say that it is expected', { ...udp(2), status: StatusBit.Expected }, 'EBUSY'],
+    ['the helper is not known', { ...udp(2), helper: 'nosuch' }, 'EOPNOTSUPP'],
+    [
+      'nothing answers such a packet',
+      {
+        original: { src: '10.1.0.2', dst: '10.2.0.2', proto: 1, icmp: { type: 3, code: 0, id: 7 } },
+        reply: { src: '10.2.0.2', dst: '10.1.0.2', proto: 1, icmp: { type: 3, code: 0, id: 7 } },
+        timeoutSeconds: 5,
+      },
+      'EINVAL',
+    ],
+    ['the directions differ', { ...udp(2), reply: tcp('CLOSE').reply }, 'EINVAL'],
+  ])('fails when %s', (_, spec, errno) => {
+    create(udp(1));
+    expect(create(spec)).toBe(errno);
+    expect(list()).toHaveLength(1);
+  });
+
+  it('fails when the table is full, and leaves nothing behind', () => {
+    for (let port = 1; port <= 16; port++) expect(create({ ...udp(port), status: StatusBit.Assured })).toBeNull();
+    expect(create(udp(17))).toBe('ENOMEM');
+    expect(list()).toHaveLength(16);
+    control.execute({ commands: [{ op: 'flush' }] });
+    expect(list()).toEqual([]);
+    expect(create(udp(17))).toBeNull();
+  });
+
+  it('caps a timeout at what its ticks can hold', () => {
+    create({ ...udp(1), timeoutSeconds: 0xfffffffb });
+    expect(list()[0]?.timeoutSeconds).toBe(8_589_934);
+  });
+});
+
+describe('finding one', () => {
+  it('takes either tuple, in its zone', () => {
+    create({ ...udp(1), zones: { original: 3, reply: 3 } });
+    const get = (tuple: CtTuple, zone?: number) => control.execute({ commands: [{ op: 'get', tuple, zone }] })[0];
+    expect(get(udp(1).original)).toEqual({ errno: 'ENOENT' });
+    expect(get(udp(1).original, 3)).toMatchObject({ errno: null, entry: { use: 2 } });
+    expect(get(udp(1).reply, 3)).toMatchObject({ errno: null, entry: { original: udp(1).original } });
+  });
+});
+
+describe('an update', () => {
+  it('changes what differs, and answers what it made of it', () => {
+    create(udp(1));
+    create(udp(2));
+    expect(update({ mark: { value: 0x10, mask: 0xf0 } }, { original: { ports: { src: 1 } } })).toMatchObject([
+      { errno: null, entry: { mark: 0x10, use: 2 } },
+    ]);
+    expect(update({ mark: { value: 0x10, mask: 0xf0 } })).toMatchObject([{ entry: { original: udp(2).original } }]);
+    expect(update({ mark: { value: 0x10, mask: 0xf0 } })).toEqual([]);
+    expect(
+      update({ timeoutSeconds: 200, status: StatusBit.FixedTimeout }, { mark: { value: 0x10, mask: 0xff } }),
+    ).toHaveLength(2);
+  });
+
+  it('cannot move a fixed timeout, nor set what nobody may', () => {
+    create({ ...udp(1), status: StatusBit.FixedTimeout });
+    expect(update({ timeoutSeconds: 5 })).toMatchObject([{ errno: 'EPERM', entry: { timeoutSeconds: 50 } }]);
+    expect(update({ status: StatusBit.Expected })).toMatchObject([{ errno: 'EBUSY' }]);
+    expect(update({ labels: { value: '0'.repeat(31) + '1', mask: '0'.repeat(31) + '1' } })).toMatchObject([
+      { errno: 'ENOSPC' },
+    ]);
+  });
+
+  it('to no time at all ends it', () => {
+    create(udp(1));
+    expect(update({ timeoutSeconds: 0 })).toEqual([{ errno: null }]);
+    expect(list()).toEqual([]);
+  });
+});
+
+describe('events', () => {
+  it('tell what commands and time did, and who it was, while somebody follows', () => {
+    create(udp(9));
+    expect(control.hasEvents).toBe(false);
+    control.watch({ entries: true, expectations: false });
+    create(udp(1));
+    update({ mark: { value: 3, mask: 0xffffffff } }, { original: { ports: { src: 1 } } });
+    create({ ...udp(2), timeoutSeconds: 1 });
+    pass(3);
+    all((cursor) => control.remove({ cursor, limit: 9, filter: { original: { ports: { src: 1 } } }, by: BY }));
+    const events = control.takeEvents().entries;
+    expect(events.map(({ kind, by, entry }) => [kind, entry.original.ports?.src, by?.portId])).toEqual([
+      ['new', 1, 77],
+      ['update', 1, 77],
+      ['new', 2, 77],
+      ['destroy', 2, undefined],
+      ['destroy', 1, 77],
+    ]);
+    expect(events[0]).toMatchObject({ at: '1795193512120500000', changed: expect.arrayContaining(['new', 'mark']) });
+    expect(control.hasEvents).toBe(false);
+    control.watch({ entries: false, expectations: false });
+    create(udp(3));
+    expect(control.hasEvents).toBe(false);
+  });
+});

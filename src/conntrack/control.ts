@@ -1,0 +1,282 @@
+/**
+ * Connection tracking as requests see it: lists in bounded pieces, commands, and events for whoever follows. Cold: between two breaths, but for `event`, which
+ * runs per change while somebody follows.
+ */
+import type {
+  CtChange,
+  CtCommand,
+  CtCounts,
+  CtRequester,
+  CtResult,
+  CtTuple,
+  EntryChange,
+  EntryEvent,
+  EntryFilter,
+  EntryRow,
+  ExpectationEvent,
+  ExpectationRow,
+  EntryTable as TableName,
+  UpdateResult,
+} from '../model/conntrack.ts';
+import { wouldChange } from '../model/entry-change.ts';
+import { isMeant } from '../model/entry-filter.ts';
+import { CHANGE_NAMES, Change } from './changes.ts';
+import { changeEntry, createEntry, findEntry, readTuple } from './commands.ts';
+import type { Conntrack } from './conntrack.ts';
+import { NO_ENTRY } from './entries.ts';
+import { Status } from './entry.ts';
+import type { Expectation, Expectations } from './expectations.ts';
+import { entryRow, expectationRow, nanoseconds } from './listing.ts';
+import { Tuple } from './tuple.ts';
+
+/** Events that wait to be taken, at most: those beyond are lost, and counted. */
+const MAX_WAITING = 8192;
+
+const tuple = new Tuple();
+
+interface Place {
+  readonly cursor: number;
+  readonly limit: number;
+  readonly filter: EntryFilter;
+}
+
+interface Page<Row> {
+  readonly rows: readonly Row[];
+  /** -1: that was all. */
+  readonly next: number;
+}
+
+export interface WaitingEvents {
+  readonly entries: readonly EntryEvent[];
+  readonly expectations: readonly ExpectationEvent[];
+  readonly lost: number;
+}
+
+export class ConntrackControl {
+  readonly #ct: Conntrack;
+  readonly #expectations: Expectations;
+  /** Milliseconds since 1970. */
+  readonly #wallClock: () => number;
+  /** Who asked for what is being done; undefined: a packet, or time. */
+  #by: CtRequester | undefined;
+  #events: EntryEvent[] = [];
+  #expectationEvents: ExpectationEvent[] = [];
+  #lost = 0;
+
+  constructor(ct: Conntrack, expectations: Expectations, wallClock: () => number) {
+    this.#ct = ct;
+    this.#expectations = expectations;
+    this.#wallClock = wallClock;
+  }
+
+  counts(): CtCounts {
+    const { entries, stats } = this.#ct;
+    const { invalid, insert, insertFailed, drop, earlyDrop, error, searchRestart, clashResolve, chainTooLong } = stats;
+    return {
+      entries: entries.confirmed,
+      expectations: this.#expectations.count,
+      statistics: {
+        found: stats.found,
+        invalid,
+        insert,
+        insertFailed,
+        drop,
+        earlyDrop,
+        error,
+        searchRestart,
+        clashResolve,
+        chainTooLong,
+        expectNew: 0,
+        expectCreate: 0,
+        expectDelete: 0,
+      },
+    };
+  }
+
+  list({ table, zero, ...place }: Place & { readonly table: TableName; readonly zero: boolean }): Page<EntryRow> {
+    // Entries that die are told of at once, and one that is not confirmed lasts no longer than its packet (as in Linux since 5.19).
+    if (table !== 'conntrack') return { rows: [], next: -1 };
+    const { counters } = this.#ct.entries;
+    return this.#page(place, (entry, row) => {
+      if (zero) counters.fill(0, entry * 4, entry * 4 + 4);
+      return row;
+    });
+  }
+
+  remove({ by, ...place }: Place & { readonly by?: CtRequester | undefined }): Page<EntryRow> {
+    return this.#page(place, (entry, row) => {
+      this.#as(by, () => this.#ct.kill(entry));
+      return row;
+    });
+  }
+
+  update({
+    by,
+    change,
+    ...place
+  }: Place & { readonly change: EntryChange; readonly by?: CtRequester | undefined }): Page<UpdateResult> {
+    return this.#page(place, (entry, row) => {
+      if (!wouldChange(row, change)) return undefined;
+      const errno = this.#as(by, () => changeEntry(this.#ct, entry, change));
+      return this.#isThere(entry) ? { errno, entry: this.#held(entry) } : { errno };
+    });
+  }
+
+  execute({
+    commands,
+    by,
+  }: {
+    readonly commands: readonly CtCommand[];
+    readonly by?: CtRequester | undefined;
+  }): readonly CtResult[] {
+    return this.#as(by, () => commands.map((command) => this.#run(command)));
+  }
+
+  /** The cursor counts: one that comes or goes meanwhile moves those behind it. */
+  listExpectations({ cursor, limit }: { readonly cursor: number; readonly limit: number }): Page<ExpectationRow> {
+    const all = this.#expectations.list();
+    const rows = all.slice(cursor, cursor + limit).map((e) => this.#expectationRow(e));
+    return { rows, next: cursor + limit < all.length ? cursor + limit : -1 };
+  }
+
+  /** Without followers there are no events. */
+  watch({ entries, expectations }: { readonly entries: boolean; readonly expectations: boolean }): null {
+    this.#ct.sink = entries ? (entry, changes) => this.#entryEvent(entry, changes) : null;
+    this.#expectations.onEvent = expectations ? (kind, e) => this.#expectationEvent(kind, e) : null;
+    return null;
+  }
+
+  #entryEvent(entry: number, changes: number): void {
+    if (this.#events.length >= MAX_WAITING) {
+      this.#lost++;
+      return;
+    }
+    const kind = changes & (Change.New | Change.Related) ? 'new' : changes & Change.Destroy ? 'destroy' : 'update';
+    const changed: CtChange[] = [];
+    for (const [bit, name] of CHANGE_NAMES.entries())
+      if (changes & (1 << bit) && name !== undefined) changed.push(name);
+    this.#events.push({ kind, entry: this.#row(entry), changed, at: nanoseconds(this.#wallClock()), by: this.#by });
+  }
+
+  #expectationEvent(kind: 'new' | 'destroy', e: Expectation): void {
+    if (this.#expectationEvents.length >= MAX_WAITING) {
+      this.#lost++;
+      return;
+    }
+    const at = nanoseconds(this.#wallClock());
+    this.#expectationEvents.push({ kind, expectation: this.#expectationRow(e), at, by: this.#by });
+  }
+
+  get hasEvents(): boolean {
+    return this.#events.length !== 0 || this.#expectationEvents.length !== 0;
+  }
+
+  /** What has happened since the last time. Events are lost only while others wait. */
+  takeEvents(): WaitingEvents {
+    const waiting = { entries: this.#events, expectations: this.#expectationEvents, lost: this.#lost };
+    this.#events = [];
+    this.#expectationEvents = [];
+    this.#lost = 0;
+    return waiting;
+  }
+
+  #run(command: CtCommand): CtResult {
+    const ct = this.#ct;
+    switch (command.op) {
+      case 'create':
+        return { errno: createEntry(ct, command.entry) };
+      case 'get': {
+        const entry = findEntry(ct, command.tuple, command.zone ?? 0);
+        return entry === NO_ENTRY ? { errno: 'ENOENT' } : { errno: null, entry: this.#held(entry) };
+      }
+      case 'flush':
+        if (command.family !== 6) this.#flush();
+        return { errno: null };
+      case 'flush-expectations':
+        this.#expectations.clear();
+        return { errno: null };
+      case 'create-expectation':
+        // Only helpers announce connections: none can be made by hand.
+        return { errno: findEntry(ct, command.expectation.master, 0) === NO_ENTRY ? 'ENOENT' : 'EOPNOTSUPP' };
+      case 'get-expectation': {
+        const e = this.#expected(command.tuple);
+        return e === undefined ? { errno: 'ENOENT' } : { errno: null, expectation: this.#expectationRow(e) };
+      }
+      case 'delete-expectation': {
+        const e = this.#expected(command.tuple);
+        if (e === undefined) return { errno: 'ENOENT' };
+        this.#expectations.remove(e);
+        return { errno: null };
+      }
+    }
+  }
+
+  /** The expectation that such a packet would meet. */
+  #expected(row: CtTuple): Expectation | undefined {
+    if (!readTuple(row, tuple)) return undefined;
+    const { src, dst, ports, proto } = tuple;
+    return this.#expectations
+      .list()
+      .find(
+        (e) =>
+          e.proto === proto &&
+          e.dst === dst &&
+          e.dstPort === (ports & 0xffff) &&
+          ((e.src ^ src) & e.srcMask) === 0 &&
+          ((e.srcPort ^ (ports >>> 16)) & e.srcPortMask) === 0,
+      );
+  }
+
+  #expectationRow(e: Expectation): ExpectationRow {
+    return expectationRow(this.#ct.entries, e, this.#ct.now);
+  }
+
+  #flush(): void {
+    const { entries } = this.#ct;
+    for (let entry = 1; entry < entries.highWater; entry++) if (entries.isAlive(entry)) this.#ct.kill(entry);
+  }
+
+  #as<T>(by: CtRequester | undefined, run: () => T): T {
+    this.#by = by;
+    try {
+      return run();
+    } finally {
+      this.#by = undefined;
+    }
+  }
+
+  /** Looks at `limit` rows, and gives those that are meant to `take`. */
+  #page<Row>({ cursor, limit, filter }: Place, take: (entry: number, row: EntryRow) => Row | undefined): Page<Row> {
+    const { entries } = this.#ct;
+    const rows: Row[] = [];
+    const start = Math.max(1, cursor);
+    const end = Math.min(entries.highWater, start + limit);
+    for (let entry = start; entry < end; entry++) {
+      if (!this.#isThere(entry)) continue;
+      const row = this.#row(entry);
+      const taken = isMeant(row, filter) ? take(entry, row) : undefined;
+      if (taken !== undefined) rows.push(taken);
+    }
+    return { rows, next: end < entries.highWater ? end : -1 };
+  }
+
+  /** In the table, for lookers, too: one whose time is over ends on sight, one that only answers (NAT_CLASH) is not seen. */
+  #isThere(entry: number): boolean {
+    const { entries, now } = this.#ct;
+    if (!entries.isAlive(entry)) return false;
+    if (entries.left(entry, now) > 0) return (entries.status(entry) & Status.NatClash) === 0;
+    this.#ct.kill(entry);
+    return false;
+  }
+
+  #row(entry: number): EntryRow {
+    const ct = this.#ct;
+    return entryRow(ct.entries, entry, ct.now);
+  }
+
+  /** As who asks for it sees it: he is one more that uses it. */
+  #held(entry: number): EntryRow {
+    const row = this.#row(entry);
+    return { ...row, use: row.use + 1 };
+  }
+}
