@@ -159,10 +159,10 @@ export class Conntrack implements FlowTracking {
   /** nf_conntrack_in. */
   enter(p: Packet, hook: number): Verdict {
     if (p.entry !== NO_ENTRY || p.ctInfo === UNTRACKED) return ACCEPT;
-    if (!isSound(this, p, hook)) return this.#invalid();
+    if (!isSound(this, p, hook)) return p.proto === ICMP ? this.#error() : this.#invalid();
     if (p.proto === ICMP && icmp.isError(icmp.type(p.view, p.l4))) {
       const value = relatedEntry(this, p);
-      if (value === 0) return this.#invalid();
+      if (value === 0) return this.#error();
       this.#attach(p, (value - 1) >> 1, ((value - 1) & 1) === REPLY ? RELATED + ESTABLISHED_REPLY : RELATED);
       return ACCEPT;
     }
@@ -183,6 +183,12 @@ export class Conntrack implements FlowTracking {
 
   #invalid(): Verdict {
     this.stats.invalid++;
+    return ACCEPT;
+  }
+
+  /** An ICMP message that is INVALID is counted apart (nf_conntrack_handle_icmp). */
+  #error(): Verdict {
+    this.stats.error++;
     return ACCEPT;
   }
 

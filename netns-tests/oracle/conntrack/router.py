@@ -20,6 +20,8 @@ from api import Api, ApiError
 
 START_SECONDS = 20
 TICK = 0.004
+# A wait as short as this is turned in steps.
+STEPPED_SECONDS = 10
 # Turns of the clock after which nothing more is to come: a packet, an ARP question, its answer, what waited for it.
 QUIET_TURNS = 2
 # A machine may be busy; in vain it waits only when an event was lost.
@@ -192,6 +194,13 @@ class Runner(ctdiff.Runner):
         return p
 
     def do_wait(self, a, st):
-        self.be.clock(seconds=float(a))
+        left = float(a)
+        # What is repeated each second is, in a short wait.
+        while 0 < left <= STEPPED_SECONDS:
+            step = min(left, 0.5)
+            self.be.clock(seconds=step)
+            left -= step
+        if left > 0:
+            self.be.clock(seconds=left)
         self.settle()
         return "wait %s" % a, self.collect() + self.take_events(False)
