@@ -23,7 +23,7 @@ TICK = 0.004
 # A wait as short as this is turned in steps.
 STEPPED_SECONDS = 10
 # Turns of the clock after which nothing more is to come: a packet, an ARP question, its answer, what waited for it.
-QUIET_TURNS = 2
+QUIET_TURNS = 3
 # A machine may be busy; in vain it waits only when an event was lost.
 EVENT_SECONDS = 5
 ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT", "Permission denied": "EACCES"}
@@ -160,7 +160,7 @@ class Router(ctdiff.Backend):
 
 
 class Runner(ctdiff.Runner):
-    """A step is over when the daemon's clock was turned twice and nothing came, and each event that it told has been read."""
+    """A step is over when the daemon's clock was turned so often that nothing more is to come, and each event that it told has been read."""
 
     def __init__(self, scenario, opts):
         super().__init__(scenario, Router(opts), opts)
