@@ -104,6 +104,11 @@ class Router(ctdiff.Backend):
     def iptables(self, args, stdin=None):
         return self.tapvs("iptables", *args, stdin=stdin)
 
+    def frames(self):
+        """{end: (frames that the daemon has received from it, frames that it has sent to it)}"""
+        rows = {row["name"]: row["stats"] for row in self.api.call("GET", "/v1/ip/links")}
+        return {end: (rows[device]["rxPackets"], rows[device]["txPackets"]) for end, device in ctdiff.Topology.END.items()}
+
     def states(self):
         chain = next(chain for chain in self.api.call("GET", "/v1/iptables/mangle")["chains"] if chain["name"] == "CTS")
         return [rule["packets"] for rule in chain["rules"]]
@@ -160,17 +165,55 @@ class Router(ctdiff.Backend):
 
 
 class Runner(ctdiff.Runner):
-    """A step is over when the daemon's clock was turned so often that nothing more is to come, and each event that it told has been read."""
+    """A step is over when the daemon has received each frame of it, its clock was turned so often that nothing more is to come, and each frame that it sent and
+    each event that it told has been read."""
+
+    due = None  # {end: frames that the daemon will have received}
 
     def __init__(self, scenario, opts):
         super().__init__(scenario, Router(opts), opts)
 
+    def do_tx(self, a, st):
+        for name, end in self.ends.items():
+            if not hasattr(end, "seen"):
+                self.count(name, end)
+        before = self.be.frames()
+        self.due = {name: received for name, (received, _) in before.items()}
+        for name, end in self.ends.items():
+            end.seen = before[name][1]
+        return super().do_tx(a, st)
+
+    def count(self, name, end):
+        """Counts what an end sends for a step, and what it sees."""
+        send, readable = end.send, end.readable
+
+        def counted_send(ip):
+            self.due[name] += 1
+            send(ip)
+
+        def counted_readable():
+            n = readable()
+            end.seen += n
+            return n
+        end.seen, end.send, end.readable = 0, counted_send, counted_readable
+
     def settle(self, quiet=None):
+        due, self.due = self.due, None
+        if due is not None:
+            self.await_frames(lambda now: all(now[name][0] >= n for name, n in due.items()))
         turns = 0
         while turns < QUIET_TURNS:
             self.be.clock(seconds=TICK)
             turns = 0 if self.pump(0.001) else turns + 1
+        if due is not None:
+            self.await_frames(lambda now: all(end.seen >= now[name][1] for name, end in self.ends.items()))
         self.await_events()
+
+    def await_frames(self, is_over):
+        """A machine may be busy: a frame may be on its way in the kernel."""
+        end = time.monotonic() + EVENT_SECONDS
+        while not is_over(self.be.frames()) and time.monotonic() < end:
+            self.pump(0.002)
 
     def await_events(self):
         running = [p for p in self.streams if p.poll() is None]
