@@ -163,6 +163,28 @@ describe('entries', () => {
     expect(rig.ct.stats.drop).toBe(1);
   });
 
+  it('nf_conntrack_max 0: the rows are the limit, and a small table that was full is not collected', () => {
+    rig = new CtRig(3);
+    rig.ct.sysctls.set('net.netfilter.nf_conntrack_max', '0');
+    for (const port of [41000, 42000, 43000]) {
+      rig.send(tcp('c', 'S', 0, 0, { port }));
+      rig.send(tcp('s', 'S.', 0, 1, { port }));
+      if (port !== 43000) rig.send(tcp('c', '.', 1, 1, { port }));
+    }
+    expect(rig.send(udp('c', 9))).toBe('NEW');
+    expect(rig.ct.stats.earlyDrop).toBe(1);
+    rig.wait(1);
+    expect(rig.list()).toHaveLength(3);
+    rig.wait(40);
+    rig.send(tcp('c', 'S', 0, 0, { port: 43000 }));
+    rig.send(tcp('s', 'S.', 0, 1, { port: 43000 }));
+    rig.send(tcp('c', '.', 1, 1, { port: 43000 }));
+    for (const port of [41000, 42000]) rig.send(tcp('c', 'F.', 1, 1, { port }));
+    expect(rig.send(udp('c', 9))).toBe('dropped');
+    rig.wait(1);
+    expect(rig.list()).toHaveLength(3);
+  });
+
   it('two first packets of one UDP flow under way: the second joins the first', () => {
     const first = rig.take(udp('c'));
     const second = rig.take(udp('c'));

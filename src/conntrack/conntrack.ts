@@ -243,8 +243,8 @@ export class Conntrack implements FlowTracking {
   /** A row for a connection that begins with `t`, and what the settings give it; NO_ENTRY when there is no room. */
   open(t: Tuple, zone: number, replyZone: number, helper: number): number {
     const { entries } = this;
-    const { max, acct, timestamp, events } = this.sysctls;
-    if (max !== 0 && entries.count + 1 > max && !this.#evict()) return NO_ENTRY;
+    const { acct, timestamp, events } = this.sysctls;
+    if (entries.count + 1 > this.#most && !this.#evict()) return NO_ENTRY;
     const entry = entries.open(t, zone, replyZone, this.#rng.next());
     if (entry === NO_ENTRY) return NO_ENTRY;
     entries.helper[entry] = helper;
@@ -264,6 +264,12 @@ export class Conntrack implements FlowTracking {
     if (!this.entries.insert(entry, this.now, false)) return false;
     this.#stamp(entry);
     return true;
+  }
+
+  /** Entries at most: nf_conntrack_max, where 0 means as many as there are rows. */
+  get #most(): number {
+    const { max } = this.sysctls;
+    return max === 0 ? this.entries.capacity : max;
   }
 
   #full(p: Packet): Verdict {
@@ -616,9 +622,10 @@ export class Conntrack implements FlowTracking {
   /** gc_worker: a table that was full stays under 95 %, while there is somebody to give up. */
   #collect(): void {
     const { entries } = this;
-    const limit = Math.floor(this.sysctls.max / 100) * 95;
+    // Of fewer than a hundred there is no such share, as in the kernel: nobody is collected.
+    const limit = Math.floor(this.#most / 100) * 95;
     for (let i = 0; i < COLLECTED; i++) {
-      if (entries.count < limit || this.#collectAt >= entries.highWater) {
+      if (limit === 0 || entries.count < limit || this.#collectAt >= entries.highWater) {
         this.#collectAt = 1;
         this.#isPressed = false;
         return;

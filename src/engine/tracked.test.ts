@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { seconds } from '../base/clock.ts';
 import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
+import { Drop } from '../packet/drop.ts';
 import { formatIp4 } from '../wire/addr.ts';
 import { frame } from '../wire/build.ts';
 import { ExplainRig, RIG_MAC } from './explain-rig.ts';
@@ -80,7 +81,20 @@ describe('net.ipv4.vs.conntrack', () => {
     expect(entries()).toEqual([`10.0.1.2:1234 > ${VIP}:80, ${VIP}:80 > 10.0.1.2:1234`]);
   });
 
-  it('1, a port that is used again: its old entry ends first, and the SYN that comes again begins anew', () => {
+  it('1, a port that is used again, whose entry does not think so: the SYN ends both and is dropped, the next one begins anew', () => {
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
+    open();
+    // A reset that is too old for tracking; the director believes every reset.
+    client('R', 1);
+    expect(client('S', 7000)).toEqual([]);
+    expect(rig.engine.drops[Drop.DirectorOldEntry]).toBe(1);
+    expect([entries(), rig.engine.director.conns.count]).toEqual([[], 0]);
+    expect(client('S', 7000)[0]?.device).toBe('back');
+    expect(entries()).toEqual([`10.0.1.2:1234 > ${VIP}:80, ${RIP}:8080 > 10.0.1.2:1234`]);
+  });
+
+  it('1, a port that is used again when both are over: tracking opens it again by itself', () => {
     rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
     rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);
     open();
