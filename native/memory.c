@@ -32,17 +32,19 @@ static void unmap(napi_env env, void *data, void *hint) {
   munmap(data, (size_t)(uintptr_t)hint);
 }
 
-/* mapShared(fd, size) → ArrayBuffer, unmapped when it is collected */
+/* mapShared(fd, size, offset) → ArrayBuffer, unmapped when it is collected; offset on a page's boundary */
 static napi_value js_map_shared(napi_env env, napi_callback_info info) {
-  napi_value argv[2], result = NULL;
+  napi_value argv[3], result = NULL;
   int32_t fd;
-  int64_t size;
+  int64_t size, offset;
   struct stat st;
-  if (!get_args(env, info, 2, argv) || !arg_int(env, argv[0], "fd", &fd)) return NULL;
+  if (!get_args(env, info, 3, argv) || !arg_int(env, argv[0], "fd", &fd)) return NULL;
   if (napi_get_value_int64(env, argv[1], &size) != napi_ok || size <= 0) return misuse(env, "size must be a positive number of bytes");
+  if (napi_get_value_int64(env, argv[2], &offset) != napi_ok || offset < 0 || offset % sysconf(_SC_PAGESIZE) != 0)
+    return misuse(env, "offset must be a multiple of the page size");
   if (fstat(fd, &st) != 0) return fail(env, errno, "fstat", NULL);
-  if (st.st_size < size) return fail(env, EINVAL, "mmap beyond the end of the file", NULL);
-  void *data = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (size > st.st_size || offset > st.st_size - size) return fail(env, EINVAL, "mmap beyond the end of the file", NULL);
+  void *data = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
   if (data == MAP_FAILED) return fail(env, errno, "mmap", NULL);
   if (napi_create_external_arraybuffer(env, data, (size_t)size, unmap, (void *)(uintptr_t)size, &result) != napi_ok) {
     munmap(data, (size_t)size);

@@ -651,6 +651,19 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       expect(errorOf(() => native.mapShared(short, 4097)).code).toBe('EINVAL');
     });
 
+    it('maps a part of a memfd', () => {
+      const fd = native.memfd('tvn', 3 * 4096);
+      cleanups.push(() => native.close(fd));
+      const whole = new Int32Array(native.mapShared(fd, 3 * 4096));
+      const part = new Int32Array(native.mapShared(fd, 8192, 4096));
+      expect(part.length).toBe(2048);
+      part[0] = 7;
+      expect(whole[1024]).toBe(7);
+      expect(errorOf(() => native.mapShared(fd, 8193, 4096)).code).toBe('EINVAL');
+      expect(errorOf(() => native.mapShared(fd, 4096, 3 * 4096)).code).toBe('EINVAL');
+      for (const offset of [1, -4096]) expect(() => native.mapShared(fd, 4096, offset)).toThrow(TypeError);
+    });
+
     it('works in a worker, and ends with it what it opened', async () => {
       const kept = native.eventfd();
       cleanups.push(() => native.close(kept));

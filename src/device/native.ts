@@ -44,7 +44,7 @@ interface Addon {
   eventfdSignal(fd: number): number;
   eventfdDrain(fd: number): number;
   memfd(name: string, size: number): number;
-  mapShared(fd: number, size: number): ArrayBuffer;
+  mapShared(fd: number, size: number, offset: number): ArrayBuffer;
   hugeMemory(size: number): ArrayBuffer;
   notify(path: string, text: string): void;
   clockMonotonicUs(): number;
@@ -293,9 +293,9 @@ export function memfd(name: string, size: number): number {
   return control((addon) => addon.memfd(name, size));
 }
 
-/** The first `size` bytes of a memfd or file, shared with everyone who maps it; unmapped when collected. */
-export function mapShared(fd: number, size: number): ArrayBuffer {
-  return control((addon) => addon.mapShared(fd, size));
+/** `size` bytes of a memfd or file from `offset` on (a multiple of the page size), shared with everyone who maps them; unmapped when collected. */
+export function mapShared(fd: number, size: number, offset = 0): ArrayBuffer {
+  return control((addon) => addon.mapShared(fd, size, offset));
 }
 
 /** Zeros for a big table, on 2 MiB pages where the kernel has some (base/memory.ts says what that is worth). Untouched pages cost nothing. */
