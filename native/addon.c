@@ -255,5 +255,6 @@ NAPI_MODULE_INIT() {
   init_queue(env, exports);
   init_wait(env, exports);
   init_memory(env, exports);
+  init_notify(env, exports);
   return exports;
 }

@@ -83,6 +83,7 @@ void init_link(napi_env env, napi_value exports);
 void init_queue(napi_env env, napi_value exports);
 void init_wait(napi_env env, napi_value exports);
 void init_memory(napi_env env, napi_value exports);
+void init_notify(napi_env env, napi_value exports);
 void free_queues(struct instance *in);
 void free_pollsets(struct instance *in);
 void free_arenas(struct instance *in);

@@ -635,6 +635,59 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
         expect(errorOf(() => native.notify(path, 'x')).hint).toMatch(/nobody listens/);
       }
     });
+
+    it.each([
+      ['path', `/tmp/tvn-${process.pid}-notice.sock`],
+      ['abstract name', `@tvn-${process.pid}-notice`],
+    ])('hands descriptors to whoever listens at a %s', (_, path) => {
+      const socket = native.noticeSocket(path);
+      cleanups.push(() => native.close(socket));
+      if (path.startsWith('/')) cleanups.push(() => sh(`rm -f ${path}`));
+      expect(errorOf(() => native.noticeSocket(path)).code).toBe('EADDRINUSE');
+      expect(native.receiveNotice(socket)).toBeNull();
+      const fd = native.memfd('tvn', 4096);
+      new Int32Array(native.mapShared(fd, 4096))[0] = 42;
+      native.notify(path, 'FDSTORE=1\nFDNAME=one', [fd, fd]);
+      native.notify(path, 'READY=1');
+      native.close(fd);
+      const notice = native.receiveNotice(socket)!;
+      expect(notice).toMatchObject({ pid: process.pid, text: 'FDSTORE=1\nFDNAME=one' });
+      expect(notice.fds.map((passed) => new Int32Array(native.mapShared(passed, 4096))[0])).toEqual([42, 42]);
+      for (const passed of notice.fds) native.close(passed);
+      expect(native.receiveNotice(socket)).toEqual({ pid: process.pid, text: 'READY=1', fds: [] });
+      expect(native.receiveNotice(socket)).toBeNull();
+    });
+
+    it('refuses to pass what it cannot', () => {
+      const path = `@tvn-${process.pid}-refused`;
+      const socket = native.noticeSocket(path);
+      cleanups.push(() => native.close(socket));
+      expect(errorOf(() => native.notify(path, 'FDSTORE=1', [-1])).code).toBe('EBADF');
+      expect(() => native.notify(path, 'x', new Array(254).fill(0))).toThrow(TypeError);
+      expect(() => native.notify(path, 'x', [0.5])).toThrow(TypeError);
+      expect(native.receiveNotice(socket)).toBeNull();
+      native.notify(path, 'FDSTORE=1', new Array(253).fill(socket));
+      const { fds } = native.receiveNotice(socket)!;
+      expect(fds.length).toBe(253);
+      for (const fd of fds) native.close(fd);
+    });
+
+    it('takes on what the process was started with', () => {
+      const code = `
+        const a = require(process.argv[1]);
+        const errors = [];
+        const attempt = (run) => { try { run(); errors.push('') } catch (error) { errors.push(error.syscall) } };
+        attempt(() => a.close(3));
+        attempt(() => a.inherit(3));
+        attempt(() => a.close(3));
+        attempt(() => a.inherit(3));
+        console.log(JSON.stringify(errors));`;
+      const said = execFileSync(process.execPath, ['-e', code, ADDON], {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
+      });
+      expect(JSON.parse(said)).toEqual(['close', '', '', 'fcntl']);
+    });
   });
 
   describe('threads and memory', () => {

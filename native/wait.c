@@ -1,4 +1,4 @@
-/* Waiting and waking: poll(2) on a settled set, eventfd(2), the monotonic clock, and one line to the service manager. */
+/* Waiting and waking: poll(2) on a settled set, eventfd(2), the monotonic clock. */
 #define _GNU_SOURCE
 #include "addon.h"
 
@@ -6,10 +6,7 @@
 #include <sched.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -140,26 +137,6 @@ static napi_value js_yield(napi_env env, napi_callback_info info) {
   return js_undefined(env);
 }
 
-/* notify(path, text): one datagram, as sd_notify(3) sends it; a path that begins with @ is an abstract one */
-static napi_value js_notify(napi_env env, napi_callback_info info) {
-  napi_value argv[2];
-  struct sockaddr_un at = { .sun_family = AF_UNIX };
-  char text[4096];
-  if (!get_args(env, info, 2, argv) || !arg_string(env, argv[0], "path", at.sun_path, sizeof at.sun_path) ||
-      !arg_string(env, argv[1], "text", text, sizeof text))
-    return NULL;
-  char shown[sizeof at.sun_path];
-  memcpy(shown, at.sun_path, sizeof shown);
-  socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(at.sun_path));
-  if (at.sun_path[0] == '@') at.sun_path[0] = '\0';
-  else length++;
-  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return fail(env, errno, "socket AF_UNIX", shown);
-  int error = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&at, length) < 0 ? errno : 0;
-  close(fd);
-  return error == 0 ? js_undefined(env) : fail(env, error, "sendto", shown);
-}
-
 void init_wait(napi_env env, napi_value exports) {
   export_function(env, exports, "createPollset", js_create_pollset);
   export_function(env, exports, "destroyPollset", js_destroy_pollset);
@@ -169,5 +146,4 @@ void init_wait(napi_env env, napi_value exports) {
   export_function(env, exports, "eventfdDrain", js_eventfd_drain);
   export_function(env, exports, "clockMonotonicUs", js_clock);
   export_function(env, exports, "yield", js_yield);
-  export_function(env, exports, "notify", js_notify);
 }

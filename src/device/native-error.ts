@@ -72,7 +72,7 @@ const HINTS: readonly (readonly [code: RegExp, syscall: RegExp, hint: string])[]
   [/^EINVAL$/, /SIOCSIFMTU/, 'the interface does not take that MTU; see ip -d link show (minmtu, maxmtu)'],
   [/^ENOENT$/, /^open$/, 'no such network namespace; see ip netns list'],
   [/^EINVAL$/, /setns/, 'the file is not a network namespace'],
-  [/^(ENOENT|ECONNREFUSED)$/, /sendto/, 'nobody listens on NOTIFY_SOCKET'],
+  [/^(ENOENT|ECONNREFUSED)$/, /sendmsg/, 'nobody listens on NOTIFY_SOCKET'],
 ];
 
 function hintFor(code: string, syscall: string): string {

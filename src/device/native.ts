@@ -46,7 +46,10 @@ interface Addon {
   memfd(name: string, size: number): number;
   mapShared(fd: number, size: number, offset: number): ArrayBuffer;
   hugeMemory(size: number): ArrayBuffer;
-  notify(path: string, text: string): void;
+  notify(path: string, text: string, fds: readonly number[]): void;
+  noticeSocket(path: string): number;
+  receiveNotice(fd: number): Notice | null;
+  inherit(fd: number): void;
   clockMonotonicUs(): number;
   yield(): void;
   registerArena(bytes: Uint8Array): number;
@@ -303,9 +306,32 @@ export function hugeMemory(size: number): ArrayBuffer {
   return control((addon) => addon.hugeMemory(size));
 }
 
-/** One datagram to $NOTIFY_SOCKET, as sd_notify(3): notify(path, 'READY=1'). A path that begins with @ is abstract. */
-export function notify(path: string, text: string): void {
-  control((addon) => addon.notify(path, text));
+/** One datagram to $NOTIFY_SOCKET, as sd_notify(3), with descriptors beside it. A path that begins with @ is abstract. */
+export function notify(path: string, text: string, fds: readonly number[] = []): void {
+  control((addon) => addon.notify(path, text, fds));
+}
+
+export interface Notice {
+  /** Of the sender. */
+  readonly pid: number;
+  readonly text: string;
+  /** Now the calling thread's. */
+  readonly fds: readonly number[];
+}
+
+/** Where a service manager hears what `notify` says: a nonblocking descriptor that a pollset can wait for. @throws NativeError EADDRINUSE … */
+export function noticeSocket(path: string): number {
+  return control((addon) => addon.noticeSocket(path));
+}
+
+/** The next datagram, or null when none waits. */
+export function receiveNotice(fd: number): Notice | null {
+  return control((addon) => addon.receiveNotice(fd));
+}
+
+/** Takes on a descriptor that the process was started with (sd_listen_fds(3)): children do not inherit it, and close() knows it. @throws NativeError EBADF */
+export function inherit(fd: number): void {
+  control((addon) => addon.inherit(fd));
 }
 
 // ---- arenas, queues, pollsets -----------------------------------------------------------------------------------------
