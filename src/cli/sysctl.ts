@@ -1,4 +1,4 @@
-/** `tapvs sysctl`: tapvsd's own keys (net.ipv4.vs.*, net.ipv4.*), in the words, forms and statuses of procps' sysctl. */
+/** `tapvs sysctl`: tapvsd's own keys (net.ipv4.vs.*, net.ipv4.*, net.netfilter.*, parameters of nf_conntrack), in the words, forms and statuses of procps' sysctl. */
 import { ApiError } from './client.ts';
 import { type CliCommand, type CliContext, CliError } from './command.ts';
 import { readOptions } from './options.ts';
@@ -71,8 +71,12 @@ export const sysctl: CliCommand = {
         }
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.code === 'bad-value') fail(`setting key "${key}": Invalid argument`);
-        else if (error.code !== 'no-such-key') throw error;
+        if (error.code === 'bad-value') {
+          fail(`setting key "${key}": Invalid argument`);
+          // Where the daemon knows a way.
+          const hint = /: (.*)/.exec(error.message)?.[1];
+          if (hint !== undefined) fail(hint);
+        } else if (error.code !== 'no-such-key') throw error;
         else if (!flags.has('ignore')) fail(`cannot stat /proc/sys/${slashed(key)}: No such file or directory`);
       }
     }
@@ -112,8 +116,13 @@ function path(key: string): string {
   return `/v1/sysctl/${encodeURIComponent(key)}`;
 }
 
-/** `net/ipv4/conf/eth0.1/forwarding` is `net.ipv4.conf.eth0/1.forwarding`: the separator that comes first is the one. */
+/**
+ * `net/ipv4/conf/eth0.1/forwarding` is `net.ipv4.conf.eth0/1.forwarding`: the separator that comes first is the one. A module's parameter may be called by its
+ * file.
+ */
 function dotted(key: string): string {
+  const parameter = /^\/?sys\/module\/([^/]+)\/parameters\/([^/]+)$/.exec(key);
+  if (parameter !== null) return `${parameter[1]}.${parameter[2]}`;
   return /^[^./]*\//.test(key) ? slashed(key) : key;
 }
 

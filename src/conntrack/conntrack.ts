@@ -118,6 +118,10 @@ export class Conntrack implements FlowTracking {
   now: number;
   /** Told of changes (changes.ts), in their order; null: nobody asks. */
   sink: ((entry: number, changes: number) => void) | null = null;
+  /** The hook at which a packet is being tracked. */
+  hook: number = PRE_ROUTING;
+  /** Told of packets that belong to no connection, in words, as far as nf_conntrack_log_invalid asks for it. */
+  onInvalid: ((p: Packet, hook: number, text: string) => void) | null = null;
   /** Told of each new entry, before its first packet goes on: it may be expected, or get a helper. */
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null = null;
   /** Told of each entry that ends. */
@@ -159,6 +163,7 @@ export class Conntrack implements FlowTracking {
   /** nf_conntrack_in. */
   enter(p: Packet, hook: number): Verdict {
     if (p.entry !== NO_ENTRY || p.ctInfo === UNTRACKED) return ACCEPT;
+    this.hook = hook;
     if (!isSound(this, p, hook)) return p.proto === ICMP ? this.#error() : this.#invalid();
     if (p.proto === ICMP && icmp.isError(icmp.type(p.view, p.l4))) {
       const value = relatedEntry(this, p);

@@ -1,8 +1,10 @@
 /** ICMP errors: the connection that they are about (nf_conntrack_proto_icmp.c, nf_conntrack_inet_error).   @hot */
 import type { Packet } from '../packet/packet.ts';
+import { formatIp4 } from '../wire/addr.ts';
 import { ICMP_HEADER } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import type { Conntrack } from './conntrack.ts';
+import { sayInvalid } from './log-invalid.ts';
 import { tupleAt } from './trackers.ts';
 import { Tuple } from './tuple.ts';
 
@@ -32,5 +34,13 @@ export function relatedEntry(ct: Conntrack, p: Packet): number {
   if (ct.entries.left(entry, ct.now) <= 0) return 0;
   const dir = (value - 1) & 1;
   ct.entries.tuple(entry, dir, found);
-  return ipv4.dst(view, p.l3) === found.dst ? value : 0;
+  if (ipv4.dst(view, p.l3) === found.dst) return value;
+  if (ct.sysctls.logInvalid !== 0) sayOther(ct, p);
+  return 0;
 }
+
+// cold: the log
+function sayOther(ct: Conntrack, p: Packet): void {
+  sayInvalid(ct, p, `outer daddr ${formatIp4(ipv4.dst(p.view, p.l3))} != inner ${formatIp4(found.dst)}`);
+}
+// hot again

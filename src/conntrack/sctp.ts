@@ -4,6 +4,7 @@
  *   NO none  CL closed  CW cookie wait  CE cookie echoed  ES established  SS shutdown sent  SR shutdown received  SA shutdown ack sent  HS heartbeat sent
  *   -- invalid
  */
+import { swapBytes } from '../base/jhash.ts';
 import { Hook } from '../hooks/hooks.ts';
 import type { Packet } from '../packet/packet.ts';
 import { crc32c } from '../wire/crc32c.ts';
@@ -12,6 +13,7 @@ import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
 import { CtDir, Status } from './entry.ts';
+import { sayInvalid, unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 
 export const SctpCt = { None: 0, Closed: 1, Established: 4, ShutdownSent: 5, ShutdownAckSent: 7, Invalid: 9 } as const;
@@ -112,14 +114,15 @@ export function isSctpClosing(state: number): boolean {
 
 /** Is it a packet of SCTP, and its CRC right where that is looked at (sctp_error)? */
 export function isSctpSound(ct: Conntrack, p: Packet, hook: number): boolean {
-  if (p.l4Fault !== 0) return false;
+  if (p.l4Fault !== 0) return unsound(ct, p, 'nf_ct_sctp: short packet ');
   if (ct.sysctls.checksum === 0 || hook !== PRE_ROUTING) return true;
   if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
-  return p.view.getInt32(p.l4 + CHECKSUM, true) === (crc32c(p.bytes, p.l4, p.end, p.l4 + CHECKSUM) | 0);
+  const isRight = p.view.getInt32(p.l4 + CHECKSUM, true) === (crc32c(p.bytes, p.l4, p.end, p.l4 + CHECKSUM) | 0);
+  return isRight || unsound(ct, p, 'nf_ct_sctp: bad CRC ');
 }
 
 /** Types that are in the packet, as bits; -1 when chunks stand where they may not, or there are none (do_basic_checks). */
-function chunkMap(p: Packet): number {
+function chunkMap(ct: Conntrack, p: Packet): number {
   const { view, end } = p;
   let map = 0;
   let isAlone = false;
@@ -130,7 +133,10 @@ function chunkMap(p: Packet): number {
     const length = view.getUint16(at + 2);
     if (type === INIT || type === INIT_ACK || type === SHUTDOWN_COMPLETE) isAlone = true;
     const isFirst = type === COOKIE_ACK || type === COOKIE_ECHO || isAlone;
-    if ((isFirst && count !== 0) || length === 0) return -1;
+    if ((isFirst && count !== 0) || length === 0) {
+      if (ct.sysctls.logInvalid !== 0) sayChunk(ct, p, count, at, isAlone);
+      return -1;
+    }
     if (type < 31) map |= 1 << type;
     at += (length + 3) & ~3;
     count++;
@@ -142,7 +148,7 @@ function chunkMap(p: Packet): number {
 export function beginSctp(ct: Conntrack, p: Packet, entry: number): boolean {
   const { rows } = ct.entries;
   const { view, end } = p;
-  const map = chunkMap(p);
+  const map = chunkMap(ct, p);
   if (map < 0 || (map & ((1 << ABORT) | (1 << SHUTDOWN_COMPLETE) | (1 << COOKIE_ACK))) !== 0) return false;
   const tags = (entry << ENTRY_SHIFT) + TAG;
   const tag = view.getInt32(p.l4 + VERIFICATION_TAG);
@@ -167,7 +173,7 @@ export function trackSctp(ct: Conntrack, p: Packet, entry: number, dir: number):
   const row = entry << ENTRY_SHIFT;
   const tags = row + TAG;
   const { view, end } = p;
-  const map = chunkMap(p);
+  const map = chunkMap(ct, p);
   if (map < 0) return INVALID;
   const tag = view.getInt32(p.l4 + VERIFICATION_TAG);
   const special =
@@ -178,7 +184,10 @@ export function trackSctp(ct: Conntrack, p: Packet, entry: number, dir: number):
     (1 << SHUTDOWN_ACK) |
     (1 << HEARTBEAT) |
     (1 << HEARTBEAT_ACK);
-  if ((map & special) === 0 && tag !== rows[tags + dir]) return INVALID;
+  if ((map & special) === 0 && tag !== rows[tags + dir]) {
+    if (ct.sysctls.logInvalid !== 0) sayTag(ct, p, tag, rows[tags + dir]!, dir);
+    return INVALID;
+  }
   let isIgnored = false;
   let state: number = NONE;
   for (let at = p.l4 + HEADER; end - at >= CHUNK; at += (view.getUint16(at + 2) + 3) & ~3) {
@@ -290,7 +299,20 @@ function noteTag(rows: Int32Array, row: number, dir: number, type: number, tag: 
   return true;
 }
 
-// cold: set-up
+// cold: the log, and set-up
+/** The kernel prints length and tags as they lie in the memory of a little-endian machine. */
+function sayChunk(ct: Conntrack, p: Packet, count: number, at: number, isAlone: boolean): void {
+  const { view } = p;
+  const length = view.getUint16(at + 2, true);
+  const what = `chunk num ${count}, type ${view.getUint8(at)}, len ${length} flag ${isAlone ? 1 : 0}`;
+  sayInvalid(ct, p, `do_basic_checks failed. ${what}`);
+}
+
+function sayTag(ct: Conntrack, p: Packet, tag: number, known: number, dir: number): void {
+  const [is, was] = [swapBytes(tag) >>> 0, swapBytes(known) >>> 0];
+  sayInvalid(ct, p, `verification tag check failed ${is.toString(16)} vs ${was.toString(16)} for dir ${dir}`);
+}
+
 function compile(text: string): Uint8Array {
   const lines = text.trim().split('\n');
   const codes = [...lines[0]!.trim().split(/\s+/), '--'];

@@ -29,16 +29,20 @@ it.each([
   ['udp_timeout', '8589935', 'EINVAL', '30'],
   ['max', '10', null, '10'],
   ['max', '1001', 'EINVAL', '1000'],
-  ['log_invalid', '255', 'EINVAL', '0'],
-  ['log_invalid', '0', null, '0'],
+  ['log_invalid', '255', null, '255'],
+  ['log_invalid', '256', 'EINVAL', '0'],
+  ['log_invalid', '-1', 'EINVAL', '0'],
+  ['udp_timeout', '-1', null, '-1'],
+  ['tcp_timeout_close', '-8589934', null, '-8589934'],
+  ['tcp_timeout_close', '-8589935', 'EINVAL', '10'],
   ['count', '3', 'EINVAL', '7'],
   ['buckets', '3', 'EPERM', '1000'],
   ['nothing', '3', 'ENOENT', undefined],
 ] as const)('%s = %s: %s', (name, text, errno, value) => {
   const sysctls = new ConntrackSysctls(() => 7, 1000);
-  const limits: number[] = [];
-  sysctls.onExpectMax = (max) => limits.push(max);
+  let changes = 0;
+  sysctls.onChange = () => changes++;
   expect(sysctls.set(PREFIX + name, text)).toBe(errno);
   expect(sysctls.get(PREFIX + name)).toBe(value);
-  expect(limits).toEqual(name === 'expect_max' && errno === null ? [Number(text)] : []);
+  expect(changes).toBe(errno === null ? 1 : 0);
 });

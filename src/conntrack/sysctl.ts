@@ -1,5 +1,6 @@
 /**
- * net.netfilter.nf_conntrack_*: names, defaults, ranges (nf_conntrack_standalone.c, Linux 6.18). Timeouts are seconds outside and ticks inside.
+ * net.netfilter.nf_conntrack_*: names, defaults, ranges (nf_conntrack_standalone.c, Linux 6.18). Timeouts are seconds outside and ticks inside;
+ * one below 0 is over at once, as in the kernel.
  */
 import { seconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
@@ -34,7 +35,7 @@ interface Key {
   /** Absent: it can only be read. */
   readonly set?: (value: number) => void;
   readonly min: number;
-  readonly max: number;
+  readonly max: number | (() => number);
 }
 
 export class ConntrackSysctls {
@@ -42,7 +43,10 @@ export class ConntrackSysctls {
   checksum = 1;
   events = 2;
   expectMax = 4096;
+  /** Protocol whose packets are told of when they are INVALID; 255: all, 0: none. */
   logInvalid = 0;
+  /** net.netfilter.nf_log.2: whether somebody writes what they are told of. */
+  hasLogger = true;
   max = 262144;
   timestamp = 0;
   tcpBeLiberal = 0;
@@ -58,25 +62,30 @@ export class ConntrackSysctls {
   genericTimeout = seconds(600);
   greTimeout = seconds(30);
   greStreamTimeout = seconds(180);
-  /** Told of another limit of expectations. */
-  onExpectMax: (max: number) => void = () => {};
+  /** nf_conntrack_ftp.loose: what announces another one's address is believed, too. */
+  isFtpLoose = false;
+  /** Told when a setting has changed. */
+  onChange: () => void = () => {};
   readonly #keys = new Map<string, Key>();
 
-  /** @param count entries at present  @param buckets what `buckets` says; it cannot be changed */
-  constructor(count: () => number, buckets: number) {
+  /** Entries that there is room for: `buckets`, and what `max` cannot exceed. */
+  rows: number;
+
+  /** @param count entries at present */
+  constructor(count: () => number, rows: number) {
+    this.rows = rows;
     const keys = this.#keys;
     const { tcpTimeouts, sctpTimeouts } = this;
-    this.max = buckets;
+    this.max = rows;
     // Nothing can be written, and the kernel says EINVAL.
     keys.set('count', { get: count, set: () => {}, min: 1, max: 0 });
-    keys.set('buckets', { get: () => buckets, min: 0, max: 0 });
+    keys.set('buckets', { get: () => this.rows, min: 0, max: 0 });
     const bytes = ['acct', 'checksum', 'timestamp', 'tcpBeLiberal', 'tcpIgnoreInvalidRst', 'tcpLoose'] as const;
     for (const field of bytes) this.#number(field, 0, 1);
     this.#number('events', 0, 2);
     this.#number('expectMax', 1, INT_MAX);
-    // What invalid packets are is not written to a log: a log cannot be asked for.
-    this.#number('logInvalid', 0, 0);
-    this.#number('max', 0, buckets);
+    this.#number('logInvalid', 0, 255);
+    this.#number('max', 0, () => this.rows);
     this.#number('tcpMaxRetrans', 0, 255);
     for (const [state, name] of TCP_CT_NAMES.entries()) {
       if (name !== 'NONE' && name !== 'SYN_SENT2')
@@ -95,10 +104,9 @@ export class ConntrackSysctls {
     this.#single('gre_timeout_stream', 'greStreamTimeout');
   }
 
-  #number(field: NumberField, min: number, max: number): void {
+  #number(field: NumberField, min: number, max: number | (() => number)): void {
     const set = (value: number) => {
       this[field] = value;
-      if (field === 'expectMax') this.onExpectMax(value);
     };
     this.#keys.set(snake(field), { get: () => this[field], set, min, max });
   }
@@ -107,14 +115,14 @@ export class ConntrackSysctls {
     const set = (value: number) => {
       this[field] = seconds(value);
     };
-    this.#keys.set(name, { get: () => this[field] / TICKS_PER_SECOND, set, min: 0, max: LONGEST });
+    this.#keys.set(name, { get: () => this[field] / TICKS_PER_SECOND, set, min: -LONGEST, max: LONGEST });
   }
 
   #timeout(name: string, ticks: Int32Array, index: number): void {
     const set = (value: number) => {
       ticks[index] = seconds(value);
     };
-    this.#keys.set(name, { get: () => ticks[index]! / TICKS_PER_SECOND, set, min: 0, max: LONGEST });
+    this.#keys.set(name, { get: () => ticks[index]! / TICKS_PER_SECOND, set, min: -LONGEST, max: LONGEST });
   }
 
   /** Value of `net.netfilter.nf_conntrack_NAME` as sysctl prints it; undefined when there is no such key. */
@@ -129,9 +137,15 @@ export class ConntrackSysctls {
     if (key.set === undefined) return 'EPERM';
     const value = parseNumber(text);
     if (value === 'nothing') return null;
-    if (value === undefined || value < key.min || value > key.max) return 'EINVAL';
-    key.set(value);
+    const max = typeof key.max === 'number' ? key.max : key.max();
+    if (value === undefined || value < key.min || value > max) return 'EINVAL';
+    this.change(() => key.set?.(value));
     return null;
+  }
+
+  change(set: () => void): void {
+    set();
+    this.onChange();
   }
 
   /** Full names and values, sorted by name. */

@@ -194,6 +194,31 @@ export function fitsWindow(
   return isLiberal || ((rows[sender + SCALE]! >> 8) & LIBERAL) !== 0 ? Accept : fit;
 }
 
+// cold: the log
+/** Why the segment in `seg` did not fit, or passes without fitting, in the kernel's words (tcp_in_window). */
+export function windowFault({ rows }: EntryTable, entry: number, dir: number, passes: boolean): string {
+  const row = entry << ENTRY_SHIFT;
+  const sender = row + (dir === 0 ? 0 : WINDOW_COLUMNS);
+  const receiver = row + (dir === 0 ? WINDOW_COLUMNS : 0);
+  const { seq, end, sack } = seg;
+  const received = rows[receiver + END]!;
+  const maxEnd = rows[sender + MAX_END]!;
+  if (!isBefore(seq, (maxEnd + 1) | 0)) {
+    if (passes) return `${(end - maxEnd + 1) >>> 0} bytes more than expected`;
+    return `SEQ is over upper bound ${(maxEnd + 1) >>> 0} (over the window of the receiver)`;
+  }
+  if (!isBefore(sack, (received + 1) | 0)) {
+    return `ACK is over upper bound ${(received + 1) >>> 0} (ACKed data not seen yet)`;
+  }
+  const lowest = (rows[sender + END]! - rows[receiver + MAX_WIN]! - 1) | 0;
+  if (rows[receiver + MAX_WIN] !== 0 && !isBefore(lowest, end)) {
+    return `SEQ is under lower bound ${lowest >>> 0} (already ACKed data retransmitted)`;
+  }
+  const window = Math.max(rows[sender + MAX_WIN]!, MAX_ACK_WINDOW);
+  return `ignored ACK under lower bound ${(received - window - 1) >>> 0} (possible overly delayed)`;
+}
+// hot again
+
 function judge(rows: Int32Array, sender: number, receiver: number): Fit {
   const { seq, end, sack } = seg;
   const maxEnd = rows[sender + MAX_END]!;

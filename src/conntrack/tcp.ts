@@ -10,10 +10,11 @@ import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
 import { CtDir, Status } from './entry.ts';
+import { sayInvalid, unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 import { TcpTimeout } from './sysctl.ts';
-import { areFlagsValid, nextState, Segment, segmentOf, TcpCt } from './tcp-states.ts';
-import { Fit, fitsWindow, readSegment, readSynOptions, seg, WindowFlag } from './tcp-window.ts';
+import { areFlagsValid, nextState, Segment, segmentOf, TCP_CT_NAMES, TcpCt } from './tcp-states.ts';
+import { Fit, fitsWindow, readSegment, readSynOptions, seg, WindowFlag, windowFault } from './tcp-window.ts';
 
 const { Accept: ACCEPT, Invalid: INVALID, Repeat: REPEAT } = CtResult;
 const { SeenReply: SEEN_REPLY, Assured: ASSURED, FixedTimeout: FIXED_TIMEOUT } = Status;
@@ -30,6 +31,7 @@ const { MaxRetrans: MAX_RETRANS, Unacknowledged: UNACK } = TcpTimeout;
 const { Accept: FITS, Ignore: PASSES } = Fit;
 const { Protoinfo: PROTOINFO, Assured: BECAME_ASSURED } = Change;
 const RST_FLAG = tcp.TcpFlag.Rst;
+const HEADER = tcp.TCP_HEADER;
 const WINDOW_COLUMNS = 5;
 /** Of Col.Word: what does not belong to last index and direction. */
 const NOT_LAST = ~0x1f00;
@@ -45,8 +47,9 @@ function isBefore(a: number, b: number): boolean {
 
 /** Is it a segment at all? The header is sound and, where that is asked for, the checksum right. */
 export function isTcpSound(ct: Conntrack, p: Packet, hook: number): boolean {
-  if (p.l4Fault !== 0) return false;
-  return areFlagsValid(tcp.flags(p.view, p.l4)) && ct.isSumRight(p, hook);
+  if (p.l4Fault !== 0) return p.end - p.l4 >= HEADER && unsound(ct, p, 'truncated packet');
+  if (!ct.isSumRight(p, hook)) return unsound(ct, p, 'bad checksum');
+  return areFlagsValid(tcp.flags(p.view, p.l4)) || unsound(ct, p, 'invalid tcp flag combination');
 }
 
 /** Begin with the first segment that we see. False: none that a connection begins with. */
@@ -56,7 +59,7 @@ export function beginTcp(ct: Conntrack, p: Packet, entry: number): boolean {
   readSegment(view, p.l4, p.end);
   const at = entry << ENTRY_SHIFT;
   const state = nextState(ORIGINAL, segmentOf(seg.flags), TcpCt.None);
-  if (state >= INVALID_STATE) return false;
+  if (state >= INVALID_STATE) return unsound(ct, p, 'invalid new');
   const win = seg.win === 0 ? 1 : seg.win;
   if (state !== SYN_SENT && ct.sysctls.tcpLoose === 0) return false;
   rows[at + WORD] = IS_NONE << 8;
@@ -113,6 +116,7 @@ export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): 
       if (state === SYN_SENT && old < TIME_WAIT) break;
       if (state === SYN_SENT && isReopened(rows, at, dir, last, lastDir)) return REPEAT;
       if (segment !== IS_SYN_ACK || last !== IS_SYN || lastDir === dir || seg.ack !== rows[at + LAST_END]) {
+        if (ct.sysctls.logInvalid !== 0) saySegment(ct, p, segment, dir, 'ignored', old);
         return remember(p, rows, at, dir, segment, old);
       }
       before = SYN_SENT;
@@ -121,6 +125,7 @@ export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): 
       break;
     }
     case INVALID_STATE:
+      if (ct.sysctls.logInvalid !== 0) saySegment(ct, p, segment, dir, 'invalid', old);
       return INVALID;
     case TIME_WAIT:
       // RFC 5961 §4: a challenge to a SYN that we let through acknowledges no FIN.
@@ -132,6 +137,7 @@ export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): 
         (lastFlags & CHALLENGE_ACK) !== 0
       ) {
         setLastFlags(rows, at, lastFlags & ~CHALLENGE_ACK);
+        if (ct.sysctls.logInvalid !== 0) sayInvalid(ct, p, 'challenge-ack ignored');
         return ACCEPT;
       }
       break;
@@ -144,7 +150,10 @@ export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): 
     case CLOSE:
       if (segment !== IS_RST) break;
       state = judgeReset(ct, rows, at, dir, old, status, last, lastDir);
-      if (state === INVALID_STATE) return INVALID;
+      if (state === INVALID_STATE) {
+        if (ct.sysctls.logInvalid !== 0) sayInvalid(ct, p, 'invalid rst');
+        return INVALID;
+      }
       isJudged = state === IGNORE;
       if (isJudged) state = CLOSE;
       break;
@@ -161,8 +170,9 @@ export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): 
       ct.sysctls.tcpBeLiberal !== 0,
     );
     if (fit !== FITS) {
+      if (ct.sysctls.logInvalid !== 0) sayInvalid(ct, p, windowFault(entries, entry, dir, fit === PASSES));
       if (fit === PASSES) return ACCEPT;
-      shorten(ct, entry, at, dir, segment);
+      shorten(ct, p, entry, at, dir, segment);
       return INVALID;
     }
   }
@@ -197,7 +207,7 @@ function settle(
     // Repeating a SYN keeps nothing alive.
     if (segment === IS_SYN && old === SYN_SENT) return ACCEPT;
     const most = ct.sysctls.tcpTimeouts[UNACK]!;
-    if (state === ESTABLISHED && timeout > most) timeout = most;
+    if (state === ESTABLISHED && isLonger(timeout, most)) timeout = most;
   } else if ((status & ASSURED) === 0 && (old === SYN_RECV || old === ESTABLISHED) && state === ESTABLISHED) {
     rows[at + STATUS] = status | ASSURED;
     ct.changed(entry, BECAME_ASSURED);
@@ -206,16 +216,21 @@ function settle(
   return ACCEPT;
 }
 
+/** Settings of less than nothing are very long to whoever compares them, and over at once when they are added to now: the kernel's are unsigned. */
+function isLonger(ticks: number, than: number): boolean {
+  return ticks >>> 0 > than >>> 0;
+}
+
 function timeoutOf(ct: Conntrack, at: number, segment: number, state: number): number {
   const { rows } = ct.entries;
   const { tcpTimeouts, tcpMaxRetrans } = ct.sysctls;
   const usual = tcpTimeouts[state]!;
   const retransmitting = tcpTimeouts[MAX_RETRANS]!;
-  if (rows[at + WORD]! >>> 24 >= tcpMaxRetrans && usual > retransmitting) return retransmitting;
+  if (rows[at + WORD]! >>> 24 >= tcpMaxRetrans && isLonger(usual, retransmitting)) return retransmitting;
   if (segment === IS_RST) return tcpTimeouts[CLOSE]!;
   const flags = (rows[at + SCALE]! | rows[at + SCALE + WINDOW_COLUMNS]!) >> 8;
-  if ((flags & UNACKNOWLEDGED) !== 0 && usual > tcpTimeouts[UNACK]!) return tcpTimeouts[UNACK]!;
-  if ((rows[at + LAST_WIN]! & 0xffff) === 0 && usual > retransmitting) return retransmitting;
+  if ((flags & UNACKNOWLEDGED) !== 0 && isLonger(usual, tcpTimeouts[UNACK]!)) return tcpTimeouts[UNACK]!;
+  if ((rows[at + LAST_WIN]! & 0xffff) === 0 && isLonger(usual, retransmitting)) return retransmitting;
   return usual;
 }
 
@@ -295,7 +310,7 @@ function judgeReset(
 }
 
 /** FIN or RST of both sides outside of the window: we are out of step, and the connection is probably over (nf_tcp_handle_invalid). */
-function shorten(ct: Conntrack, entry: number, at: number, dir: number, segment: number): void {
+function shorten(ct: Conntrack, p: Packet, entry: number, at: number, dir: number, segment: number): void {
   const { rows } = ct.entries;
   const status = rows[at + STATUS]!;
   if ((status & ASSURED) === 0 || (status & FIXED_TIMEOUT) !== 0) return;
@@ -305,5 +320,17 @@ function shorten(ct: Conntrack, entry: number, at: number, dir: number, segment:
   if (((word >> 12) & 1) === dir || (last !== IS_FIN && last !== IS_RST)) return setLast(rows, at, segment, dir);
   const left = ct.entries.left(entry, ct.now);
   const timeout = ct.sysctls.tcpTimeouts[UNACK]!;
-  if (left >= SHORT && left > timeout) ct.entries.refresh(entry, timeout, ct.now);
+  if (left < SHORT || !isLonger(left, timeout)) return;
+  if (ct.sysctls.logInvalid !== 0) sayShortened(ct, p, segment, dir, last, timeout);
+  ct.entries.refresh(entry, timeout, ct.now);
 }
+
+// cold: the log
+function saySegment(ct: Conntrack, p: Packet, segment: number, dir: number, what: string, state: number): void {
+  sayInvalid(ct, p, `packet (index ${segment}) in dir ${dir} ${what}, state ${TCP_CT_NAMES[state]}`);
+}
+
+function sayShortened(ct: Conntrack, p: Packet, segment: number, dir: number, last: number, ticks: number): void {
+  sayInvalid(ct, p, `packet (index ${segment}, dir ${dir}) response for index ${last} lower timeout to ${ticks >>> 0}`);
+}
+// hot again

@@ -14,6 +14,7 @@ import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
 import { Status } from './entry.ts';
+import { unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 import { beginSctp, isSctpSound, trackSctp } from './sctp.ts';
 import { beginTcp, isTcpSound, trackTcp } from './tcp.ts';
@@ -85,22 +86,31 @@ export function isSound(ct: Conntrack, p: Packet, hook: number): boolean {
     case TCP:
       return isTcpSound(ct, p, hook);
     case UDP:
-      return p.l4Fault === NO_FAULT && isUdpSumRight(ct, p, hook);
+      return isUdpSound(ct, p, hook);
     case UDPLITE:
       return isUdpLiteSound(ct, p, hook);
     case SCTP:
       return isSctpSound(ct, p, hook);
     case ICMP:
-      if (
-        p.l4Fault !== NO_FAULT &&
-        (p.l4Fault !== BAD_ICMP_SUM || (ct.sysctls.checksum !== 0 && hook === PRE_ROUTING))
-      ) {
-        return false;
-      }
-      return icmp.type(p.view, p.l4) <= LAST_ICMP_TYPE;
+      return isIcmpSound(ct, p, hook);
     default:
       return true;
   }
+}
+
+function isIcmpSound(ct: Conntrack, p: Packet, hook: number): boolean {
+  if (p.l4Fault !== NO_FAULT) {
+    if (p.l4Fault !== BAD_ICMP_SUM) return unsound(ct, p, 'short packet');
+    if (ct.sysctls.checksum !== 0 && hook === PRE_ROUTING) return unsound(ct, p, 'bad hw icmp checksum');
+  }
+  return icmp.type(p.view, p.l4) <= LAST_ICMP_TYPE || unsound(ct, p, 'invalid icmp type');
+}
+
+function isUdpSound(ct: Conntrack, p: Packet, hook: number): boolean {
+  if (p.l4Fault !== NO_FAULT) {
+    return unsound(ct, p, p.end - p.l4 < UDP_HEADER ? 'short packet' : 'truncated/malformed packet');
+  }
+  return isUdpSumRight(ct, p, hook) || unsound(ct, p, 'bad checksum');
 }
 
 /** A receiver sums as much as the length field says; the tracker sums the whole packet, link padding excepted (nf_ip_checksum). */
@@ -117,12 +127,13 @@ function isUdpSumRight(ct: Conntrack, p: Packet, hook: number): boolean {
 function isUdpLiteSound(ct: Conntrack, p: Packet, hook: number): boolean {
   const { view, l3, l4 } = p;
   const length = p.end - l4;
-  if (length < UDP_HEADER) return false;
+  if (length < UDP_HEADER) return unsound(ct, p, 'short packet');
   const coverage = view.getUint16(l4 + 4) || length;
-  if (coverage < UDP_HEADER || coverage > length || view.getUint16(l4 + 6) === 0) return false;
+  if (coverage < UDP_HEADER || coverage > length) return unsound(ct, p, 'invalid checksum coverage');
+  if (view.getUint16(l4 + 6) === 0) return unsound(ct, p, 'checksum missing');
   if (ct.sysctls.checksum === 0 || hook !== PRE_ROUTING) return true;
   const pseudo = pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), UDP, length);
-  return fold(pseudo + sum(p, l4, coverage)) === 0xffff;
+  return fold(pseudo + sum(p, l4, coverage)) === 0xffff || unsound(ct, p, 'bad checksum');
 }
 
 /** The first packet of an unconfirmed entry. False: no connection begins so. */

@@ -4,6 +4,7 @@ import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import type { Devices } from './devices.ts';
 import type { Engine } from './engine-client.ts';
 import type { Action } from './plan.ts';
+import { sysctlHint } from './sysctl-hint.ts';
 
 /** Commands given to the worker at a time: what it can do between two breaths. */
 const BATCH = 64;
@@ -84,7 +85,11 @@ export class Applier {
     const before = await this.#engine.call('get-sysctl', { key });
     const errno = await this.#engine.call('set-sysctl', { key, value });
     if (errno === 'ENOENT') return `sysctl ${key}: there is no such key`;
-    if (errno !== null) return `sysctl ${key}: cannot be '${value}'`;
+    if (errno !== null) {
+      const rows = await this.#engine.call('get-sysctl', { key: 'net.netfilter.nf_conntrack_buckets' });
+      const hint = sysctlHint(key, value, rows ?? '');
+      return `sysctl ${key}: cannot be '${value}'${hint === '' ? '' : `: ${hint}`}`;
+    }
     if (before !== undefined && !this.#originals.has(key)) this.#originals.set(key, before);
     return null;
   }

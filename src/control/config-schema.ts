@@ -111,6 +111,7 @@ export const fileSchema = {
   }),
   limits: z.strictObject({
     connections: integer(1024, 16_777_216).default(1_000_000),
+    entries: integer(1024, 16_777_216).optional(),
     packets: integer(256, 16_384).default(2048),
   }),
   spin: integer(0, 10_000),

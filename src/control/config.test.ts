@@ -88,7 +88,7 @@ describe('a good file', () => {
     expect([...config.ipvs.services.values()].map((service) => [...service.servers.keys()])).toEqual([
       ['10.0.2.11:80'],
     ]);
-    expect(config.limits).toEqual({ connections: 5000, packets: 2048 });
+    expect(config.limits).toEqual({ connections: 5000, entries: 5000, packets: 2048 });
   });
 
   it('cannot be changed', () => {

@@ -19,6 +19,7 @@ import { describeIssue, kindOf } from './config-issue.ts';
 import { deviceSchema, type FileKey, fileSchema, routeSchema } from './config-schema.ts';
 import { type Diagnostic, didYouMean, formatDiagnostic, sortDiagnostics } from './diagnostics.ts';
 import { type IpvsTable, IpvsTableBuilder } from './ipvs-table.ts';
+import { ROW_LIMITS, sysctlHint } from './sysctl-hint.ts';
 import { type Path, YamlSource } from './yaml-source.ts';
 
 export interface DeviceConfig {
@@ -62,8 +63,8 @@ export interface Config {
   readonly sysctl: ReadonlyMap<string, string>;
   readonly ipvs: IpvsTable;
   readonly log: { readonly level: LogLevel; readonly format?: 'json' | 'pretty' | undefined };
-  /** Director connections, and packets alive at once, at most. */
-  readonly limits: { readonly connections: number; readonly packets: number };
+  /** Director connections, tracked connections, and packets alive at once, at most. */
+  readonly limits: { readonly connections: number; readonly entries: number; readonly packets: number };
   /** Empty polls before the data worker sleeps. */
   readonly spin: number;
 }
@@ -180,9 +181,14 @@ class ConfigReader {
       sysctl: this.#sysctl(),
       ipvs: this.#ipvs(),
       log: this.#key('log') ?? { level: 'info' },
-      limits: this.#key('limits') ?? { connections: 1_000_000, packets: 2048 },
+      limits: this.#limits(),
       spin: this.#key('spin') ?? DEFAULT_SPIN,
     };
+  }
+
+  #limits(report = true): Config['limits'] {
+    const { connections, packets, entries } = this.#key('limits', report) ?? { connections: 1_000_000, packets: 2048 };
+    return { connections, packets, entries: entries ?? connections };
   }
 
   #refuseUnknownKeys(): void {
@@ -217,6 +223,7 @@ class ConfigReader {
 
   #sysctl(): Map<string, string> {
     const values = new Map<string, string>();
+    const { entries } = this.#limits(false);
     for (const [name, v] of Object.entries(this.#key('sysctl') ?? {})) {
       const key = dotted(name);
       const value = sysctlText(v);
@@ -226,7 +233,10 @@ class ConfigReader {
         this.faults.push(
           this.#source.keyDiagnostic(['sysctl'], name, 'tapvs has no such key (tapvs sysctl -a lists them)'),
         );
-      } else if (errno === 'EINVAL') this.#fault(['sysctl', name], `cannot be '${value}'`);
+      } else if (errno === 'EINVAL' || (ROW_LIMITS.includes(key) && Number(value) > entries)) {
+        const hint = sysctlHint(key, value, entries);
+        this.#fault(['sysctl', name], `cannot be '${value}'${hint === '' ? '' : `: ${hint}`}`);
+      }
     }
     return values;
   }

@@ -95,7 +95,13 @@ export class Daemon {
     let ctEvents: ConntrackEvents | undefined;
     const { limits, spin } = config;
     const engine = await EngineClient.start(
-      { maxConnections: limits.connections, maxPackets: limits.packets, spin, testClock },
+      {
+        maxConnections: limits.connections,
+        maxEntries: limits.entries,
+        maxPackets: limits.packets,
+        spin,
+        testClock,
+      },
       {
         onLog: (level, message, fields) => log[level](fields, message),
         onCaptured: (records) => captures?.take(records),
@@ -271,7 +277,8 @@ function readOrRefuse(reread: () => Config): Config {
 function needsRestart(before: Config, config: Config): string[] {
   const notes: string[] = [];
   const { limits, spin } = config;
-  if (limits.connections !== before.limits.connections || limits.packets !== before.limits.packets) {
+  const { connections, entries, packets } = before.limits;
+  if (limits.connections !== connections || limits.entries !== entries || limits.packets !== packets) {
     notes.push('limits: take effect at the next start');
   }
   if (spin !== before.spin) notes.push('spin: takes effect at the next start');

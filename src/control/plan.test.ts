@@ -45,7 +45,7 @@ function config(more: Partial<Config>, services: readonly (readonly [ServiceSpec
     routes: [],
     sysctl: new Map(),
     log: { level: 'info' },
-    limits: { connections: 1, packets: 1 },
+    limits: { connections: 1, entries: 1, packets: 1 },
     spin: 0,
     ipvs: builder.table(),
     ...more,

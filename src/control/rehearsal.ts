@@ -23,6 +23,8 @@ export class EngineRehearsal implements Rehearsal {
       maxServices: most,
       maxDestinations: most,
     });
+    // How many there will be room for, the file itself says.
+    this.#engine.conntrack.sysctls.rows = Number.POSITIVE_INFINITY;
   }
 
   addDevice(name: string): void {

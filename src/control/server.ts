@@ -20,6 +20,7 @@ import type { ConntrackEvents } from './conntrack-events.ts';
 import { conntrackRoutes } from './conntrack-routes.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
+import { sysctlHint } from './sysctl-hint.ts';
 import { TableChanger } from './table-change.ts';
 import type { Traces } from './trace.ts';
 
@@ -149,7 +150,10 @@ async function setSysctl(engine: Engine, { request, rest: key }: Call): Promise<
   const value = readSysctlValue(await readJson(request));
   const errno = await engine.call('set-sysctl', { key, value });
   if (errno === 'ENOENT') throw new ApiFailure('no-such-key', `there is no sysctl ${key}`);
-  if (errno !== null) throw new ApiFailure('bad-value', `${key} cannot be '${value}'`);
+  if (errno !== null) {
+    const hint = sysctlHint(key, value, await sysctl(engine, 'net.netfilter.nf_conntrack_buckets'));
+    throw new ApiFailure('bad-value', `${key} cannot be '${value}'${hint === '' ? '' : `: ${hint}`}`);
+  }
   return { key, value: await sysctl(engine, key) };
 }
 

@@ -28,7 +28,7 @@ import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import { filterConditions } from './filter-conditions.ts';
-import { LogLines } from './log-lines.ts';
+import { invalidLine, LogLines, NOTICE } from './log-lines.ts';
 import type { IpvsOutcome } from './messages.ts';
 import { getNetfilter, isNetfilterKey, listNetfilter, setNetfilter } from './netfilter-sysctls.ts';
 import { ruleTracking } from './rule-tracking.ts';
@@ -128,7 +128,8 @@ export class Engine {
     });
     this.hooks.register(this.director.hooks());
     this.logLines = new LogLines(() => this.stack.now);
-    this.filter = new Filter(this.hooks, filterConditions(this.stack, this.logLines));
+    const conditions = filterConditions(this.stack, this.logLines);
+    this.filter = new Filter(this.hooks, conditions);
     this.translation = new Translation({
       hooks: this.hooks,
       entries: this.conntrack,
@@ -136,17 +137,23 @@ export class Engine {
       rng,
       allocate,
     });
-    this.conntrack.sysctls.onExpectMax = (max) => {
-      this.translation.expectations.max = max;
-    };
+    this.conntrack.sysctls.onChange = () => this.#useSettings();
     this.tracking = new ConntrackControl(this.conntrack, this.translation.expectations, wallClockMs);
     const { nat, helpers } = this.translation;
     this.filter.connect(
       ruleTracking(this.conntrack, () => helpers.acquire()),
       nat,
     );
+    this.conntrack.onInvalid = (p, hook, text) => this.logLines.say(NOTICE, invalidLine(conditions, p, hook, text));
     this.stack.onAddressGone = (device, ip) => nat.addressGone(device, ip);
     this.stack.onAnswer = (answer, about) => this.conntrack.attachAnswer(answer, about);
+  }
+
+  /** Settings of connection tracking that others go by. */
+  #useSettings(): void {
+    const { expectMax, isFtpLoose } = this.conntrack.sysctls;
+    this.translation.expectations.max = expectMax;
+    this.translation.helpers.isFtpLoose = isFtpLoose;
   }
 
   /** One turn. Answers how many packets came in; 0 means that nobody had anything for us, and we have nothing for them. */

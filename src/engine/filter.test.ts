@@ -274,7 +274,7 @@ describe('LOG', () => {
     const said: string[] = [];
     rig.engine.logLines.sink = (_level, text) => said.push(text);
     rig.send(udp(53));
-    expect(said[0]).toContain('100 lines of LOG rules were left out');
+    expect(said[0]).toContain('100 lines about packets were left out');
     expect(said).toHaveLength(2);
   });
 });

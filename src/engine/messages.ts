@@ -43,6 +43,8 @@ export interface WorkerData {
   readonly signal: SharedArrayBuffer;
   /** Director connections at most. */
   readonly maxConnections: number;
+  /** Tracked connections at most. */
+  readonly maxEntries: number;
   /** Packets alive at once. */
   readonly maxPackets: number;
   /** Empty breaths before the worker sleeps. */

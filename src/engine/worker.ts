@@ -41,6 +41,7 @@ function run(): void {
     clock: testClock ?? systemClock,
     rng: new SeededRng(randomInt(1, 2 ** 31)),
     maxConnections: data.maxConnections,
+    maxEntries: data.maxEntries,
     maxPackets: data.maxPackets,
     allocate: native.hugeMemory,
   });

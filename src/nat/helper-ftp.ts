@@ -4,7 +4,8 @@
  *   client ─► "PORT 10,1,0,2,195,80"  becomes  "PORT 10,2,0,100,195,80" ─► server       and server → 10.2.0.100:50000 is expected, for 10.1.0.2:50000
  *
  * A line counts only right behind a line's end of the same direction; a segment that begins like one and does not end like one is dropped, for a connection must
- * not be announced unread. An announced address that is not the speaker's is left alone: nobody may open holes to others.
+ * not be announced unread. An announced address that is not the speaker's is left alone, unless nf_conntrack_ftp.loose says otherwise: nobody may open holes to
+ * others.
  */
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
@@ -41,6 +42,8 @@ export interface HelperParts {
 }
 
 export class FtpHelper {
+  /** Announcements of another one's address are believed, too. */
+  isLoose = false;
   readonly #parts: HelperParts;
   /** Sequence numbers right behind line ends, of both directions, by entry. */
   readonly #lineEnds = new Map<number, readonly [number[], number[]]>();
@@ -75,6 +78,7 @@ export class FtpHelper {
   }
 
   copyFrom(live: FtpHelper): void {
+    this.isLoose = live.isLoose;
     this.#lineEnds.clear();
     for (const [entry, [a, b]] of live.#lineEnds) this.#lineEnds.set(entry, [[...a], [...b]]);
   }
@@ -88,7 +92,8 @@ export class FtpHelper {
     const line = readAnnouncement(p.bytes, start, p.end, dir === CtDir.Reply, found);
     if (line === FtpLine.None) return ACCEPT;
     if (line === FtpLine.Partial) return refuse(p, Drop.HelperPartial);
-    if (found.address !== speaker) return ACCEPT;
+    const isOwn = found.address === speaker;
+    if (!isOwn && !this.isLoose) return ACCEPT;
     // Who will come looks for the speaker as the other side knows it.
     entries.tuple(entry, 1 - dir, tuple);
     const isTranslated = (entries.status(entry) & (Status.SrcNat | Status.DstNat)) !== 0;
@@ -99,7 +104,7 @@ export class FtpHelper {
       srcMask: -1,
       srcPort: 0,
       srcPortMask: 0,
-      dst: tuple.dst,
+      dst: isOwn ? tuple.dst : found.address,
       dstPort: found.port,
       zone: entries.zone(entry),
       helper: 'ftp',

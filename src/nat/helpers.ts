@@ -76,6 +76,11 @@ export class Helpers {
     this.sequences.forget(entry);
   }
 
+  /** nf_conntrack_ftp.loose */
+  set isFtpLoose(isLoose: boolean) {
+    this.#ftp.isLoose = isLoose;
+  }
+
   hooks(): readonly HookOp[] {
     return this.#ops;
   }

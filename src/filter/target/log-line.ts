@@ -4,7 +4,7 @@ import { formatIp4 } from '../../wire/addr.ts';
 import { ETH_HEADER } from '../../wire/ethernet.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import { IpProto } from '../../wire/ipv4.ts';
-import type { Traversal } from '../extension.ts';
+import type { HostConditions } from '../conditions.ts';
 import { formatHex } from '../values.ts';
 
 /** Bits of struct xt_log_info.logflags. */
@@ -24,12 +24,24 @@ const Icmp = {
   Parameter: 12,
 } as const;
 const KNOWN_LAST = 18;
-/** Bytes that an ICMP type must have beyond its first four, where the kernel looks. */
-const MIN_ICMP: Readonly<Record<number, number>> = { 0: 4, 3: 28, 4: 28, 5: 28, 8: 4, 11: 28, 12: 28, 13: 20, 14: 20 };
+/** Bytes that a message of an ICMP type must have, where the kernel looks. */
+const MIN_ICMP: Readonly<Record<number, number>> = {
+  3: 28, 4: 28, 5: 28, 11: 28, 12: 28, 13: 20, 14: 20, 17: 12, 18: 12,
+}; // biome-ignore format: a table
+
+/** Flags of lines that no rule asks for (NF_LOG_DEFAULT_MASK). */
+export const DEFAULT_FLAGS = LogFlag.TcpSequence | LogFlag.TcpOptions | LogFlag.IpOptions | LogFlag.Uid;
+
+/** Where a packet is when it is told of; devices are NONE where the hook has none. */
+export interface LogPlace {
+  readonly inDevice: number;
+  readonly outDevice: number;
+  readonly conditions: Pick<HostConditions, 'deviceName' | 'isEthernet'>;
+}
 
 /** `IN=front OUT=back MAC=… SRC=… DST=… LEN=40 … PROTO=TCP SPT=… ` with the prefix before it. */
-export function logLine(p: Packet, t: Traversal, prefix: string, flags: number): string {
-  const { conditions, inDevice, outDevice } = t;
+export function logLine(p: Packet, place: LogPlace, prefix: string, flags: number): string {
+  const { conditions, inDevice, outDevice } = place;
   const name = (id: number): string => (id === NONE ? '' : conditions.deviceName(id));
   let line = `${prefix}IN=${name(inDevice)} OUT=${name(outDevice)} `;
   if (inDevice !== NONE) line += macHeader(p, conditions.isEthernet(inDevice), flags);
@@ -130,7 +142,7 @@ function tcp(view: DataView, bytes: Uint8Array, l4: number, end: number, flags: 
 function icmp(view: DataView, bytes: Uint8Array, l4: number, end: number, flags: number, isOuter: boolean): string {
   const [type, code] = [view.getUint8(l4), view.getUint8(l4 + 1)];
   let line = `TYPE=${type} CODE=${code} `;
-  if (type <= KNOWN_LAST && end - l4 < 4 + (MIN_ICMP[type] ?? 0)) return `${line}INCOMPLETE [${end - l4} bytes] `;
+  if (type <= KNOWN_LAST && end - l4 < (MIN_ICMP[type] ?? 0)) return `${line}INCOMPLETE [${end - l4} bytes] `;
   const quoted = (): string => (isOuter ? `[${ipHeader(view, bytes, l4 + 8, end, flags, false)}] ` : '');
   switch (type) {
     case Icmp.Echo:
