@@ -32,7 +32,7 @@ export class PoptReader<Tag extends string> {
   value: string | undefined = undefined;
   /** Set when next() answered undefined because of a mistake. */
   fault: PoptFault | undefined = undefined;
-  readonly #table: PoptTable<Tag>;
+  #table: PoptTable<Tag>;
   readonly #words: readonly string[];
   readonly #arguments: string[] = [];
   #at = 0;
@@ -52,6 +52,11 @@ export class PoptReader<Tag extends string> {
   /** Words that are no options; complete once next() has answered undefined. */
   get arguments(): readonly string[] {
     return this.#arguments;
+  }
+
+  /** The options from here on. */
+  use(table: PoptTable<Tag>): void {
+    this.#table = table;
   }
 
   /** Tag of the next option; undefined at the end or at a fault. */

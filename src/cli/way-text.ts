@@ -135,7 +135,8 @@ function candidateLines(choice: WayChoice): string[] {
 
 function connectionText(c: WayConnection): string {
   const is = c.isNew ? 'new' : c.direction === 'reply' ? 'known, its server answers' : 'known';
-  return `${is}: ${c.protocol} ${c.client} > ${c.virtual} > ${c.server} (${c.method})`;
+  const local = c.local === undefined ? '' : `${c.local} > `;
+  return `${is}: ${c.protocol} ${c.client} > ${c.virtual} > ${local}${c.server} (${c.method})`;
 }
 
 function stateText(c: WayConnection): string {

@@ -33,13 +33,19 @@ const service = z.strictObject({
 });
 const server = z.strictObject({
   key: serverKey,
-  method: z.enum(['masq', 'route', 'tunnel', 'local', 'bypass']),
+  method: z.enum(['masq', 'route', 'tunnel', 'local', 'bypass', 'fullnat']),
   weight: whole,
   upperThreshold: whole,
   lowerThreshold: whole,
   tunnel: z
     .strictObject({ type: z.enum(['ipip', 'gue', 'gre']), port, checksum: z.enum(['none', 'csum', 'remcsum']) })
     .optional(),
+});
+
+const localAddress = z.strictObject({
+  address: ip,
+  ports: z.strictObject({ from: port, to: port }).optional(),
+  device: z.string().optional(),
 });
 
 const role = z.enum(['master', 'backup']);
@@ -61,6 +67,12 @@ const ipvsCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('add-server'), service: serviceKey, server }),
   z.strictObject({ op: z.literal('edit-server'), service: serviceKey, server }),
   z.strictObject({ op: z.literal('delete-server'), service: serviceKey, server: serverKey }),
+  z.strictObject({ op: z.literal('add-local-address'), service: serviceKey, local: localAddress }),
+  z.strictObject({
+    op: z.literal('delete-local-address'),
+    service: serviceKey,
+    local: localAddress.omit({ ports: true }),
+  }),
   z.strictObject({ op: z.literal('zero'), service: serviceKey.optional() }),
   z.strictObject({
     op: z.literal('drain'),

@@ -130,6 +130,13 @@ function otherWay(command: IpvsCommand, errno: IpvsErrno): readonly IpvsCommand[
       return errno === 'EEXIST' ? [{ ...command, op: 'edit-server' }] : null;
     case 'edit-server':
       return errno === 'ENOENT' ? [{ ...command, op: 'add-server' }] : null;
+    case 'add-local-address': {
+      const { service, local } = command;
+      return errno === 'EEXIST'
+        ? [{ op: 'delete-local-address', service, local: { address: local.address } }, command]
+        : null;
+    }
+    case 'delete-local-address':
     case 'delete-service':
     case 'delete-server':
     case 'stop-daemon':

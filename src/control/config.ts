@@ -6,7 +6,9 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { z } from 'zod';
+import type { AddressRow } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import { formatIp4, parsePrefix } from '../wire/addr.ts';
 import {
   type CheckedDevice,
   type CheckedRoute,
@@ -99,6 +101,7 @@ export class ConfigError extends Error {
 /** An engine without devices of the kernel, on which a file is tried as it is read, so that what the engine would refuse has a line and a column. */
 export interface Rehearsal {
   addDevice(name: string): void;
+  addAddress(row: Pick<AddressRow, 'device' | 'address' | 'prefixLength'>): void;
   setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null;
   run(command: IpvsCommand): IpvsErrno | null;
 }
@@ -167,6 +170,7 @@ class ConfigReader {
     for (const fault of [...checkDevices(devices), ...checkAddresses(devices, addresses)]) {
       this.#fault(fault.path, fault.message);
     }
+    this.#rehearseAddresses(devices, addresses);
     // A device that could not be read may be the one that a route leads over: then its routes are not judged.
     if (devices.length === (this.#key('devices', false) ?? []).length) {
       for (const { index, config } of routes) {
@@ -189,6 +193,15 @@ class ConfigReader {
   #limits(report = true): Config['limits'] {
     const { connections, packets, entries } = this.#key('limits', report) ?? { connections: 1_000_000, packets: 2048 };
     return { connections, packets, entries: entries ?? connections };
+  }
+
+  /** What is ours decides what can be a server, or a local address. */
+  #rehearseAddresses(devices: readonly CheckedDevice[], addresses: readonly string[]): void {
+    const all = devices.flatMap(({ config }) => config.addresses.map((cidr) => [config.name, cidr] as const));
+    for (const [device, cidr] of [...all, ...addresses.map((cidr) => ['lo', cidr] as const)]) {
+      const { ip, length } = parsePrefix(cidr)!;
+      this.#rehearsal?.addAddress({ device, address: formatIp4(ip), prefixLength: length });
+    }
   }
 
   #refuseUnknownKeys(): void {
@@ -302,6 +315,13 @@ function refusalText(command: IpvsCommand, errno: IpvsErrno): string {
     return `there is no scheduler '${command.service.scheduler}', or no such persistence engine`;
   }
   if (errno === 'ENODEV' && command.op === 'start-daemon') return `there is no device '${command.daemon.device}'`;
+  if (command.op === 'add-local-address') {
+    const { address, device } = command.local;
+    if (errno === 'ENODEV') return `there is no device '${device}'`;
+    const on = device === undefined ? 'no address of tapvs' : `no address of device '${device}'`;
+    if (errno === 'EADDRNOTAVAIL') return `${address} is ${on}: give it to a device, or to 'addresses'`;
+  }
+  if (errno === 'EOPNOTSUPP') return 'full NAT does not go together with one-packet scheduling, nor with FTP (port 21)';
   return `the director refuses it: ${errno}`;
 }
 

@@ -3,6 +3,7 @@ import type {
   DaemonSpec,
   IpvsCommand,
   IpvsErrno,
+  LocalAddressSpec,
   ServerKey,
   ServerSpec,
   ServiceKey,
@@ -13,6 +14,8 @@ export interface IpvsService {
   readonly spec: ServiceSpec;
   /** In the order of the file, by serverId. */
   readonly servers: ReadonlyMap<string, ServerSpec>;
+  /** In the order of the file, by address. */
+  readonly locals: ReadonlyMap<string, LocalAddressSpec>;
 }
 
 export interface IpvsTable {
@@ -41,9 +44,15 @@ export function serverId(key: ServerKey): string {
   return `${key.address}:${key.port}`;
 }
 
+interface Building {
+  spec: ServiceSpec;
+  servers: Map<string, ServerSpec>;
+  locals: Map<string, LocalAddressSpec>;
+}
+
 /** Builds a table command by command; `apply` refuses with the errno that the kernel would give. */
 export class IpvsTableBuilder {
-  readonly #services = new Map<string, { spec: ServiceSpec; servers: Map<string, ServerSpec> }>();
+  readonly #services = new Map<string, Building>();
   #timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
   readonly #daemons = new Map<DaemonSpec['role'], DaemonSpec>();
 
@@ -54,7 +63,8 @@ export class IpvsTableBuilder {
         const id = serviceId(command.service.key);
         const known = this.#services.get(id);
         if ((known !== undefined) === (command.op === 'add-service')) return known === undefined ? 'ESRCH' : 'EEXIST';
-        this.#services.set(id, { spec: command.service, servers: known?.servers ?? new Map() });
+        const { servers, locals } = known ?? { servers: new Map(), locals: new Map() };
+        this.#services.set(id, { spec: command.service, servers, locals });
         return null;
       }
       case 'delete-service':
@@ -68,6 +78,16 @@ export class IpvsTableBuilder {
         const id = serverId(command.server.key);
         if (servers.has(id) === (command.op === 'add-server')) return servers.has(id) ? 'EEXIST' : 'ENOENT';
         servers.set(id, command.server);
+        return null;
+      }
+      case 'add-local-address':
+      case 'delete-local-address': {
+        const locals = this.#services.get(serviceId(command.service))?.locals;
+        if (locals === undefined) return 'ESRCH';
+        const { address } = command.local;
+        if (command.op === 'delete-local-address') return locals.delete(address) ? null : 'ENOENT';
+        if (locals.has(address)) return 'EEXIST';
+        locals.set(address, command.local);
         return null;
       }
       case 'clear':

@@ -6,7 +6,7 @@
  * namespace, interface, offload, …); the flows over it survive that too, for the flow table does not know devices.
  */
 import type { IpCommand } from '../model/ip.ts';
-import type { DaemonSpec, IpvsCommand, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import type { DaemonSpec, IpvsCommand, LocalAddressSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
 import type { Config, DeviceConfig, RouteConfig } from './config.ts';
 import { EMPTY_TABLE, type IpvsService, type IpvsTable, serviceId } from './ipvs-table.ts';
 
@@ -211,15 +211,46 @@ export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {
       const text = `~ service ${id} ${changes}`;
       if (changes !== '') actions.push({ do: 'ipvs', command: { op: 'edit-service', service: spec }, text });
     }
-    actions.push(...planServers(spec.key, before, service));
+    actions.push(...planLocals(spec.key, before, service), ...planServers(spec.key, before, service));
   }
   actions.push(...planTimeouts(from.timeouts, to.timeouts));
   return actions;
 }
 
+/** What differs is taken away and added anew: connections that come from it go on. Before the servers, for new ones may need it. */
+function planLocals(service: ServiceKey, from: IpvsService | undefined, to: IpvsService): IpvsAction[] {
+  const actions: IpvsAction[] = [];
+  const name = serviceName(service);
+  const del = (address: string, text: string): number =>
+    actions.push({ do: 'ipvs', command: { op: 'delete-local-address', service, local: { address } }, text });
+  for (const address of from?.locals.keys() ?? []) {
+    if (!to.locals.has(address)) del(address, `- local address ${name} ← ${address}`);
+  }
+  for (const [address, local] of to.locals) {
+    const before = from?.locals.get(address);
+    const changes = before === undefined ? '' : changed(localFacts(before), localFacts(local));
+    if (before !== undefined && changes === '') continue;
+    if (before !== undefined) del(address, '');
+    const text =
+      before === undefined
+        ? `+ local address ${name} ← ${[address, factsText(localFacts(local))].join(' ').trimEnd()}`
+        : `~ local address ${name} ← ${address} ${changes}`;
+    actions.push({ do: 'ipvs', command: { op: 'add-local-address', service, local }, text });
+  }
+  return actions;
+}
+
+function localFacts({ ports, device }: LocalAddressSpec): Facts {
+  return { ports: ports === undefined ? undefined : `${ports.from}-${ports.to}`, dev: device };
+}
+
+function serviceName(service: ServiceKey): string {
+  return service.kind === 'fwmark' ? serviceId(service) : `${service.address}:${service.port}`;
+}
+
 function planServers(service: ServiceKey, from: IpvsService | undefined, to: IpvsService): IpvsAction[] {
   const actions: IpvsAction[] = [];
-  const name = service.kind === 'fwmark' ? serviceId(service) : `${service.address}:${service.port}`;
+  const name = serviceName(service);
   // New ones before old ones go, so that the service is never without a server.
   for (const [id, server] of to.servers) {
     const before = from?.servers.get(id);

@@ -38,14 +38,14 @@ export class EngineRehearsal implements Rehearsal {
   }
 
   /** One of our addresses: a server cannot have its network's broadcast address. */
-  addAddress({ device, address, prefixLength }: AddressRow): void {
+  addAddress({ device, address, prefixLength }: Pick<AddressRow, 'device' | 'address' | 'prefixLength'>): void {
     if (device !== 'lo') this.addDevice(device);
     this.#engine.executeIp([{ op: 'addr-add', device, address, prefixLength }]);
   }
 
   /** A service and its servers as they stand elsewhere, in the same order. */
   copy(row: ServiceRow): void {
-    const { stats: _, servers, ...service } = row;
+    const { stats: _, servers, localAddresses: __, ...service } = row;
     this.run({ op: 'add-service', service });
     for (const server of servers.toReversed()) this.run({ op: 'add-server', service: row.key, server });
   }

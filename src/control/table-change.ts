@@ -171,19 +171,21 @@ function refused(faults: readonly TableFault[]): TablePlan {
 
 /** Servers oldest first, as they were added. */
 function tableOf(rows: readonly ServiceRow[], timeouts: IpvsTable['timeouts']): IpvsTable {
-  const services = rows.map(({ stats: _, servers, ...spec }) => {
+  const services = rows.map(({ stats: _, servers, localAddresses = [], ...spec }) => {
+    const locals = localAddresses.map(({ address, ports, device }) => [address, { address, ports, device }] as const);
     const oldestFirst = servers.toReversed().map((row) => {
       const { key, method, weight, upperThreshold, lowerThreshold, tunnel } = row;
       return [serverId(key), { key, method, weight, upperThreshold, lowerThreshold, tunnel }] as const;
     });
-    return [serviceId(spec.key), { spec, servers: new Map(oldestFirst) }] as const;
+    return [serviceId(spec.key), { spec, servers: new Map(oldestFirst), locals: new Map(locals) }] as const;
   });
   // Daemons are no part of a table: -S does not save them.
   return { services: new Map(services), timeouts, daemons: EMPTY_TABLE.daemons };
 }
 
 function removalsFirst(actions: readonly IpvsAction[]): readonly IpvsAction[] {
-  const isRemoval = ({ command }: IpvsAction) => command.op === 'delete-service' || command.op === 'delete-server';
+  const isRemoval = ({ command }: IpvsAction) =>
+    command.op === 'delete-service' || command.op === 'delete-server' || command.op === 'delete-local-address';
   return [...actions.filter(isRemoval), ...actions.filter((action) => !isRemoval(action))];
 }
 
@@ -217,6 +219,7 @@ function lineOf(lines: readonly TableLine[], command: IpvsCommand): number {
   const id = (one: IpvsCommand): string => {
     if (!('service' in one) || one.service === undefined) return one.op;
     const service = serviceId(keyOf(one.service));
+    if ('local' in one) return `${service} local ${one.local.address}`;
     return 'server' in one ? `${service} ${serverId('key' in one.server ? one.server.key : one.server)}` : service;
   };
   const wanted = id(command);

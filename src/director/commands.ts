@@ -3,21 +3,24 @@ import { seconds } from '../base/clock.ts';
 import {
   type IpvsCommand,
   type IpvsErrno,
+  type LocalAddressSpec,
   SchedulerFlag,
   type ServerKey,
   type ServerSpec,
   type ServiceKey,
   type ServiceSpec,
 } from '../model/ipvs.ts';
+import { NONE } from '../packet/packet.ts';
 import { isLoopback, isMulticast, isZeroNet, parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Method } from './connections.ts';
 import { NO_DEST, TunnelFlag, TunnelType } from './destinations.ts';
 import type { Director } from './director.ts';
+import { FIRST_LOCAL_PORT, LAST_LOCAL_PORT } from './local-addresses.ts';
 import { findEngine } from './persistence-engine.ts';
 import { findScheduler } from './sched/index.ts';
 import type { SchedulerDefinition } from './sched/scheduler.ts';
-import { NO_SERVICE, ServiceFlag } from './services.ts';
+import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 import { TcpState } from './tcp-states.ts';
 import { UdpState } from './udp-states.ts';
 
@@ -44,6 +47,10 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
       return editServer(director, command.service, command.server);
     case 'delete-server':
       return deleteServer(director, command.service, command.server);
+    case 'add-local-address':
+      return addLocalAddress(director, command.service, command.local);
+    case 'delete-local-address':
+      return deleteLocalAddress(director, command.service, command.local);
     case 'zero':
       return zero(director, command.service);
     case 'drain':
@@ -120,6 +127,7 @@ function editService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   if (settings === undefined) return 'EINVAL';
   const isNew = services.schedulerNames[s] !== scheduler.name;
   if (isNew && services.destinations[s]! > (scheduler.maxDestinations ?? MAX_WEIGHT)) return 'EINVAL';
+  if ((settings.flags & ServiceFlag.OnePacket) !== 0 && hasFullNat(director, s)) return 'EOPNOTSUPP';
   applyService(director, s, settings);
   services.setEngine(s, engine);
   if (isNew) {
@@ -177,6 +185,7 @@ function dropService(director: Director, s: number): void {
     director.drains.end(d);
     dests.remove(d, director.now);
   }
+  director.locals.clear(s);
   services.remove(s);
 }
 
@@ -186,7 +195,7 @@ function clear(director: Director): null {
   return null;
 }
 
-const METHODS = { masq: Method.Masq, route: Method.Route, tunnel: Method.Tunnel } as const;
+const METHODS = { masq: Method.Masq, route: Method.Route, tunnel: Method.Tunnel, fullnat: Method.FullNat } as const;
 const TUNNEL_TYPES = { ipip: TunnelType.IpIp, gue: TunnelType.Gue, gre: TunnelType.Gre } as const;
 const TUNNEL_CHECKSUMS = { none: 0, csum: TunnelFlag.Csum, remcsum: TunnelFlag.Remcsum } as const;
 
@@ -221,6 +230,22 @@ function parseServer(spec: ServerSpec): Settings | IpvsErrno {
   };
 }
 
+/**
+ * What full NAT does not go together with: one-packet scheduling, whose answers would come to a port that nobody has any more; and FTP, whose addresses in the
+ * payload its helper changes for masqueraded servers alone.
+ */
+function isFullNatPossible({ services }: Director, s: number): boolean {
+  if ((services.flags[s]! & ServiceFlag.OnePacket) !== 0) return false;
+  return services.protocol[s] !== IpProto.Tcp || services.port[s] !== FTP;
+}
+
+function hasFullNat({ services, dests }: Director, s: number): boolean {
+  for (let d = services.first[s]!; d !== NO_DEST; d = dests.next[d]!) {
+    if (dests.method[d] === Method.FullNat) return true;
+  }
+  return false;
+}
+
 function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsErrno | null {
   const s = findService(director, key);
   if (s === NO_SERVICE) return 'ESRCH';
@@ -229,6 +254,7 @@ function addServer(director: Director, key: ServiceKey, spec: ServerSpec): IpvsE
   const { dests, services } = director;
   const { ip, port, method, tunnel } = settings;
   if (dests.find(s, ip, port) !== NO_DEST) return 'EEXIST';
+  if (method === Method.FullNat && !isFullNatPossible(director, s)) return 'EOPNOTSUPP';
   if (!dests.isTrashed(s, ip, port) && !isUnicast(director, ip)) return 'EINVAL';
   const d = dests.add(s, ip, port);
   if (d === NO_DEST) return 'ENOSPC';
@@ -247,6 +273,7 @@ function editServer(director: Director, key: ServiceKey, spec: ServerSpec): Ipvs
   const { dests, services } = director;
   const d = dests.find(s, settings.ip, settings.port);
   if (d === NO_DEST) return 'ENOENT';
+  if (settings.method === Method.FullNat && !isFullNatPossible(director, s)) return 'EOPNOTSUPP';
   if (spec.weight > 0) director.drains.end(d);
   dests.update(d, settings.method, spec.weight, spec.upperThreshold, spec.lowerThreshold);
   dests.setTunnel(d, settings.tunnel.type, settings.tunnel.port, settings.tunnel.flags);
@@ -264,6 +291,44 @@ function deleteServer(director: Director, key: ServiceKey, server: ServerKey): I
   services.schedulers[s]!.removed?.(d);
   if (director.sysctls.expireNodestConn !== 0) director.flushGone();
   return null;
+}
+
+/** dp_vs_laddr_add; but the address must be ours already: we answer ARP for what we have, and for nothing else. */
+function addLocalAddress(director: Director, key: ServiceKey, spec: LocalAddressSpec): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const ip = parseIp4(spec.address);
+  const { from, to } = spec.ports ?? { from: FIRST_LOCAL_PORT, to: LAST_LOCAL_PORT };
+  if (ip === undefined || !isPort(from) || !isPort(to) || from === 0 || from > to) return 'EINVAL';
+  const { locals } = director;
+  if (locals.has(s, ip)) return 'EEXIST';
+  const errno = checkLocalAddress(director, ip, spec.device);
+  if (errno !== null) return errno;
+  return locals.add(s, ip, from, to, spec.device ?? '') ? null : 'ENOSPC';
+}
+
+/** Is it ours, and the device's? */
+export function checkLocalAddress(director: Director, ip: number, device: string | undefined): IpvsErrno | null {
+  const { routing, datagrams } = director;
+  if (device !== undefined) {
+    const id = datagrams?.findDevice(device) ?? NONE;
+    if (id === NONE) return 'ENODEV';
+    if (!datagrams!.hasAddress(id, ip)) return 'EADDRNOTAVAIL';
+  }
+  return !isLoopback(ip) && routing.resolve(ip) && routing.isLocal ? null : 'EADDRNOTAVAIL';
+}
+
+/** Connections that come from it go on. */
+function deleteLocalAddress(
+  director: Director,
+  key: ServiceKey,
+  { address, device }: Pick<LocalAddressSpec, 'address' | 'device'>,
+): IpvsErrno | null {
+  const s = findService(director, key);
+  if (s === NO_SERVICE) return 'ESRCH';
+  const ip = parseIp4(address);
+  if (ip === undefined) return 'EINVAL';
+  return director.locals.remove(s, ip, device ?? '') ? null : 'ENOENT';
 }
 
 type DrainCommand = Extract<IpvsCommand, { readonly op: 'drain' }>;

@@ -5,7 +5,7 @@
  *                   due | destination | flow in | flow out | next in | next out | deltas | packets
  *
  * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`, the row of the reply
- * tuple (RIP:rport → CIP:cport when translated, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one
+ * tuple (RIP:rport → CIP:cport when translated, RIP:rport → LIP:lport with full NAT, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one
  * server behind two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
  *
  * Memory is reserved at the start and touched as rows come into use: 64 bytes and 10 of timer a connection, 64 more for its two flow rows.
@@ -48,6 +48,9 @@ export const Conn = {
   Packets: 15,
 } as const;
 
+/** Ints of a connection in ConnTable.local. */
+export const LOCAL_SHIFT = 1;
+
 export const NO_CONN = -1;
 
 const COPIED_FREE = 64;
@@ -79,7 +82,8 @@ export const ConnFlag = {
   /** Connection tracking has an entry of it, too (net.ipv4.vs.conntrack as it was when it began). */
   Tracked: 0x8000,
 } as const;
-export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4 } as const;
+/** The kernel's, and DPVS's for full NAT. */
+export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4, FullNat: 5 } as const;
 
 /** Which tuple of a connection a flow row is. */
 export const Dir = { In: 0, Out: 1 } as const;
@@ -93,7 +97,8 @@ const CONNECTION = FlowColumn.Connection;
 const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE, Synced: SYNCED } = ConnFlag;
 const { NoCport: NO_CPORT, App: APP } = ConnFlag;
 const HELPED = APP | NO_CPORT;
-const MASQ = Method.Masq;
+const { Masq: MASQ, FullNat: FULL_NAT } = Method;
+const METHOD_AND_TEMPLATE = METHOD_MASK | TEMPLATE;
 const { Tcp: TCP } = IpProto;
 
 export class ConnTable {
@@ -108,6 +113,8 @@ export class ConnTable {
   readonly toldState: Uint8Array;
   /** When its time would have been over as backups were last told, a tick rounded down to 4; the low two bits count repetitions. */
   readonly toldUntil: Int32Array;
+  /** Of full NAT: local address | id of it << 16 | local port. */
+  readonly local: Int32Array;
   /** Flags of every new connection: ConnFlag.Tracked or none. */
   newFlags = 0;
   /** Firewall marks of connections that are bound to no server, where they have one. */
@@ -130,6 +137,7 @@ export class ConnTable {
     this.controlled = new Int32Array(capacity);
     this.toldState = new Uint8Array(capacity);
     this.toldUntil = new Int32Array(capacity);
+    this.local = new Int32Array(allocate((capacity << LOCAL_SHIFT) * 4));
     this.#flows = flows;
     this.#wheel = new TimerWheel(capacity, now);
   }
@@ -176,6 +184,7 @@ export class ConnTable {
   /**
    * A new connection in state 0, with its flow rows and timer.
    * @param flags Method, Inactive, NoOutput, Template, OnePacket  @param timeout ticks
+   * @param localIp,localPort of full NAT, unless it is a template: as in `local`
    * @returns NO_CONN when this table or the flow table is full
    */
   add(
@@ -189,6 +198,8 @@ export class ConnTable {
     dest: number,
     flags: number,
     timeout: number,
+    localIp = 0,
+    localPort = 0,
   ): number {
     let id: number;
     if (this.#free !== 0) {
@@ -212,15 +223,24 @@ export class ConnTable {
     rows[at + Rip] = rip;
     rows[at + Ports] = ports;
     rows[at + Meta] = (rport << 16) | (proto << 8);
-    const isApp = proto === TCP && (ports & 0xffff) === this.#appPort && (flags & (METHOD_MASK | TEMPLATE)) === MASQ;
-    rows[at + Flags] = flags | USED | this.newFlags | (isApp ? APP : 0);
+    const isFullNat = (flags & METHOD_AND_TEMPLATE) === FULL_NAT;
+    const isApp = proto === TCP && (ports & 0xffff) === this.#appPort && (flags & METHOD_AND_TEMPLATE) === MASQ;
+    // What tracking would do for it, full NAT does itself.
+    rows[at + Flags] = flags | USED | (isFullNat ? 0 : this.newFlags) | (isApp ? APP : 0);
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;
     this.toldState[id] = 0;
     this.toldUntil[id] = now & ~3;
-    const addresses = diff32(vip, rip);
-    rows[at + Deltas] = (addresses << 16) | fold(addresses + diff16(ports & 0xffff, rport));
+    let addresses = diff32(vip, rip);
+    let portChange = diff16(ports & 0xffff, rport);
+    if (isFullNat) {
+      this.local[id << LOCAL_SHIFT] = localIp;
+      this.local[(id << LOCAL_SHIFT) + 1] = localPort;
+      addresses = fold(addresses + diff32(cip, localIp));
+      portChange += diff16(ports >>> 16, localPort & 0xffff);
+    }
+    rows[at + Deltas] = (addresses << 16) | fold(addresses + portChange);
     if (hasFlow) this.#link(flowIn, id, Dir.In);
     else rows[at + FlowIn] = NO_FLOW;
     rows[at + FlowOut] = NO_FLOW;
@@ -260,10 +280,17 @@ export class ConnTable {
     const cip = rows[at + Cip]!;
     const cport = ports >>> 16;
     const proto = (meta >> 8) & 0xff;
-    const flow =
-      (rows[at + Flags]! & METHOD_MASK) === MASQ
-        ? this.#flows.obtain(rows[at + Rip]!, cip, (meta & 0xffff0000) | cport, proto)
-        : this.#flows.obtain(rows[at + Vip]!, cip, (ports << 16) | cport, proto);
+    const method = rows[at + Flags]! & METHOD_MASK;
+    const rport = meta & 0xffff0000;
+    let flow: number;
+    if (method === MASQ) {
+      flow = this.#flows.obtain(rows[at + Rip]!, cip, rport | cport, proto);
+    } else if (method === FULL_NAT) {
+      const own = id << LOCAL_SHIFT;
+      flow = this.#flows.obtain(rows[at + Rip]!, this.local[own]!, rport | (this.local[own + 1]! & 0xffff), proto);
+    } else {
+      flow = this.#flows.obtain(rows[at + Vip]!, cip, (ports << 16) | cport, proto);
+    }
     if (flow === NO_FLOW) return false;
     this.#link(flow, id, Dir.Out);
     return true;

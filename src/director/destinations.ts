@@ -40,7 +40,7 @@ export const ROUTE_NONE = 0;
 const TRASH_SWEEP = seconds(60);
 const TRASH_KEEP = seconds(120);
 const { Available: AVAILABLE, Overload: OVERLOAD, Used: USED } = DestFlag;
-const MASQ = Method.Masq;
+const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 
 export class DestTable {
   readonly capacity: number;
@@ -205,11 +205,13 @@ export class DestTable {
     else if (upper === 0 || total < (lower !== 0 ? lower : upper - (upper >>> 2))) this.flags[d]! &= ~OVERLOAD;
   }
 
-  /** Is this the address of a masqueraded server of some service of the protocol, or of a mark (ip_vs_has_real_service)? */
+  /** Is this the address of a masqueraded server, or one by full NAT, of some service of the protocol, or of a mark (ip_vs_has_real_service)? */
   hasServer(protocol: number, ip: number, port: number): boolean {
     const bucket = hash4(this.#seed, ip, port, 0, 0) & this.#mask;
     for (let d = this.#serverBuckets[bucket]! - 1; d >= 0; d = this.#serverChain[d]! - 1) {
-      if (this.ip[d] !== ip || this.port[d] !== port || !this.isAvailable(d) || this.method[d] !== MASQ) continue;
+      const method = this.method[d]!;
+      if (this.ip[d] !== ip || this.port[d] !== port || !this.isAvailable(d)) continue;
+      if (method !== MASQ && method !== FULL_NAT) continue;
       if (this.#protocol[d] === protocol || this.#protocol[d] === 0) return true;
     }
     return false;

@@ -32,13 +32,14 @@ import type {
 import { Counters } from './accounting.ts';
 import { FtpApp } from './app/ftp.ts';
 import { executeCommand } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, ConnTable } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, ConnTable, LOCAL_SHIFT, Method } from './connections.ts';
 import { Defence } from './defence.ts';
 import { DestFlag, DestTable } from './destinations.ts';
 import { Drains } from './drain.ts';
 import { Estimator } from './estimator.ts';
 import { directorHooks } from './hooks.ts';
 import { connectionRows, info, serviceRows } from './listing.ts';
+import { LocalAddresses } from './local-addresses.ts';
 import type { Notes } from './notes.ts';
 import { EngineTable } from './persistence-engine.ts';
 import { Resets } from './resets.ts';
@@ -58,6 +59,8 @@ import { udpTimeouts } from './udp-states.ts';
 const { Dest, Flags } = Conn;
 const { Inactive: INACTIVE, Template: TEMPLATE, Assured: ASSURED, Resetting: RESETTING } = ConnFlag;
 const { HasPe: HAS_PE, App: APP, Tracked: TRACKED } = ConnFlag;
+const METHOD_AND_TEMPLATE = ConnFlag.MethodMask | TEMPLATE;
+const FULL_NAT = Method.FullNat;
 const AVAILABLE = DestFlag.Available;
 const WAIT_FOR_CONTROLLED = seconds(60);
 const COLLECT_EVERY = seconds(1);
@@ -87,12 +90,15 @@ export class Director {
   readonly routing: Routing;
   readonly reassembly: Reassembly | null;
   readonly tracking: FlowTracking | null;
+  readonly datagrams: Datagrams | null;
   readonly services: ServiceTable;
   readonly dests: DestTable;
   readonly conns: ConnTable;
   /** What persistence engines know of their templates. */
   readonly engines = new EngineTable();
   readonly ftp = new FtpApp();
+  /** Where connections by full NAT come from. */
+  readonly locals = new LocalAddresses();
   /** Row 0: everything that crossed the director. */
   readonly total: Counters;
   readonly sysctls: Sysctls;
@@ -135,6 +141,7 @@ export class Director {
     this.routing = options.routing;
     this.reassembly = options.reassembly ?? null;
     this.tracking = options.tracking ?? null;
+    this.datagrams = options.datagrams ?? null;
     this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
     this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
     this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate, this.ftp.port);
@@ -151,7 +158,7 @@ export class Director {
     this.sctpTimeouts = sctpTimeouts();
     this.tcpTable = normalTable;
     this.now = now;
-    this.sync = new SyncDaemons(this, options.datagrams ?? null);
+    this.sync = new SyncDaemons(this, this.datagrams);
     this.#collectAt = now;
     this.defence = new Defence(this, now);
     this.sysctls.onMode = () => this.defence.update();
@@ -207,6 +214,8 @@ export class Director {
     if ((flags & HAS_PE) !== 0) this.engines.remove(conn);
     if ((flags & APP) !== 0) this.ftp.forget(conn);
     if ((flags & TRACKED) !== 0) endTracked(this, conn);
+    if ((flags & METHOD_AND_TEMPLATE) === FULL_NAT)
+      this.locals.release(this.conns.local[(conn << LOCAL_SHIFT) + 1]! >>> 16);
     this.conns.remove(conn);
     this.dests.unbind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
   }
@@ -277,7 +286,7 @@ export class Director {
    */
   copyFrom(live: Director): Takeover {
     // Counters are not copied, for no packet's way depends on them; routing is who made this director's.
-    copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tracking', 'tcpTable']);
+    copyState<Director>(this, live, 1, 1, ['routing', 'reassembly', 'tracking', 'datagrams', 'tcpTable']);
     this.tcpTable = live.tcpTable;
     this.#ident = live.#ident;
     for (let s = 0; s < live.services.highWater; s++) {

@@ -20,6 +20,7 @@ import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.
 import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
+import { fullNatReply, fullNatRequest } from './forward/full-nat.ts';
 import { masqReply, masqRequest } from './forward/nat.ts';
 import { tunnelRequest } from './forward/tunnel.ts';
 import { lendAddress } from './forward/unbound.ts';
@@ -49,7 +50,7 @@ const HELPED = APP | NO_CPORT;
 const TRACKED = ConnFlag.Tracked;
 const { Inactive: INACTIVE, Resetting: RESETTING } = ConnFlag;
 const DRAINING = DestFlag.Draining;
-const { Masq: MASQ, Tunnel: TUNNEL } = Method;
+const { Masq: MASQ, Tunnel: TUNNEL, FullNat: FULL_NAT } = Method;
 const { TimeWait: TIME_WAIT, FinWait: FIN_WAIT, Close: CLOSE } = TcpState;
 const CLOSED = SctpState.Closed;
 const ABORT = ChunkType.Abort;
@@ -210,6 +211,7 @@ export function request(director: Director, p: Packet): Verdict {
 export function forwardRequest(director: Director, p: Packet, conn: number): Verdict {
   const method = director.conns.rows[(conn << CONN_SHIFT) + Flags]! & METHOD_MASK;
   if (method === MASQ) return masqRequest(director, p, conn);
+  if (method === FULL_NAT) return fullNatRequest(director, p, conn);
   return method === TUNNEL ? tunnelRequest(director, p, conn) : routeRequest(director, p, conn);
 }
 
@@ -260,11 +262,14 @@ export function reply(director: Director, p: Packet): Verdict {
   moveState(director, conn, OUTPUT, stepOf(p));
   director.conns.restart(conn, director.now);
   const flags = rows[at + Flags]!;
-  if ((flags & METHOD_MASK) === MASQ) masqReply(director, p, conn);
+  const method = flags & METHOD_MASK;
+  let verdict: Verdict = ACCEPT;
+  if (method === MASQ) masqReply(director, p, conn);
+  else if (method === FULL_NAT) verdict = fullNatReply(director, p, conn);
   else p.ipvsProperty = 1;
   trackReply(director, p, conn);
   if ((flags & ONE_PACKET) !== 0) director.expire(conn);
-  return ACCEPT;
+  return verdict;
 }
 
 /** ICMP errors that are routed through us to a service's address which is not ours. */

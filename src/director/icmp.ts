@@ -4,6 +4,9 @@
  *   from the client's side   outer destination and quoted source become the server's      quoted packet: an answer, VIP → CIP
  *   from the server's side   outer source and quoted destination become the service's     quoted packet: a request, CIP → RIP
  *
+ * With full NAT the other halves change, too: from the client's side outer source and quoted destination become the local address, from the server's side outer
+ * destination and quoted source the client's (DPVS: ip_vs_proto_icmp.c, ip_vs_nat_icmp).
+ *
  * Only destination unreachable, source quench and time exceeded take part. The quoted transport checksum is left as it is, as the kernel leaves it;
  * the quoted IP header's and the ICMP checksum are computed anew.
  */
@@ -13,12 +16,12 @@ import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
 import { check, fillChecksum, ICMP_HEADER, IcmpFault, IcmpType, type } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, LOCAL_SHIFT, Method, NO_CONN } from './connections.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { tunnelRequest } from './forward/tunnel.ts';
 import { lendAddress } from './forward/unbound.ts';
-import { masqWayOut, WayOut } from './forward/way-out.ts';
+import { masqWayOut, WayOut, wayTo } from './forward/way-out.ts';
 import { NOT_OURS, REFUSED, scheduleQuoted } from './schedule.ts';
 import { trackReply, trackRequest } from './tracked.ts';
 import { NO_TUNNEL, tunnelError } from './tunnel-icmp.ts';
@@ -26,10 +29,11 @@ import { NO_TUNNEL, tunnelError } from './tunnel-icmp.ts';
 const { Accept: ACCEPT, Drop: DROP, Reroute: REROUTE } = Verdict;
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = ipv4.IpProto;
 const { DestUnreachable: UNREACHABLE, SourceQuench: QUENCH, TimeExceeded: EXCEEDED } = IcmpType;
-const { Vip, Rip, Ports, Meta, Flags, Dest, Packets } = Conn;
-const { None: NONE, Remote: REMOTE } = WayOut;
+const { Cip, Vip, Rip, Ports, Meta, Flags, Dest, Packets } = Conn;
+const { None: NONE, Local: LOCAL_WAY, Remote: REMOTE } = WayOut;
 const METHOD_MASK = ConnFlag.MethodMask;
-const { Masq: MASQ, Tunnel: TUNNEL } = Method;
+const { Masq: MASQ, Tunnel: TUNNEL, FullNat: FULL_NAT } = Method;
+const LOCAL = LOCAL_SHIFT;
 const HEADER = ICMP_HEADER;
 const NO_FAULT = IcmpFault.None;
 
@@ -63,6 +67,25 @@ function related(director: Director, p: Packet, inner: number, dir: number): num
   return flow === NO_FLOW ? NO_CONN : director.conns.find(flow, dir);
 }
 
+/** The error's own addresses, and those and the ports of the packet that it quotes; a 0 leaves an address as it is. */
+function rewrite(p: Packet, inner: number, source: number, destination: number, ports: number): void {
+  const { view, l3, l4 } = p;
+  if (source !== 0) {
+    ipv4.setSrc(view, l3, source);
+    ipv4.setDst(view, inner, source);
+  }
+  if (destination !== 0) {
+    ipv4.setDst(view, l3, destination);
+    ipv4.setSrc(view, inner, destination);
+  }
+  ipv4.fillChecksum(view, l3);
+  ipv4.fillChecksum(view, inner);
+  view.setInt32(inner + ipv4.headerLength(view, inner), ports);
+  fillChecksum(view, l4, p.end);
+  p.flow = FLOW_UNKNOWN;
+  p.ipvsProperty = 1;
+}
+
 function refuse(p: Packet): Verdict {
   p.drop = Drop.DirectorIcmpBad;
   return DROP;
@@ -93,28 +116,24 @@ export function icmpRequest(director: Director, p: Packet): Verdict {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   // Only what is rewritten gets a new checksum, which must not hide that the old one was wrong.
-  const isMasq = (rows[at + Flags]! & METHOD_MASK) === MASQ;
-  if (isMasq && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
+  const method = rows[at + Flags]! & METHOD_MASK;
+  const isRewritten = method === MASQ || method === FULL_NAT;
+  if (isRewritten && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   const dest = rows[at + Dest]!;
   if (dest === director.dests.unbound) lendAddress(director, p, conn);
   director.countIn(dest, 1, p.end - l3);
   if (trackRequest(director, p, conn) !== ACCEPT) return DROP;
-  if (!isMasq) {
+  if (!isRewritten) {
     rows[at + Packets]!++;
-    const isTunnel = (rows[at + Flags]! & METHOD_MASK) === TUNNEL;
-    return isTunnel ? tunnelRequest(director, p, conn) : routeRequest(director, p, conn);
+    return method === TUNNEL ? tunnelRequest(director, p, conn) : routeRequest(director, p, conn);
   }
   const way = masqWayOut(director, p, dest);
   if (way === NONE) return DROP;
-  const rip = rows[at + Rip]!;
-  ipv4.setDst(view, l3, rip);
-  ipv4.fillChecksum(view, l3);
-  ipv4.setSrc(view, inner, rip);
-  ipv4.fillChecksum(view, inner);
-  view.setUint16(inner + ipv4.headerLength(view, inner), rows[at + Meta]! >>> 16);
-  fillChecksum(view, l4, p.end);
-  p.flow = FLOW_UNKNOWN;
-  p.ipvsProperty = 1;
+  const isFullNat = method === FULL_NAT;
+  const { local } = director.conns;
+  const own = conn << LOCAL;
+  const cport = isFullNat ? local[own + 1]! & 0xffff : rows[at + Ports]! >>> 16;
+  rewrite(p, inner, isFullNat ? local[own]! : 0, rows[at + Rip]!, (rows[at + Meta]! & 0xffff0000) | cport);
   return way === REMOTE ? REROUTE : ACCEPT;
 }
 
@@ -129,19 +148,17 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   const { view, l3, l4 } = p;
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
-  const isMasq = (rows[at + Flags]! & METHOD_MASK) === MASQ;
-  if (isMasq && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
+  const method = rows[at + Flags]! & METHOD_MASK;
+  const isFullNat = method === FULL_NAT;
+  const isRewritten = method === MASQ || isFullNat;
+  if (isRewritten && check(view, l4, p.end) !== NO_FAULT) return refuse(p);
   director.countOut(rows[at + Dest]!, 1, p.end - l3);
   p.ipvsProperty = 1;
   trackReply(director, p, conn);
-  if (!isMasq) return ACCEPT;
-  const vip = rows[at + Vip]!;
-  ipv4.setSrc(view, l3, vip);
-  ipv4.fillChecksum(view, l3);
-  ipv4.setDst(view, inner, vip);
-  ipv4.fillChecksum(view, inner);
-  view.setUint16(inner + ipv4.headerLength(view, inner) + 2, rows[at + Ports]! & 0xffff);
-  fillChecksum(view, l4, p.end);
-  p.flow = FLOW_UNKNOWN;
-  return ACCEPT;
+  if (!isRewritten) return ACCEPT;
+  const cip = rows[at + Cip]!;
+  const way = isFullNat ? wayTo(director, p, cip) : LOCAL_WAY;
+  if (way === NONE) return DROP;
+  rewrite(p, inner, rows[at + Vip]!, isFullNat ? cip : 0, rows[at + Ports]!);
+  return way === REMOTE ? REROUTE : ACCEPT;
 }

@@ -5,6 +5,7 @@ import type {
   ForwardMethod,
   IpvsInfo,
   IpvsProtocol,
+  LocalAddressRow,
   ServerKey,
   ServerRow,
   ServiceKey,
@@ -14,16 +15,17 @@ import type {
 import { formatIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { findService } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method } from './connections.ts';
 import { NO_DEST, TunnelFlag } from './destinations.ts';
 import type { Director } from './director.ts';
+import { FIRST_LOCAL_PORT, LAST_LOCAL_PORT } from './local-addresses.ts';
 import { SCTP_STATE_NAMES } from './sctp-states.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
 import { TCP_STATE_NAMES, TcpState } from './tcp-states.ts';
 import { UDP_STATE_NAMES, UdpState } from './udp-states.ts';
 
 /** Indexed by Method. */
-const METHOD_NAMES: readonly ForwardMethod[] = ['masq', 'local', 'tunnel', 'route', 'bypass'];
+const METHOD_NAMES: readonly ForwardMethod[] = ['masq', 'local', 'tunnel', 'route', 'bypass', 'fullnat'];
 
 /** By protocol number. */
 const PROTOCOL_NAMES: Readonly<Record<number, IpvsProtocol>> = {
@@ -90,8 +92,19 @@ function serviceRow(director: Director, s: number): ServiceRow {
     pe: services.engines[s]?.name,
     ops: (flags & ServiceFlag.OnePacket) !== 0,
     stats: services.counters.read(s, director.sysctls.runEstimation === 0),
+    ...(director.locals.isEmpty(s) ? {} : { localAddresses: localAddresses(director, s) }),
     servers,
   };
+}
+
+function localAddresses({ locals }: Director, s: number): LocalAddressRow[] {
+  return locals.list(s).map(({ ip, low, high, device, conns, conflicts }) => ({
+    address: formatIp4(ip),
+    ...(low === FIRST_LOCAL_PORT && high === LAST_LOCAL_PORT ? {} : { ports: { from: low, to: high } }),
+    ...(device === '' ? {} : { device }),
+    conns,
+    conflicts,
+  }));
 }
 
 export function serviceKey(director: Director, s: number): ServiceKey {
@@ -164,8 +177,16 @@ function connectionRow(director: Director, conn: number): ConnectionRow {
     client: { address: formatIp4(rows[at + Conn.Cip]!), port: ports >>> 16 },
     virtual: { address: formatIp4(rows[at + Conn.Vip]!), port: ports & 0xffff },
     destination: { address: formatIp4(rows[at + Conn.Rip]!), port: meta >>> 16 },
+    local: localOf(director, conn, flags),
     pe: engine === undefined ? undefined : { name: engine.engine.name, data: engine.data },
   };
+}
+
+/** Where a connection by full NAT comes from; templates come from nowhere. */
+export function localOf({ conns }: Director, conn: number, flags: number): ServerKey | undefined {
+  if ((flags & (ConnFlag.MethodMask | ConnFlag.Template)) !== Method.FullNat) return undefined;
+  const at = conn << LOCAL_SHIFT;
+  return { address: formatIp4(conns.local[at]!), port: conns.local[at + 1]! & 0xffff };
 }
 
 /** As `ipvsadm -Lc` prints it. */

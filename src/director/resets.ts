@@ -215,7 +215,8 @@ export class Resets {
     entry.questions++;
     entry.at = now;
     this.#questions.push({ entry, side: TO_CLIENT, flags: ACK, seq: rng.next() });
-    if ((conns.rows[(entry.conn << CONN_SHIFT) + Flags]! & METHOD_MASK) === Method.Masq) {
+    const method = conns.rows[(entry.conn << CONN_SHIFT) + Flags]! & METHOD_MASK;
+    if (method === Method.Masq || method === Method.FullNat) {
       this.#questions.push({ entry, side: TO_SERVER, flags: ACK, seq: rng.next() });
     }
     this.isDue = true;

@@ -13,6 +13,7 @@ import { TcpFlag } from '../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { LocalFault, NO_LOCAL } from './local-addresses.ts';
 import { TemplateUse } from './notes.ts';
 import type { PersistenceEngine } from './persistence-engine.ts';
 import { beginsAssociation, NO_STEP } from './sctp-states.ts';
@@ -254,21 +255,43 @@ function connect(
 ): number {
   const { services, dests } = director;
   const method = dests.method[dest]!;
+  const isFullNat = method === Method.FullNat;
   const isOnePacket = proto === UDP && (services.flags[service]! & ServiceFlag.OnePacket) !== 0;
   const flags =
     method |
     ConnFlag.Inactive |
-    (method === Method.Masq ? 0 : ConnFlag.NoOutput) |
+    (method === Method.Masq || isFullNat ? 0 : ConnFlag.NoOutput) |
     (isOnePacket ? ConnFlag.OnePacket : 0);
   const rip = dests.ip[dest]!;
-  const conn = director.conns.add(director.now, proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT);
+  const { now, conns, locals } = director;
+  let local = NO_LOCAL;
+  if (isFullNat) {
+    local = chooseLocal(director, service, proto, rip, rport);
+    if (local === NO_LOCAL) return noLocal(director, p);
+  }
+  const [localIp, localPort] = local === NO_LOCAL ? [0, 0] : [locals.ip, (local << 16) | locals.port];
+  const conn = conns.add(now, proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT, localIp, localPort);
   if (conn === NO_CONN) return tableFull(p);
+  if (local !== NO_LOCAL) locals.bind(local);
   dests.bind(dest, false, true);
   dests.counters.addConnection(dest);
   services.counters.addConnection(service);
   director.total.addConnection(0);
   if (director.notes !== null) director.notes.made(conn);
   return conn;
+}
+
+/** Full NAT: where the connection is to come from, in `director.locals`. */
+function chooseLocal(director: Director, service: number, proto: number, rip: number, rport: number): number {
+  const { locals, flows, routing, rng, services } = director;
+  const scheduler = services.schedulerNames[service]!;
+  return locals.choose(service, flows, routing, rng, proto, rip, rport, scheduler === 'rr' || scheduler === 'wrr');
+}
+
+function noLocal(director: Director, p: Packet): number {
+  const isEmpty = director.locals.fault === LocalFault.NoAddress;
+  p.drop = isEmpty ? Drop.DirectorNoLocalAddress : Drop.DirectorNoLocalPort;
+  return REFUSED;
 }
 
 function tableFull(p: Packet): number {

@@ -256,7 +256,13 @@ export function parseCommand(line: string): IpvsCommand {
     const k = key();
     return {
       key: { address: address!, port: port !== undefined ? Number(port) : k.kind === 'address' ? k.port : 0 },
-      method: words.includes('-m') ? 'masq' : words.includes('-i') ? 'tunnel' : 'route',
+      method: words.includes('-m')
+        ? 'masq'
+        : words.includes('-i')
+          ? 'tunnel'
+          : words.includes('-b')
+            ? 'fullnat'
+            : 'route',
       tunnel: words.includes('--tun-type')
         ? {
             type: option('--tun-type') as 'ipip' | 'gue' | 'gre',
@@ -295,6 +301,15 @@ export function parseCommand(line: string): IpvsCommand {
       return { op: 'edit-server', service: key(), server: server() };
     case '-d':
       return { op: 'delete-server', service: key(), server: server().key };
+    case '-P':
+    case '-Q': {
+      const [address = '', ports] = option('-z')!.split(':');
+      const [from, to] = ports?.split('-').map(Number) ?? [];
+      const device = option('-F');
+      if (words[0] === '-Q') return { op: 'delete-local-address', service: key(), local: { address, device } };
+      const range = from === undefined ? undefined : { from, to: to ?? from };
+      return { op: 'add-local-address', service: key(), local: { address, device, ports: range } };
+    }
     case '-Z':
       return { op: 'zero', service: words.length > 1 ? key() : undefined };
     case '--drain':

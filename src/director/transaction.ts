@@ -5,7 +5,7 @@
 import { assert } from '../base/assert.ts';
 import type { IpvsCommand, IpvsErrno, ServerKey, ServiceKey } from '../model/ipvs.ts';
 import { formatIp4, parseIp4 } from '../wire/addr.ts';
-import { executeCommand, findService, isUnicast } from './commands.ts';
+import { checkLocalAddress, executeCommand, findService, isUnicast } from './commands.ts';
 import { NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import { findScheduler } from './sched/index.ts';
@@ -31,6 +31,7 @@ function foresee(director: Director, commands: readonly IpvsCommand[]): Refusal 
   const { services, dests } = director;
   let serviceRoom = services.capacity - services.count;
   let serverRoom = dests.room;
+  let localRoom = director.locals.room;
   const removed = new Map<number, number>();
   for (const [index, command] of commands.entries()) {
     const errno = ((): IpvsErrno | null => {
@@ -59,6 +60,10 @@ function foresee(director: Director, commands: readonly IpvsCommand[]): Refusal 
           if (s !== NO_SERVICE && dests.isTrashed(s, ip, command.server.key.port)) return null;
           if (!isUnicast(director, ip)) return 'EINVAL';
           return --serverRoom < 0 ? 'ENOSPC' : null;
+        }
+        case 'add-local-address': {
+          if (--localRoom < 0) return 'ENOSPC';
+          return checkLocalAddress(director, parseIp4(command.local.address)!, command.local.device);
         }
         default:
           return null;

@@ -11,7 +11,7 @@ import { TICKS_PER_SECOND } from '../base/clock.ts';
 import { Medium } from '../device/device.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method } from '../director/connections.ts';
 import type { Director } from '../director/director.ts';
-import { stateName } from '../director/listing.ts';
+import { localOf, stateName } from '../director/listing.ts';
 import { Ended, type Notes, TemplateUse } from '../director/notes.ts';
 import { serverName } from '../director/sched/explain.ts';
 import { FTP, ServiceFlag } from '../director/services.ts';
@@ -56,6 +56,7 @@ const METHODS: Readonly<Record<number, string>> = {
   [Method.Tunnel]: 'tunnel',
   [Method.Route]: 'route',
   [Method.Bypass]: 'bypass',
+  [Method.FullNat]: 'fullnat',
 };
 const ROUTE_TYPES: Readonly<Record<number, string>> = {
   [RouteKind.Unicast]: 'unicast',
@@ -378,12 +379,14 @@ export class WayRecorder implements HookObserver, Notes {
     const ports = rows[at + Conn.Ports]!;
     const meta = rows[at + Conn.Meta]!;
     const flags = rows[at + Conn.Flags]!;
+    const local = localOf(this.#director, conn, flags);
     return {
       isNew,
       direction: dir === Dir.In ? 'request' : 'reply',
       protocol: protocolName((meta >> 8) & 0xff),
       client: `${formatIp4(rows[at + Conn.Cip]!)}:${ports >>> 16}`,
       virtual: `${formatIp4(rows[at + Conn.Vip]!)}:${ports & 0xffff}`,
+      ...(local === undefined ? {} : { local: `${local.address}:${local.port}` }),
       server: `${formatIp4(rows[at + Conn.Rip]!)}:${meta >>> 16}`,
       method: METHODS[flags & ConnFlag.MethodMask] ?? '?',
       from: state,

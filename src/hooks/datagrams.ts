@@ -16,6 +16,8 @@ export interface Datagrams {
   deviceMtu(device: number): number;
   /** Our address on the device, else another of ours; 0 when there is none. */
   addressOn(device: number): number;
+  /** Is it an address of the device itself? */
+  hasAddress(device: number, ip: number): boolean;
   /** Is the address in a network of the device? */
   isOnLink(device: number, ip: number): boolean;
   /** Hand what comes to `ip`:`port` by `device` to `receive`, and to whoever else listens there. A multicast `ip` is a group: it is joined, and left with its last listener. */

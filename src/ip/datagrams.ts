@@ -77,6 +77,10 @@ export class UdpListeners implements Datagrams {
     return this.#stack.addresses.select(device, 0);
   }
 
+  hasAddress(device: number, ip: number): boolean {
+    return this.#stack.addresses.rows.some((a) => a.device === device && a.ip === ip);
+  }
+
   isOnLink(device: number, ip: number): boolean {
     return this.#stack.addresses.rows.some((a) => a.device === device && isSameNetwork(a.ip, ip, a.length));
   }

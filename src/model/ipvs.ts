@@ -29,7 +29,7 @@ export interface ServiceSpec {
   readonly ops: boolean;
 }
 
-export type ForwardMethod = 'masq' | 'route' | 'tunnel' | 'local' | 'bypass';
+export type ForwardMethod = 'masq' | 'route' | 'tunnel' | 'local' | 'bypass' | 'fullnat';
 export type TunnelType = 'ipip' | 'gue' | 'gre';
 
 export interface ServerKey {
@@ -48,6 +48,15 @@ export interface ServerSpec {
   readonly tunnel?:
     | { readonly type: TunnelType; readonly port: number; readonly checksum: 'none' | 'csum' | 'remcsum' }
     | undefined;
+}
+
+/** An address of ours from which a service's connections by full NAT come, with the ports that they may have. */
+export interface LocalAddressSpec {
+  readonly address: string;
+  /** Absent: all from 1025 on, as DPVS has it. */
+  readonly ports?: { readonly from: number; readonly to: number } | undefined;
+  /** Must have the address. */
+  readonly device?: string | undefined;
 }
 
 /** A synchronisation daemon. What is left out, or 0, is the kernel's default: 224.0.0.81, port 8848, TTL 1, messages as long as an Ethernet frame carries. */
@@ -82,6 +91,12 @@ export type IpvsCommand =
   | { readonly op: 'add-server'; readonly service: ServiceKey; readonly server: ServerSpec }
   | { readonly op: 'edit-server'; readonly service: ServiceKey; readonly server: ServerSpec }
   | { readonly op: 'delete-server'; readonly service: ServiceKey; readonly server: ServerKey }
+  | { readonly op: 'add-local-address'; readonly service: ServiceKey; readonly local: LocalAddressSpec }
+  | {
+      readonly op: 'delete-local-address';
+      readonly service: ServiceKey;
+      readonly local: Pick<LocalAddressSpec, 'address' | 'device'>;
+    }
   /** Zero the counters of one service with its servers, or of everything. */
   | { readonly op: 'zero'; readonly service?: ServiceKey | undefined }
   /**
@@ -125,8 +140,17 @@ export interface ServerRow extends ServerSpec {
   readonly stats: IpvsStats;
 }
 
+export interface LocalAddressRow extends LocalAddressSpec {
+  /** Connections that come from it. */
+  readonly conns: number;
+  /** How often a port was found in use when one was looked for. */
+  readonly conflicts: number;
+}
+
 export interface ServiceRow extends ServiceSpec {
   readonly stats: IpvsStats;
+  /** Absent when it has none. */
+  readonly localAddresses?: readonly LocalAddressRow[] | undefined;
   /** In the kernel's list order: newest first. */
   readonly servers: readonly ServerRow[];
 }
@@ -164,6 +188,8 @@ export interface ConnectionRow {
   readonly client: ServerKey;
   readonly virtual: ServerKey;
   readonly destination: ServerKey;
+  /** By full NAT: what its server sees as the client. */
+  readonly local?: ServerKey | undefined;
   readonly pe?: { readonly name: string; readonly data: string } | undefined;
 }
 

@@ -54,8 +54,10 @@ export interface WayConnection {
   readonly protocol: string;
   readonly client: string;
   readonly virtual: string;
+  /** By full NAT: what the server sees as the client. */
+  readonly local?: string;
   readonly server: string;
-  /** `masq`, `route`, `tunnel`, `local`, `bypass` */
+  /** `masq`, `route`, `tunnel`, `local`, `bypass`, `fullnat` */
   readonly method: string;
   readonly from: string;
   readonly to: string;

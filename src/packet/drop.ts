@@ -122,6 +122,10 @@ export const Drop = {
   ConntrackFull: 97,
   ConntrackClash: 98,
   DirectorOldEntry: 99,
+  // full NAT
+  DirectorNoLocalAddress: 100,
+  DirectorNoLocalPort: 101,
+  DirectorNoClientRoute: 102,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -232,6 +236,10 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   ConntrackClash: 'new connection whose packets could not be told from those of another one',
   DirectorOldEntry:
     'new connection of a client port whose tracked old one had to end first (net.ipv4.vs.conntrack): it will ask again',
+  DirectorNoLocalAddress:
+    'new connection to a server by full NAT whose service has no local address (ipvsadm -P), or none that is ours still',
+  DirectorNoLocalPort: 'new connection to a server by full NAT for which no free port was found at any local address',
+  DirectorNoClientRoute: 'answer of a server by full NAT to whose client no route leads',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];

@@ -7,6 +7,7 @@ import type {
   DaemonRow,
   IpvsInfo,
   IpvsStats,
+  LocalAddressSpec,
   ServerKey,
   ServerRow,
   ServiceRow,
@@ -104,7 +105,14 @@ function serverLine(row: ServerRow, protocol: string, form: ListForm, naming: Na
   return `  -> ${name} ${FORWARD[row.method].padEnd(7)} ${tunnel}${left(row.weight, 6)} ${conns}\n`;
 }
 
-const FORWARD = { masq: 'Masq', local: 'Local', tunnel: 'Tunnel', route: 'Route', bypass: '(null)' } as const;
+const FORWARD = {
+  masq: 'Masq',
+  local: 'Local',
+  tunnel: 'Tunnel',
+  route: 'Route',
+  bypass: '(null)',
+  fullnat: 'FullNat',
+} as const;
 const CHECKSUM = { none: '-c', csum: '+c', remcsum: 'r+c' } as const;
 
 function tunnelInfo(row: ServerRow): string {
@@ -147,10 +155,32 @@ export function formatConnection(row: ConnectionRow, form: ListForm, naming: Nam
   const expires = `${two(minutes)}:${two(row.expiresSeconds % 60)}`;
   const client = hostPort(row.client, protocol, naming).padEnd(18);
   const virtual = hostPort(row.virtual, protocol, naming).padEnd(18);
-  const server = hostPort(row.destination, protocol, naming);
+  const destination = hostPort(row.destination, protocol, naming);
+  const server =
+    row.local === undefined ? destination : `${destination.padEnd(18)} ${hostPort(row.local, protocol, naming)}`;
   const head = `${row.protocol.toUpperCase().padEnd(3)} ${expires.padEnd(6)} ${row.state.padEnd(11)} ${client} ${virtual}`;
   if (!form.persistentConn || row.pe === undefined) return `${head} ${server}\n`;
   return `${head} ${server.padEnd(16)} ${row.pe.name.padEnd(18)} ${row.pe.data}\n`;
+}
+
+/** As DPVS lists them, and its words. */
+export function formatLocalAddresses(rows: readonly ServiceRow[]): string {
+  const line = (...cells: readonly (string | number)[]) =>
+    `${cells.map((cell, i) => String(cell).padEnd(LOCAL_WIDTHS[i]!)).join(' ')}\n`;
+  let text = line('VIP:VPORT', 'TOTAL', 'SNAT_IP', 'CONFLICTS', 'CONNS');
+  for (const { key, localAddresses = [] } of rows) {
+    const name = key.kind === 'fwmark' ? `FWM ${key.fwmark}` : `${key.address}:${key.port}`;
+    text += `${name.padEnd(20)} ${left(localAddresses.length, 8)} \n`;
+    for (const row of localAddresses) text += line('', '', localAddressText(row), row.conflicts, row.conns);
+  }
+  return text;
+}
+
+const LOCAL_WIDTHS = [20, 8, 20, 10, 10];
+
+/** As -z takes it. */
+export function localAddressText({ address, ports }: LocalAddressSpec): string {
+  return ports === undefined ? address : `${address}:${ports.from}-${ports.to}`;
 }
 
 export function formatTimeouts({ timeouts }: IpvsInfo): string {

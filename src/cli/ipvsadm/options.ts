@@ -23,7 +23,10 @@ export type CommandName =
   | 'drain'
   | 'undrain'
   | 'plan'
-  | 'apply';
+  | 'apply'
+  | 'add-laddr'
+  | 'del-laddr'
+  | 'get-laddr';
 
 export type OptionName =
   | 'numeric'
@@ -64,7 +67,9 @@ export type OptionName =
   | 'drain'
   | 'deadline'
   | 'udp-idle'
-  | 'wait';
+  | 'wait'
+  | 'local-address'
+  | 'ifname';
 
 export const OPTION_NAMES: readonly OptionName[] = [
   'numeric',
@@ -106,6 +111,8 @@ export const OPTION_NAMES: readonly OptionName[] = [
   'deadline',
   'udp-idle',
   'wait',
+  'local-address',
+  'ifname',
 ];
 
 /** Which options a command (or a tunnel type) needs, and may have; of `oneOf` at most one. All others are illegal. */
@@ -137,6 +144,8 @@ const SERVER: Combination = {
   oneOf: [],
 };
 
+const LOCAL: Combination = { needs: ['service-address', 'local-address'], may: ['ifname'], oneOf: [] };
+
 export const COMBINATIONS: Readonly<Record<CommandName, Combination>> = {
   'add-service': SERVICE,
   'edit-service': SERVICE,
@@ -164,6 +173,9 @@ export const COMBINATIONS: Readonly<Record<CommandName, Combination>> = {
   undrain: { needs: ['service-address', 'real-server'], may: [], oneOf: [] },
   plan: { needs: [], may: ['json'], oneOf: [] },
   apply: { needs: [], may: ['json'], oneOf: [] },
+  'add-laddr': LOCAL,
+  'del-laddr': LOCAL,
+  'get-laddr': { needs: [], may: ['service-address', 'json'], oneOf: [] },
 };
 
 /** Only the tunnel options are looked at. */
@@ -183,7 +195,8 @@ interface OptionRow extends PoptOption<Tag> {
 /** What the parser switches over: a command's name, an option's name, or one of several spellings of an option. */
 export type Tag =
   | CommandName
-  | Exclude<OptionName, 'service-address' | 'forwarding-method' | 'drain'>
+  | Exclude<OptionName, 'service-address' | 'forwarding-method' | 'drain' | 'local-address'>
+  | 'laddr'
   | 'help'
   | 'version'
   | 'tcp-service'
@@ -191,6 +204,7 @@ export type Tag =
   | 'sctp-service'
   | 'fwmark-service'
   | 'masquerading'
+  | 'fullnat'
   | 'ipip'
   | 'gatewaying'
   | 'sort'
@@ -244,6 +258,13 @@ const COMMAND_ROWS: readonly OptionRow[] = [
   { tag: 'version', long: 'version', short: 'v', help: 'version' },
 ];
 
+/** DPVS's. */
+const LOCAL_COMMAND_ROWS: readonly OptionRow[] = [
+  { tag: 'add-laddr', long: 'add-laddr', short: 'P', help: 'add a local address to a service: full NAT comes from it' },
+  { tag: 'del-laddr', long: 'del-laddr', short: 'Q', help: 'take one away; its connections go on' },
+  { tag: 'get-laddr', long: 'get-laddr', short: 'G', help: 'list the local addresses of a service, or of all' },
+];
+
 const SERVICE_ROWS: readonly OptionRow[] = [
   { tag: 'tcp-service', long: 'tcp-service', short: 't', value: 'required', metavar: 'HOST[:PORT]', help: 'TCP' },
   { tag: 'udp-service', long: 'udp-service', short: 'u', value: 'required', metavar: 'HOST[:PORT]', help: 'UDP' },
@@ -258,6 +279,13 @@ const SERVICE_ROWS: readonly OptionRow[] = [
   },
   { tag: 'ipv6', long: 'ipv6', short: '6', help: 'after -f: of IPv6 packets' },
 ];
+
+/** Its short name is that of --sched-flags for all other commands. */
+const FULL_NAT: OptionRow = {
+  tag: 'fullnat',
+  long: 'fullnat',
+  help: 'full NAT, from a local address (with -a and -e also -b)',
+};
 
 const OPTION_ROWS: readonly OptionRow[] = [
   {
@@ -305,6 +333,7 @@ const OPTION_ROWS: readonly OptionRow[] = [
   { tag: 'gatewaying', long: 'gatewaying', short: 'g', help: 'direct routing (the default)' },
   { tag: 'ipip', long: 'ipip', short: 'i', help: 'tunnel to the server' },
   { tag: 'masquerading', long: 'masquerading', short: 'm', help: 'NAT' },
+  FULL_NAT,
   { tag: 'tun-type', long: 'tun-type', value: 'required', metavar: 'TYPE', help: 'with -i: ipip gue gre (ipip)' },
   { tag: 'tun-port', long: 'tun-port', value: 'required', metavar: 'PORT', help: 'UDP port of gue' },
   { tag: 'tun-nocsum', long: 'tun-nocsum', help: 'gue, gre: outer checksum off' },
@@ -372,21 +401,44 @@ const DAEMON_ROWS: readonly OptionRow[] = [
   { tag: 'mcast-ttl', long: 'mcast-ttl', value: 'required', metavar: 'N', help: 'TTL (1)' },
 ];
 
-export const OPTIONS = poptTable<Tag>([
+const LOCAL_ROWS: readonly OptionRow[] = [
+  {
+    tag: 'laddr',
+    long: 'laddr',
+    short: 'z',
+    value: 'required',
+    metavar: 'HOST[:PORT-PORT]',
+    help: 'one of our addresses; the ports that it may use (1025-65535)',
+  },
+  { tag: 'ifname', long: 'ifname', short: 'F', value: 'required', metavar: 'DEVICE', help: 'the device that has it' },
+];
+
+const CLASSIC_ROWS: readonly OptionRow[] = [
   ...COMMAND_ROWS,
   ...SERVICE_ROWS,
   ...OPTION_ROWS,
   ...LIST_ROWS,
   ...DAEMON_ROWS,
   ...DRAIN_ROWS,
-]);
+];
+
+/** The options of the classic tool, and ours. */
+export const OPTIONS = poptTable<Tag>(CLASSIC_ROWS);
+/** The first word: a command. */
+export const FIRST_OPTIONS = poptTable<Tag>([...LOCAL_COMMAND_ROWS, ...CLASSIC_ROWS]);
+/** Those of -a and -e as DPVS has them: -b is full NAT. */
+export const SERVER_OPTIONS = poptTable<Tag>([...CLASSIC_ROWS, { ...FULL_NAT, short: 'b' }]);
+/** Those of -P, -Q and -G: the classic tool does not know them. */
+export const LOCAL_OPTIONS = poptTable<Tag>([...CLASSIC_ROWS, ...LOCAL_ROWS]);
 
 const SYNOPSIS = [
   '-A|-E SERVICE [-s NAME] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAG,…] [-o]',
   '-D SERVICE',
   '-C | -R | -S [-n]',
-  '-a|-e SERVICE -r HOST[:PORT] [-g|-i|-m] [-w N] [-x N] [-y N] [tunnel options]',
+  '-a|-e SERVICE -r HOST[:PORT] [-g|-i|-m|-b] [-w N] [-x N] [-y N] [tunnel options]',
   '-d SERVICE -r HOST[:PORT]',
+  '-P|-Q SERVICE -z HOST[:PORT-PORT] [-F DEVICE]',
+  '-G [SERVICE] [--json]',
   '-L [SERVICE] [list options]',
   '-Z [SERVICE]',
   '--set TCP TCPFIN UDP',
@@ -401,9 +453,10 @@ export function helpText(program: string): string {
   const usage = SYNOPSIS.map((line, i) => `${i === 0 ? 'Usage:' : '      '} ${program} ${line}\n`).join('');
   return (
     usage +
-    section('Commands (the first option):', COMMAND_ROWS) +
+    section('Commands (the first option):', [...COMMAND_ROWS, ...LOCAL_COMMAND_ROWS]) +
     section('SERVICE is one of:', SERVICE_ROWS) +
     section('Options of services and servers:', OPTION_ROWS) +
+    section('Options of local addresses:', LOCAL_ROWS) +
     section('Options of lists:', LIST_ROWS) +
     section('Options of the daemons:', DAEMON_ROWS) +
     section('Options of --drain:', DRAIN_ROWS)

@@ -8,21 +8,25 @@ import type {
   ForwardMethod,
   IpvsCommand,
   IpvsProtocol,
+  LocalAddressSpec,
   ServerKey,
   ServiceKey,
   ServiceSpec,
   TunnelType,
 } from '../../model/ipvs.ts';
-import { PoptReader } from '../popt.ts';
+import { PoptReader, type PoptTable } from '../popt.ts';
 import { parseHostPort, parseIp4, parseNumber } from './address.ts';
 import { checkCombination } from './combination.ts';
 import type { NameSource } from './names.ts';
 import {
   COMBINATIONS,
   type CommandName,
+  FIRST_OPTIONS,
+  LOCAL_OPTIONS,
   OPTION_NAMES,
   OPTIONS,
   type OptionName,
+  SERVER_OPTIONS,
   type Tag,
   TUNNEL_COMBINATIONS,
   TUNNEL_OPTIONS,
@@ -56,6 +60,7 @@ export type Parsed =
       readonly wait: boolean;
     }
   | { readonly kind: 'plan' | 'apply'; readonly file: string; readonly json: boolean }
+  | { readonly kind: 'list-local-addresses'; readonly service: ServiceKey | undefined; readonly json: boolean }
   | { readonly kind: 'save'; readonly numeric: boolean }
   | { readonly kind: 'restore' | 'help' | 'version' };
 
@@ -90,11 +95,23 @@ interface Entry {
   deadline: number | undefined;
   udpIdle: number | undefined;
   daemon: Omit<DaemonSpec, 'role'>;
+  local: LocalAddressSpec;
 }
 
 /** Parse one command line (without the program's name). Throws Refused, and LookupNeeded for a host name that is not known yet. */
 export function parse(words: readonly string[], program: string, names: NameSource): Parsed {
-  const reader = new PoptReader<Tag>(OPTIONS, words);
+  try {
+    return parseWith(SERVER_OPTIONS, words, program, names);
+  } catch (error) {
+    // Where -b cannot be DPVS's, the classic tool has the word.
+    if (error instanceof Refused) return parseWith(OPTIONS, words, program, names);
+    throw error;
+  }
+}
+
+/** @param ofServers the options of -a and -e */
+function parseWith(ofServers: PoptTable<Tag>, words: readonly string[], program: string, names: NameSource): Parsed {
+  const reader = new PoptReader<Tag>(FIRST_OPTIONS, words);
   const first = reader.next();
   if (first === 'help' || first === 'version') return { kind: first };
   if (first === undefined || !COMMANDS.has(first)) throw tryHelp(program);
@@ -102,6 +119,8 @@ export function parse(words: readonly string[], program: string, names: NameSour
   const file = reader.value ?? '';
   const role = name === 'start-daemon' || name === 'stop-daemon' ? checkRole(name, reader.value!) : 'master';
 
+  if (name === 'add-server' || name === 'edit-server') reader.use(ofServers);
+  else reader.use(name === 'add-laddr' || name === 'del-laddr' || name === 'get-laddr' ? LOCAL_OPTIONS : OPTIONS);
   const entry = emptyEntry();
   for (let tag = reader.next(); tag !== undefined; tag = reader.next()) readOption(entry, tag, reader, names);
   if (reader.fault !== undefined) throw new Refused(`${reader.word}: ${reader.fault}`, 255, false);
@@ -149,6 +168,21 @@ export function parse(words: readonly string[], program: string, names: NameSour
     case 'plan':
     case 'apply':
       return { kind: name, file, json: entry.given.has('json') };
+    case 'add-laddr':
+      return {
+        kind: 'change',
+        name,
+        command: { op: 'add-local-address', service: serviceKey(entry), local: entry.local },
+      };
+    case 'del-laddr': {
+      const { ports, ...local } = entry.local;
+      if (ports !== undefined) throw new Refused('illegal local address');
+      return { kind: 'change', name, command: { op: 'delete-local-address', service: serviceKey(entry), local } };
+    }
+    case 'get-laddr': {
+      const service = entry.given.has('service-address') ? serviceKey(entry) : undefined;
+      return { kind: 'list-local-addresses', service, json: entry.given.has('json') };
+    }
   }
 }
 
@@ -175,6 +209,7 @@ function emptyEntry(): Entry {
     deadline: undefined,
     udpIdle: undefined,
     daemon: { device: DEFAULT_DEVICE, syncId: 0 },
+    local: { address: '0.0.0.0' },
   };
 }
 
@@ -236,8 +271,17 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
     case 'masquerading':
     case 'ipip':
     case 'gatewaying':
+    case 'fullnat':
       give(e, 'forwarding-method');
-      e.method = tag === 'masquerading' ? 'masq' : tag === 'ipip' ? 'tunnel' : 'route';
+      e.method = METHODS[tag];
+      return;
+    case 'laddr':
+      give(e, 'local-address');
+      e.local = { ...e.local, ...localAddress(text, names) };
+      return;
+    case 'ifname':
+      give(e, tag);
+      e.local = { ...e.local, device: text };
       return;
     case 'weight':
       give(e, tag);
@@ -320,6 +364,19 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
   }
 }
 
+const METHODS = { masquerading: 'masq', ipip: 'tunnel', gatewaying: 'route', fullnat: 'fullnat' } as const;
+
+/** `HOST[:PORT-PORT]`; DPVS's own takes no ports. */
+function localAddress(text: string, names: NameSource): Pick<LocalAddressSpec, 'address' | 'ports'> {
+  const [, host = '', low, high] = /^([^:]*)(?::(\d+)-(\d+))?$/.exec(text) ?? [];
+  const at = parseHostPort(host, 'tcp', names);
+  if (at === undefined || at.family !== 4) throw new Refused('illegal local address');
+  if (low === undefined || high === undefined) return { address: at.address };
+  const [from, to] = [parseNumber(low, 1, 65535), parseNumber(high, 1, 65535)];
+  if (from === undefined || to === undefined || from > to) throw new Refused('illegal local address');
+  return { address: at.address, ports: { from, to } };
+}
+
 function give(e: Entry, option: OptionName): void {
   if (e.given.has(option)) throw new Refused(`multiple '${option}' options specified`);
   e.given.add(option);
@@ -353,7 +410,8 @@ function serviceSpec(e: Entry, schedulerFlags: number): ServiceSpec {
 function serverCommand(op: 'add-server' | 'edit-server', e: Entry): IpvsCommand {
   const { key, family } = e.server!;
   const isTunnel = e.method === 'tunnel';
-  const port = e.fwmark === 0 && e.method !== 'masq' ? e.port : key.port;
+  const isTranslated = e.method === 'masq' || e.method === 'fullnat';
+  const port = e.fwmark === 0 && !isTranslated ? e.port : key.port;
   if (family !== e.family && !isTunnel) {
     throw new Refused('Different address family is allowed only for tunneling servers');
   }

@@ -20,6 +20,7 @@ import {
   formatConnectionTitle,
   formatDaemon,
   formatHeadline,
+  formatLocalAddresses,
   formatService,
   formatTimeouts,
   formatTitle,
@@ -90,6 +91,8 @@ class Tool {
       }
       case 'list-services':
         return this.#listServices(parsed.service, parsed.form);
+      case 'list-local-addresses':
+        return this.#listLocalAddresses(parsed.service, parsed.json);
       case 'list-connections':
         return this.#listConnections(parsed.form);
       case 'list-timeouts': {
@@ -169,6 +172,18 @@ class Tool {
     const naming = await this.#naming(form.numeric, rows);
     out((info === undefined ? '' : formatHeadline(info)) + formatTitle(form));
     this.#print(rows, (row) => formatService(row, form, naming));
+    return 0;
+  }
+
+  async #listLocalAddresses(key: ServiceKey | undefined, json: boolean): Promise<number> {
+    const { out, err } = this.#context;
+    const rows = sortServices(await this.#services(key));
+    if (key !== undefined && rows.length === 0) {
+      err(`${NO_SERVICE}\n`);
+      return 255;
+    }
+    const all = rows.map(({ key: service, localAddresses = [] }) => ({ service, localAddresses }));
+    out(json ? `${JSON.stringify(all)}\n` : formatLocalAddresses(rows));
     return 0;
   }
 

@@ -1,6 +1,6 @@
 /** ipvsadm -S: the table as the commands that would make it. Thresholds are not in it, and a local server is saved as a directly routed one. */
 import type { ServerRow, ServiceRow } from '../../model/ipvs.ts';
-import { effectiveMask, hostPort, type Naming, schedulerFlagNames, sortServers } from './format.ts';
+import { effectiveMask, hostPort, localAddressText, type Naming, schedulerFlagNames, sortServers } from './format.ts';
 
 export function saveService(row: ServiceRow, naming: Naming): string {
   const { key } = row;
@@ -16,13 +16,17 @@ export function saveService(row: ServiceRow, naming: Naming): string {
   if (row.schedulerFlags !== 0) text += ` -b ${schedulerFlagNames(row)}`;
   text += '\n';
   const protocol = key.kind === 'address' ? key.protocol : '';
+  for (const local of row.localAddresses ?? []) {
+    const device = local.device === undefined ? '' : ` -F ${local.device}`;
+    text += `-P ${service} -z ${localAddressText(local)}${device}\n`;
+  }
   for (const server of sortServers(row.servers)) {
     text += `-a ${service} -r ${hostPort(server.key, protocol, naming)} ${METHOD[server.method]} -w ${server.weight}${tunnelOptions(server)}\n`;
   }
   return text;
 }
 
-const METHOD = { masq: '-m', tunnel: '-i', route: '-g', local: '-g', bypass: '(null)' } as const;
+const METHOD = { masq: '-m', tunnel: '-i', route: '-g', local: '-g', bypass: '(null)', fullnat: '-b' } as const;
 const CHECKSUM = { none: '--tun-nocsum', csum: '--tun-csum', remcsum: '--tun-remcsum' } as const;
 
 function fwmarkOption(fwmark: number, family: 4 | 6): string {

@@ -25,6 +25,8 @@ const MAKES: ReadonlySet<IpvsCommand['op']> = new Set([
   'edit-server',
   'delete-server',
   'clear',
+  'add-local-address',
+  'delete-local-address',
   'set-timeouts',
 ]);
 

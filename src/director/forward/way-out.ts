@@ -64,16 +64,38 @@ export function wayOut(director: Director, p: Packet, dest: number, overhead: nu
     p.drop = Drop.DirectorTunnelMtu;
     return NONE;
   }
-  // A super-packet is as long as its segments; an ICMP error is never refused for its length.
-  const length = p.gsoType === 0 ? p.end - l3 : segmentHeader(p) + p.gsoSize;
   const isChecked = overhead === 0 || director.sysctls.pmtuDisc !== 0;
-  if (length > room && isChecked && p.proto !== ICMP && hasDf(view, l3)) {
+  if (isChecked && isTooLong(p, room)) {
     return owe(p, Drop.FragmentationNeeded, DEST_UNREACHABLE, FRAGMENTATION_NEEDED, room);
   }
   const route = director.dests.route;
   const at = dest << ROUTE_SHIFT;
   p.nexthop = route[at + NEXTHOP]!;
   p.outDevice = route[at + DEVICE]!;
+  p.mtu = mtu;
+  return REMOTE;
+}
+
+/** May it not be cut, and is it longer? A super-packet is as long as its segments; an ICMP error is never refused for its length. */
+function isTooLong(p: Packet, room: number): boolean {
+  const length = p.gsoType === 0 ? p.end - p.l3 : segmentHeader(p) + p.gsoSize;
+  return length > room && p.proto !== ICMP && hasDf(p.view, p.l3);
+}
+
+/** The same to any address, which is looked up for each packet. */
+export function wayTo(director: Director, p: Packet, ip: number): number {
+  const { routing } = director;
+  if (!routing.resolve(ip) || routing.isBroadcast) {
+    return owe(p, Drop.DirectorNoClientRoute, DEST_UNREACHABLE, HOST_UNREACHABLE, 0);
+  }
+  if (routing.isLocal) return LOCAL;
+  const { view, l3 } = p;
+  if (ttl(view, l3) <= 1) return owe(p, Drop.TtlExceeded, TIME_EXCEEDED, 0, 0);
+  decrementTtl(view, l3);
+  const { mtu } = routing;
+  if (isTooLong(p, mtu)) return owe(p, Drop.FragmentationNeeded, DEST_UNREACHABLE, FRAGMENTATION_NEEDED, mtu);
+  p.nexthop = routing.nexthop;
+  p.outDevice = routing.outDevice;
   p.mtu = mtu;
   return REMOTE;
 }

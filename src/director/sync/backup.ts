@@ -26,7 +26,7 @@ import { SCTP_STATE_NAMES } from '../sctp-states.ts';
 import { NO_SERVICE } from '../services.ts';
 import { TCP_STATE_NAMES } from '../tcp-states.ts';
 import { UDP_STATE_NAMES } from '../udp-states.ts';
-import { fromSyncFlags, TemplateState } from './record.ts';
+import { fromSyncFlags, isOnlyHere, isSharedMethod, TemplateState } from './record.ts';
 
 const { Rip, Meta, Flags, Timeout, Dest, Packets } = Conn;
 const {
@@ -104,7 +104,7 @@ export class SyncBackup {
    * flags that no master sends (the recorded kernel has these checks, older ones had not).
    */
   #isKnown(r: SyncRecord): boolean {
-    if ((r.flags & SyncFlag.OnePacket) !== 0) return false;
+    if ((r.flags & SyncFlag.OnePacket) !== 0 || !isSharedMethod(r.flags)) return false;
     if ((r.flags & SyncFlag.Template) !== 0 && (r.flags & SyncFlag.NoCport) !== 0) return false;
     if (r.peDataLength !== 0 && engineOf(r) === undefined) return false;
     if ((fromSyncFlags(r.flags) & TEMPLATE) !== 0) return r.state <= TemplateState.Assured;
@@ -194,6 +194,7 @@ export class SyncBackup {
     const { conns, dests, now } = this.#director;
     const dest = this.#findDest(r.protocol, r.vip, r.vport, r.rip, r.dport, r.fwmark, flags);
     const its = dest === NO_DEST ? flags : this.#flagsWith(dest, flags);
+    if (isOnlyHere(its)) return NO_CONN;
     const row = dest === NO_DEST ? dests.unbound : dest;
     const { protocol, cip, vip, rip, dport } = r;
     const conn = conns.add(now, protocol, cip, vip, ports, rip, dport, row, its, FIRST_TIMEOUT);
@@ -223,7 +224,7 @@ export class SyncBackup {
     const vip = rows[at + Conn.Vip]!;
     const mark = conns.marks.get(conn) ?? 0;
     const dest = this.#findDest((meta >> 8) & 0xff, vip, vport, rows[at + Rip]!, meta >>> 16, mark, flags);
-    if (dest === NO_DEST) return;
+    if (dest === NO_DEST || isOnlyHere(this.#flagsWith(dest, flags))) return;
     const isTemplate = (flags & TEMPLATE) !== 0;
     dests.unbind(dests.unbound, isTemplate, (flags & INACTIVE) !== 0);
     conns.rebind(conn, dest, this.#flagsWith(dest, flags));

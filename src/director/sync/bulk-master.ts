@@ -21,7 +21,7 @@ import {
 } from '../../wire/sync-bulk.ts';
 import { CONN_SHIFT, Conn, ConnFlag } from '../connections.ts';
 import type { Director } from '../director.ts';
-import { toRecord } from './record.ts';
+import { isOnlyHere, toRecord } from './record.ts';
 
 /** Datagrams a breath, of all transfers. */
 const PER_BREATH = 16;
@@ -120,12 +120,13 @@ export class BulkMaster {
     this.#send(t, BulkType.Rows, from, t.at, count, BULK_HEADER + length);
   }
 
-  /** Everything but single packets; of what templates stand for nothing, when sync_persist_mode says that they suffice. */
+  /** Everything but single packets and full NAT; of what templates stand for nothing, when sync_persist_mode says that they suffice. */
   #isSent(conn: number, isTemplates: boolean): boolean {
     const { conns, sysctls } = this.#director;
     if (!conns.isUsed(conn)) return false;
     const flags = conns.rows[(conn << CONN_SHIFT) + Conn.Flags]!;
     if (((flags & ConnFlag.Template) !== 0) !== isTemplates || (flags & ConnFlag.OnePacket) !== 0) return false;
+    if (isOnlyHere(flags)) return false;
     return isTemplates || sysctls.syncPersistMode === 0 || conns.control[conn] === 0;
   }
 

@@ -20,7 +20,7 @@ import {
 import { CONN_SHIFT, Conn, ConnFlag } from '../connections.ts';
 import type { Director } from '../director.ts';
 import { TcpState } from '../tcp-states.ts';
-import { toRecord } from './record.ts';
+import { isOnlyHere, toRecord } from './record.ts';
 
 const { Meta, Flags, Timeout, Packets } = Conn;
 const { Template: TEMPLATE, OnePacket: ONE_PACKET } = ConnFlag;
@@ -121,7 +121,8 @@ export class SyncMaster {
     let to = after;
     for (;;) {
       const at = c << CONN_SHIFT;
-      const isTold = (rows[at + Flags]! & ONE_PACKET) === 0 && this.#isNeeded(c, from, to);
+      const flags = rows[at + Flags]!;
+      const isTold = (flags & ONE_PACKET) === 0 && !isOnlyHere(flags) && this.#isNeeded(c, from, to);
       if (isTold) this.#add(c, version);
       // The old protocol looks at what controls a connection only when the connection itself was told.
       else if (version === 0) return;

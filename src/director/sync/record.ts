@@ -13,15 +13,29 @@ const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Dest } = Conn;
 const { MethodMask: METHOD_MASK, Inactive: INACTIVE, NoOutput: NO_OUTPUT, Template: TEMPLATE } = ConnFlag;
 const { Assured: ASSURED, Synced: SYNCED, OnePacket: ONE_PACKET, HasPe: HAS_PE } = ConnFlag;
 const { NoCport: NO_CPORT, App: APP } = ConnFlag;
-const MASQ = Method.Masq;
+const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 const PER_SECOND = TICKS_PER_SECOND;
 
 /** States of a template (IP_VS_CTPL_S_*). */
 export const TemplateState = { None: 0, Assured: 1 } as const;
 
+/**
+ * A connection by full NAT lives at an address of ours, where no other director could go on with it: nobody is told of it. Templates say which server a client
+ * has: they are told, as of NAT, for other directors have no word for full NAT.
+ */
+export function isOnlyHere(flags: number): boolean {
+  return (flags & (METHOD_MASK | TEMPLATE)) === FULL_NAT;
+}
+
+/** Is it a method that others have? */
+export function isSharedMethod(flags: number): boolean {
+  return (flags & METHOD_MASK) < FULL_NAT;
+}
+
 /** ConnFlag → SyncFlag. A template that does not translate has no answers to wait for, either. */
 export function toSyncFlags(flags: number): number {
-  const method = flags & METHOD_MASK;
+  const its = flags & METHOD_MASK;
+  const method = its === FULL_NAT ? MASQ : its;
   return (
     method |
     ((flags & INACTIVE) !== 0 ? SyncFlag.Inactive : 0) |
