@@ -15,10 +15,12 @@ import { systemClock } from '../src/base/clock.ts';
 import { SeededRng } from '../src/base/rng.ts';
 import { hugeMemory } from '../src/device/native.ts';
 import { Engine } from '../src/engine/engine.ts';
+import type { TableCommand } from '../src/model/iptables.ts';
 import type { ForwardMethod, IpvsCommand } from '../src/model/ipvs.ts';
 import { Burst } from '../src/packet/burst.ts';
 import { PacketPool } from '../src/packet/pool.ts';
 import { ip4, mac } from '../src/wire/addr.ts';
+import { deviceRules, manyRules, RULES, TRACKING_RULES } from './rules.ts';
 import { ClientDevice, type Order, ServerDevice } from './traffic.ts';
 
 interface Subject {
@@ -31,6 +33,10 @@ interface Subject {
   readonly method: ForwardMethod;
   /** Segments in each packet that comes in; each leaves as a packet of its own where a tunnel cuts them. */
   readonly segments: number;
+  /** Lines of iptables in the filter table. */
+  readonly rules?: readonly string[];
+  /** net.ipv4.vs.conntrack: balanced flows have entries, too. */
+  readonly isTracked?: boolean;
 }
 
 const FEW = { services: 1, flows: 1000, active: 1000, order: 'random', method: 'masq', segments: 1 } as const;
@@ -48,6 +54,10 @@ const SUBJECTS: Readonly<Record<string, Subject>> = {
     flows: 1_000_000,
     active: 1_000_000,
   },
+  tracking: { ...FEW, what: 'as base, all tracked', rules: TRACKING_RULES, isTracked: true },
+  untracked: { ...FEW, what: 'as base, others are tracked', rules: TRACKING_RULES },
+  rules: { ...FEW, what: `as base, ${RULES} rules before it`, rules: manyRules(RULES) },
+  'rules-device': { ...FEW, what: `as base, ${RULES} rules that differ by device`, rules: deviceRules(RULES) },
   dr: { ...FEW, what: 'as base, direct routing, requests only', method: 'route' },
   ipip: { ...FEW, what: 'as base, IPIP, requests only', method: 'tunnel' },
   'bulk-dr': { ...FEW, ...SUPER, what: 'super-packets, direct routing, per super-packet', method: 'route' },
@@ -144,6 +154,7 @@ class Rig {
     for (let i = 1; i < services; i++)
       commands.push(...serviceCommands(method, `10.${1 + (i >> 14)}.${(i >> 6) & 255}.1`, 1 + (i & 63)));
     this.loadMs = execute(this.engine, commands);
+    this.#setRules();
     this.addMs = execute(this.engine, serviceCommands(method, '10.250.0.1', PORT));
     this.client.phase = 'syn';
     this.client.play(flows, flows, 'sequential');
@@ -160,6 +171,18 @@ class Rig {
     this.client.phase = 'data';
     this.client.segments = this.subject.segments;
     this.server.isOpening = false;
+  }
+
+  #setRules(): void {
+    const { rules = [], isTracked = false } = this.subject;
+    if (isTracked) this.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    const commands = rules.map((line): TableCommand => {
+      const [, chain = '', ...words] = line.split(' ');
+      return { op: 'append', chain, rule: { words } };
+    });
+    if (commands.length === 0) return;
+    const outcome = this.engine.filter.change({ table: 'filter', commands });
+    if (outcome !== null) throw new Error(`rule ${outcome.index}: ${outcome.fault}`);
   }
 
   /** Nanoseconds for one packet of a round: of those that leave. */

@@ -5,20 +5,26 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
+import { filterTable, manyRules, nftRules, RULES, TRACKING_RULES } from './rules.ts';
 import { type Daemon, run, startDaemon } from './run.ts';
 import type { Forwarding, Lane, LaneKind } from './topology.ts';
 
 export type PeerName =
   | 'direct'
   | 'nft'
+  | 'nft_rules'
   | 'haproxy'
   | 'nginx'
   | 'tapvs'
   | 'tapvs_dr'
   | 'tapvs_ipip'
+  | 'tapvs_ct'
+  | 'tapvs_rules'
   | 'tapvs_packet'
   | 'tapvs_packet_dr'
-  | 'tapvs_packet_ipip';
+  | 'tapvs_packet_ipip'
+  | 'tapvs_packet_ct'
+  | 'tapvs_packet_rules';
 
 export interface Peer {
   readonly name: PeerName;
@@ -46,18 +52,34 @@ const apt = (file: string, packages: string): { file: string; hint: string } => 
   hint: `apt-get install ${packages}`,
 });
 
-async function startNft(lane: Lane): Promise<null> {
-  const [first, second] = lane.servers;
-  const ruleset = `table ip bench {
+/** @param rules of each chain, before the last that lets all pass */
+function startNft(rules = 0): Peer['start'] {
+  return async (lane) => {
+    const [first, second] = lane.servers;
+    const chains = ['input', 'forward'].map(
+      (hook) => `  chain ${hook} {
+    type filter hook ${hook} priority filter
+${nftRules(rules)}  }
+`,
+    );
+    const ruleset = `table ip bench {
   chain prerouting {
     type nat hook prerouting priority dstnat
     ip daddr ${lane.vip} dnat to numgen inc mod 2 map { 0 : ${first}, 1 : ${second} }
   }
-}
+${rules === 0 ? '' : chains.join('')}}
 `;
-  await run(inLane(lane, 'nft', '-f', '-'), { input: ruleset });
-  return null;
+    await run(inLane(lane, 'nft', '-f', '-'), { input: ruleset });
+    return null;
+  };
 }
+
+/** What stands in the filter table of a tapvs lane, as iptables-restore reads it; '' for nothing. */
+const FILTERS: Readonly<Record<'none' | 'tracking' | 'rules', string>> = {
+  none: '',
+  tracking: filterTable(TRACKING_RULES),
+  rules: filterTable(manyRules(RULES)),
+};
 
 async function startHaproxy(lane: Lane, directory: string): Promise<Daemon> {
   const file = join(directory, `haproxy-${lane.peer}.cfg`);
@@ -143,7 +165,7 @@ function tapvsDevices(lane: Lane): string {
 const METHOD_FLAG: Readonly<Record<Forwarding, string>> = { nat: '-m', dr: '-g', ipip: '-i' };
 
 /** tapvsd's configuration for a lane: the four services, two servers each, round robin. */
-export function tapvsConfig(lane: Lane): string {
+export function tapvsConfig(lane: Lane, isTracked = false): string {
   const method = METHOD_FLAG[lane.forwarding];
   const services = [...TCP_PORTS.map((port) => ['-t', port]), ['-u', UDP_PORT]]
     .map(
@@ -157,7 +179,7 @@ export function tapvsConfig(lane: Lane): string {
 ${tapvsDevices(lane)}addresses: [${lane.vip}/32]
 sysctl:
   net.ipv4.ip_forward: 1
-ipvsadm: |
+${isTracked ? '  net.ipv4.vs.conntrack: 1\n' : ''}ipvsadm: |
 ${services}log: { level: warn }
 `;
 }
@@ -172,30 +194,49 @@ function answersStatus(socketPath: string): Promise<boolean> {
   });
 }
 
-async function startTapvs(lane: Lane, directory: string): Promise<Daemon> {
-  const file = join(directory, `${lane.peer}.yaml`);
-  const socket = join(directory, `${lane.peer}.sock`);
-  writeFileSync(file, tapvsConfig(lane));
-  // BENCH_NODE_OPTIONS: profile the daemons alone, e.g. '--cpu-prof --cpu-prof-dir=/tmp/prof' (see docs/performance.md).
-  const options = process.env.BENCH_NODE_OPTIONS;
-  const daemon = startDaemon(
-    lane.peer,
-    inLane(lane, join(ROOT, 'bin/tapvsd'), '--config', file, '--socket', socket),
-    options === undefined ? {} : { NODE_OPTIONS: options },
-  );
-  await daemon.ready(() => answersStatus(socket));
-  return daemon;
-}
+const startTapvs =
+  (filter: keyof typeof FILTERS = 'none'): Peer['start'] =>
+  async (lane, directory) => {
+    const file = join(directory, `${lane.peer}.yaml`);
+    const socket = join(directory, `${lane.peer}.sock`);
+    writeFileSync(file, tapvsConfig(lane, filter === 'tracking'));
+    // BENCH_NODE_OPTIONS: profile the daemons alone, e.g. '--cpu-prof --cpu-prof-dir=/tmp/prof' (see docs/performance.md).
+    const options = process.env.BENCH_NODE_OPTIONS;
+    const daemon = startDaemon(
+      lane.peer,
+      inLane(lane, join(ROOT, 'bin/tapvsd'), '--config', file, '--socket', socket),
+      options === undefined ? {} : { NODE_OPTIONS: options },
+    );
+    await daemon.ready(() => answersStatus(socket));
+    if (FILTERS[filter] !== '') {
+      await run([join(ROOT, 'bin/tapvs'), '--socket', socket, 'iptables-restore'], { input: FILTERS[filter] });
+    }
+    return daemon;
+  };
 
 const tapvsd = [{ file: join(ROOT, 'bin/tapvsd'), hint: 'scripts/build' }];
 
-/** One kind of device, three ways of forwarding. */
+/** One kind of device: three ways of forwarding, and NAT with what rules cost. */
 function tapvsPeers(name: 'tapvs' | 'tapvs_packet', kind: LaneKind, what: string): Peer[] {
-  const common = { kind, udp: true, hasVip: true, needs: tapvsd, start: startTapvs };
+  const common = { kind, udp: true, hasVip: true, needs: tapvsd, start: startTapvs() };
   return [
     { name, what: `${what}, NAT`, forwarding: 'nat', ...common },
     { name: `${name}_dr`, what: `${what}, direct routing: servers answer the client`, forwarding: 'dr', ...common },
     { name: `${name}_ipip`, what: `${what}, IPIP: servers answer the client`, forwarding: 'ipip', ...common },
+    {
+      ...common,
+      name: `${name}_ct`,
+      what: `${what}, NAT, all traffic tracked (vs.conntrack=1)`,
+      forwarding: 'nat',
+      start: startTapvs('tracking'),
+    },
+    {
+      ...common,
+      name: `${name}_rules`,
+      what: `${what}, NAT, ${RULES} filter rules before the service`,
+      forwarding: 'nat',
+      start: startTapvs('rules'),
+    },
   ];
 }
 
@@ -218,7 +259,17 @@ export const PEERS: readonly Peer[] = [
     udp: true,
     hasVip: true,
     needs: [apt('/usr/sbin/nft', 'nftables')],
-    start: startNft,
+    start: startNft(),
+  },
+  {
+    name: 'nft_rules',
+    what: `the same with ${RULES} filter rules in input and forward`,
+    kind: 'kernel',
+    forwarding: 'nat',
+    udp: true,
+    hasVip: true,
+    needs: [apt('/usr/sbin/nft', 'nftables')],
+    start: startNft(RULES),
   },
   {
     name: 'haproxy',

@@ -33,16 +33,20 @@ export interface Report {
   readonly figures: Record<string, Record<string, number | null>>;
   /** figure → peer → ratio to nft. */
   readonly ratios: Record<string, Record<string, number | null>>;
-  /** figure → peer → ratio of DR and IPIP to NAT on the same kind of device. */
+  /** figure → peer → ratio of DR, IPIP, and NAT with tracking or rules to plain NAT on the same kind of device. */
   readonly ratios_to_nat: Record<string, Record<string, number | null>>;
 }
 
-/** What DR and IPIP are compared with. */
+/** What the other tapvs lanes are compared with. */
 const NAT_OF: Partial<Record<PeerName, PeerName>> = {
   tapvs_dr: 'tapvs',
   tapvs_ipip: 'tapvs',
+  tapvs_ct: 'tapvs',
+  tapvs_rules: 'tapvs',
   tapvs_packet_dr: 'tapvs_packet',
   tapvs_packet_ipip: 'tapvs_packet',
+  tapvs_packet_ct: 'tapvs_packet',
+  tapvs_packet_rules: 'tapvs_packet',
 };
 
 export function summarise(samples: Samples, peers: readonly PeerName[]): Report {
@@ -73,7 +77,7 @@ function rounded(value: number | null, digits: number): number | null {
   return value === null ? null : Number(value.toFixed(digits));
 }
 
-/** The aligned table: per figure the medians, and below them the ratios to nft and, of DR and IPIP, to NAT. */
+/** The aligned table: per figure the medians, and below them the ratios to nft and, of the other lanes of tapvs, to its plain NAT. */
 export function formatTable(report: Report, peers: readonly PeerName[]): string {
   const rows: string[][] = [['', ...peers]];
   for (const figure of FIGURES) {

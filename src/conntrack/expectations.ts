@@ -119,6 +119,7 @@ export class Expectations {
 
   /** The entry that announced them ends (nf_ct_remove_expectations). */
   forget(master: number): void {
+    if (this.#all.size === 0) return;
     for (const e of [...this.#all]) if (e.master === master) this.remove(e);
   }
 

@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { seconds } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import { MemoryDevice } from '../device/memory.ts';
 import type { TableCommand } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
 import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { explain } from './explain.ts';
-import { CLIENT, FilterRig, OURS } from './filter-rig.ts';
+import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
 
 const ip = (src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder => frame().eth(OURS, CLIENT).ipv4(src, dst);
 const tcp = (dstPort: number, flags = 'S', srcPort = 40000): FrameBuilder => ip().tcp({ srcPort, dstPort, flags });
@@ -167,6 +169,56 @@ describe('chains', () => {
     // What is cut off ends at the first match that looks where nothing is, as without an index.
     expect(rig.send(frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8))).toEqual([]);
     expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
+  });
+
+  it('finds rules by devices as if it asked them one by one, whatever devices come and go', () => {
+    const rig = new FilterRig();
+    const { engine } = rig;
+    const rng = new SeededRng(5);
+    const one = (of: readonly string[]): string => of[(rng.next() >>> 0) % of.length]!;
+    const names = ['front', 'back', 'fr+', 'f+', 'b+', '+', 'spare', 'spare+', 'eth0'];
+    const option = (flag: string): string => one([`${flag} ${one(names)} `, `! ${flag} ${one(names)} `, '']);
+    const rules = Array.from({ length: 600 }, () => {
+      const words = `${option('-i')}${option('-o')}${one(['-p tcp', '-p udp', '-s 10.0.1.0/24', ''])}`.trim();
+      return words === '' ? '-p tcp' : words;
+    });
+    rig.rules('mangle', ...rules.map((words) => `-A FORWARD ${words}`), ...rules.map((words) => `-A INPUT ${words}`));
+    // The same in chains that are too short for an index.
+    const parts = Array.from({ length: 30 }, (_, i) => rules.slice(20 * i, 20 * i + 20));
+    const inParts = parts.flatMap((some, i) => [
+      `-N c${i}`,
+      ...some.map((words) => `-A c${i} ${words}`),
+      `-A FORWARD -j c${i}`,
+      `-A INPUT -j c${i}`,
+    ]);
+    rig.rules('filter', ...inParts);
+    const send = (): void => {
+      for (const port of [80, 81]) {
+        rig.send(tcp(port));
+        rig.send(ip('10.0.1.2', '10.0.1.1').udp({ srcPort: 1, dstPort: port }));
+        rig.sendBack(
+          frame().eth('02:00:00:00:02:01', SERVER).ipv4('10.0.2.2', '10.0.1.2').udp({ srcPort: 1, dstPort: port }),
+        );
+      }
+    };
+    const spare = (name: string): void => {
+      engine.addDevice(new MemoryDevice(engine.pool, { name, macHi: 0x0200, macLo: 9, drops: engine.drops }));
+    };
+    const through = (): [number[], number[]] => {
+      const [forward, input] = [rig.counts('mangle', 'FORWARD'), rig.counts('mangle', 'INPUT')];
+      const indexed = rules.map((_, i) => forward[i]! + input[i]!);
+      return [indexed, parts.flatMap((_, i) => rig.counts('filter', `c${i}`))];
+    };
+    send();
+    spare('spare');
+    send();
+    engine.removeDevice('spare');
+    spare('front2');
+    send();
+    const [indexed, walked] = through();
+    expect(indexed).toEqual(walked);
+    expect(indexed.filter((count) => count > 0).length).toBeGreaterThan(100);
+    expect(indexed.filter((count) => count === 0).length).toBeGreaterThan(50);
   });
 
   it('counts a super-packet once, with all its bytes', () => {

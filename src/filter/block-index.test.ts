@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
 import { netmask } from '../wire/addr.ts';
-import { BLOCK_RULES, BlockIndex, type Hints, type Range } from './block-index.ts';
+import { BLOCK_RULES, BlockIndex, type DeviceHint, type Hints, type Range } from './block-index.ts';
+import { DeviceBits } from './device-bits.ts';
 
 const TCP = 6;
 const UDP = 17;
@@ -22,6 +23,10 @@ function world(seed: number) {
     const low = below(20);
     return [low, below(4) === 0 ? 0xffff : low + below(5)];
   };
+  const device = (): DeviceHint | null => {
+    if (below(2) === 0) return null;
+    return { pattern: ['eth0', 'eth1', 'eth+', 'e+', '+', 'tap9'][below(6)]!, isInverted: below(3) === 0 };
+  };
   return {
     hints: (): Hints => {
       const proto = [0, TCP, UDP][below(3)]!;
@@ -32,6 +37,8 @@ function world(seed: number) {
         proto,
         srcPort: hasPorts ? ports() : null,
         dstPort: hasPorts ? ports() : null,
+        inDevice: device(),
+        outDevice: device(),
       };
     },
     packet: () => ({
@@ -40,18 +47,34 @@ function world(seed: number) {
       proto: [1, TCP, UDP][below(3)]!,
       srcPort: below(25),
       dstPort: below(25),
+      inDevice: below(NAMES.length) - 1,
+      outDevice: below(NAMES.length) - 1,
     }),
   };
 }
+
+/** By device + 1. */
+const NAMES = ['', 'eth0', 'eth1', 'tun'];
+
+const fitsName = (pattern: string, device: number): boolean => {
+  const name = NAMES[device + 1]!;
+  return pattern.endsWith('+') ? name !== '' && name.startsWith(pattern.slice(0, -1)) : name === pattern;
+};
+
+const isFor = (device: number, hint: DeviceHint | null): boolean =>
+  hint === null || fitsName(hint.pattern, device) !== hint.isInverted;
 
 const isWithin = (value: number, range: Range): boolean =>
   range === null || (value >>> 0 >= range[0] >>> 0 && value >>> 0 <= range[1] >>> 0);
 
 describe('BlockIndex', () => {
   it.each([1, 2, 31, 32, 33, 100, BLOCK_RULES])('finds exactly what %d rules, asked one by one, would', (count) => {
-    const { hints, packet } = world(count);
+    const { hints, packet } = world(400 + count);
     const rules = Array.from({ length: count }, hints);
     const index = new BlockIndex(rules);
+    const bitsOf = (hints: BlockIndex['inDevices']) => hints && new DeviceBits(hints, index.words, fitsName);
+    const inDevices = bitsOf(index.inDevices);
+    const outDevices = bitsOf(index.outDevices);
     let met = 0;
     for (let i = 0; i < 300; i++) {
       const p = packet();
@@ -61,11 +84,21 @@ describe('BlockIndex', () => {
         isWithin(p.dst, rule.dst) &&
         (rule.proto === 0 || rule.proto === p.proto) &&
         isWithin(p.srcPort, rule.srcPort) &&
-        isWithin(p.dstPort, rule.dstPort)
+        isWithin(p.dstPort, rule.dstPort) &&
+        isFor(p.inDevice, rule.inDevice) &&
+        isFor(p.outDevice, rule.outDevice)
           ? [at]
           : [],
       );
       index.ask(p.src, p.dst, p.proto, (p.srcPort << 16) | p.dstPort, hasPorts);
+      if (inDevices !== null) {
+        const at = inDevices.of(p.inDevice);
+        index.cameIn(inDevices.bits, at);
+      }
+      if (outDevices !== null) {
+        const at = outDevices.of(p.outDevice);
+        index.leaves(outDevices.bits, at);
+      }
       const found: number[] = [];
       for (let at = index.next(0); at < index.count; at = index.next(at + 1)) found.push(at);
       expect(found).toEqual(expected);
@@ -75,7 +108,15 @@ describe('BlockIndex', () => {
   });
 
   it('knows the ends of the numbers', () => {
-    const all: Hints = { src: null, dst: null, proto: 0, srcPort: null, dstPort: null };
+    const all: Hints = {
+      src: null,
+      dst: null,
+      proto: 0,
+      srcPort: null,
+      dstPort: null,
+      inDevice: null,
+      outDevice: null,
+    };
     const index = new BlockIndex([
       { ...all, src: [0, 0] },
       { ...all, src: [-1, -1] },

@@ -1,7 +1,7 @@
 /** The chains of a table → its program. */
 import { Verdict } from '../hooks/hooks.ts';
 import { prefixLength } from '../wire/addr.ts';
-import { BLOCK_RULES, BlockIndex, type Hints, WORTH_IT } from './block-index.ts';
+import { BLOCK_RULES, BlockIndex, type DeviceHint, type Hints, WORTH_IT } from './block-index.ts';
 import type { MatchFunction, TargetFunction } from './extension.ts';
 import {
   type Block,
@@ -125,7 +125,13 @@ function hintsOf({ header, matches }: Rule): Hints {
     proto: is(Inverted.Proto) ? 0 : header.proto,
     srcPort,
     dstPort,
+    inDevice: deviceHint(header.inDevice, is(Inverted.In)),
+    outDevice: deviceHint(header.outDevice, is(Inverted.Out)),
   };
+}
+
+function deviceHint(pattern: string, isInverted: boolean): DeviceHint | null {
+  return pattern === '' ? null : { pattern, isInverted };
 }
 
 function narrowed(range: readonly [number, number] | null): readonly [number, number] | null {

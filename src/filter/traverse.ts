@@ -8,7 +8,9 @@ import { Hook, Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
 import { dst as dstOf, IpProto, src as srcOf } from '../wire/ipv4.ts';
+import type { BlockIndex } from './block-index.ts';
 import type { Conditions } from './conditions.ts';
+import { DEVICE_COLUMNS, DeviceBits } from './device-bits.ts';
 import { CONTINUE, type Traversal } from './extension.ts';
 import { Cell, type Counters, Kind, NO_BLOCK, NO_CHAIN, ONLY_FRAGMENTS, type Program, ROW_SHIFT } from './program.ts';
 import { Inverted } from './rule.ts';
@@ -28,8 +30,7 @@ const FRAGMENTS = ONLY_FRAGMENTS;
 const NO_DEVICE = NONE;
 const { FilterRule: BY_RULE, FilterPolicy: BY_POLICY, FilterHotDrop: BY_MATCH, None: NO_REASON } = Drop;
 
-/** Devices are told apart by this many ids; the first column of a pattern's row is "none". */
-export const DEVICE_COLUMNS = 257;
+const COLUMNS = DEVICE_COLUMNS;
 
 /** A table as packets meet it. */
 export class Walk {
@@ -37,6 +38,9 @@ export class Walk {
   readonly counters: Counters;
   /** Row of a pattern × DEVICE_COLUMNS + device + 1: does its name fit? */
   readonly devices: Uint8Array;
+  /** By block: its rules by devices; null where none names one. */
+  readonly #inDevices: readonly (DeviceBits | null)[];
+  readonly #outDevices: readonly (DeviceBits | null)[];
   readonly #stack: Int32Array;
   readonly #t: Traversal;
   /** Row that ended the last packet; for whoever wants to know why. */
@@ -46,9 +50,15 @@ export class Walk {
   constructor(program: Program, counters: Counters, conditions: Conditions) {
     this.program = program;
     this.counters = counters;
-    this.devices = new Uint8Array(program.patterns.length * DEVICE_COLUMNS);
+    this.devices = new Uint8Array(program.patterns.length * COLUMNS);
     this.#stack = new Int32Array(program.depth + 1);
     this.#t = { hook: 0, inDevice: NONE, outDevice: NONE, conditions, isHotDrop: false };
+    const rowOf = new Map(program.patterns.map((pattern, i) => [pattern, i]));
+    const fits = (pattern: string, device: number): boolean => this.#isDevice(rowOf.get(pattern)!, device);
+    const bitsOf = (hints: BlockIndex['inDevices'], { words }: BlockIndex): DeviceBits | null =>
+      hints === null ? null : new DeviceBits(hints, words, fits);
+    this.#inDevices = program.blocks.map(({ index }) => bitsOf(index.inDevices, index));
+    this.#outDevices = program.blocks.map(({ index }) => bitsOf(index.outDevices, index));
     this.nameDevices((id) => conditions.deviceName(id));
   }
 
@@ -57,12 +67,14 @@ export class Walk {
     for (const [i, pattern] of this.program.patterns.entries()) {
       const isPrefix = pattern.endsWith('+');
       const wanted = isPrefix ? pattern.slice(0, -1) : pattern;
-      for (let column = 0; column < DEVICE_COLUMNS; column++) {
+      for (let column = 0; column < COLUMNS; column++) {
         const name = column === 0 ? '' : nameOf(column - 1);
         const fits = isPrefix ? name.startsWith(wanted) && (column === 0 || name !== '') : name === wanted;
-        this.devices[i * DEVICE_COLUMNS + column] = fits ? 1 : 0;
+        this.devices[i * COLUMNS + column] = fits ? 1 : 0;
       }
     }
+    for (const bits of this.#inDevices) bits?.forget();
+    for (const bits of this.#outDevices) bits?.forget();
   }
   // hot again
 
@@ -71,6 +83,15 @@ export class Walk {
     let row = entry[hook]!;
     if (row === ABSENT) return ACCEPT;
     const { packets, bytes } = this.counters;
+    if (row === policy[hook]) {
+      // A chain without rules.
+      packets[row]!++;
+      bytes[row]! += p.end - p.l3;
+      this.last = row;
+      const verdict = rows[(row << ROW_SHIFT) + ARGUMENT]! as Verdict;
+      if (verdict === DROP) p.drop = BY_POLICY;
+      return verdict;
+    }
     const { view, l3 } = p;
     const src = srcOf(view, l3);
     const dst = dstOf(view, l3);
@@ -95,6 +116,16 @@ export class Walk {
           const { index, start } = blocks[block]!;
           if (block !== active) {
             index.ask(src, dst, proto, hasPorts ? view.getInt32(p.l4) : 0, hasPorts);
+            const inBits = this.#inDevices[block]!;
+            if (inBits !== null) {
+              const at = inBits.of(t.inDevice);
+              index.cameIn(inBits.bits, at);
+            }
+            const outBits = this.#outDevices[block]!;
+            if (outBits !== null) {
+              const at = outBits.of(t.outDevice);
+              index.leaves(outBits.bits, at);
+            }
             active = block;
           }
           const next = index.next(row - start);
@@ -178,6 +209,6 @@ export class Walk {
   }
 
   #isDevice(pattern: number, device: number): boolean {
-    return this.devices[pattern * DEVICE_COLUMNS + device + 1] === 1;
+    return this.devices[pattern * COLUMNS + device + 1] === 1;
   }
 }
