@@ -31,6 +31,7 @@ const ICMP_INFO = 0xffff;
 /** What a new entry tells of. */
 const MADE = Change.New | Change.Assured | Change.Helper | Change.Protoinfo | Change.Seqadj | Change.Mark;
 const CHANGED = Change.Reply | Change.Assured | Change.Helper | Change.Protoinfo | Change.Seqadj | Change.Mark;
+const LABEL_WORDS = 4;
 
 const original = new Tuple();
 const reply = new Tuple();
@@ -126,7 +127,8 @@ export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
   entries.rows[at + Col.Timeout] = ticks(spec.timeoutSeconds);
   if (!ct.insert(entry)) return 'ENOMEM';
   ct.stats.insert++;
-  tell(ct, entry, MADE);
+  const isLabelled = spec.labels !== undefined && setLabels(ct, entry, { value: spec.labels, mask: spec.labels });
+  tell(ct, entry, isLabelled ? MADE | Change.Label : MADE);
   return null;
 }
 
@@ -186,10 +188,21 @@ export function changeEntry(ct: Conntrack, entry: number, change: EntryChange): 
     setProtoinfo(ct, entry, number, change.liberal === true);
   }
   if (mark !== undefined) entries.rows[at + Col.Mark] = changedMark(entries.mark(entry) >>> 0, mark) | 0;
-  // Labels are kept once a rule looks at them, and none does.
-  if (change.labels !== undefined) return 'ENOSPC';
-  tell(ct, entry, CHANGED);
+  if (change.labels !== undefined && !setLabels(ct, entry, change.labels)) return 'ENOSPC';
+  tell(ct, entry, change.labels === undefined ? CHANGED : CHANGED | Change.Label);
   return null;
+}
+
+/** new = (old & ~mask) ^ value, hexadecimal, the highest first (nf_connlabels_replace). False: it was made while no rule wanted labels. */
+function setLabels({ entries }: Conntrack, entry: number, { value, mask }: { value: string; mask: string }): boolean {
+  if (!entries.canHaveLabels(entry)) return false;
+  for (let i = 0; i < LABEL_WORDS; i++) {
+    const at = 8 * (LABEL_WORDS - 1 - i);
+    const word = (text: string): number => Number.parseInt(text.slice(at, at + 8), 16);
+    const place = entry * LABEL_WORDS + i;
+    entries.labels[place] = (entries.labels[place]! & ~word(mask)) ^ word(value);
+  }
+  return true;
 }
 
 /** An event at once, as commands tell theirs (nf_conntrack_eventmask_report). */

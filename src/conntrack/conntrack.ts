@@ -39,7 +39,7 @@ const { SeenReply: SEEN_REPLY, Expected: EXPECTED, Confirmed: CONFIRMED, Dying: 
 const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH, SrcNatDone: SRC_DONE, DstNatDone: DST_DONE } = Status;
 const { Status: STATUS, Timeout: TIMEOUT, Mark: MARK, Master: MASTER, Word: WORD, End: END, FlowOriginal: FLOW } = Col;
 const { Accept: TRACKED, Invalid: INVALID, Repeat: REPEAT } = CtResult;
-const { Counts: COUNTS, Stamps: STAMPS, Events: EVENTS } = Trait;
+const { Counts: COUNTS, Stamps: STAMPS, Events: EVENTS, Labels: LABELS } = Trait;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Sctp: SCTP, Gre: GRE } = ipv4.IpProto;
 const UDPLITE = UDP_LITE;
 /** A connection of a clash lives this long; ticks. */
@@ -118,6 +118,8 @@ export class Conntrack implements FlowTracking {
   now: number;
   /** Told of changes (changes.ts), in their order; null: nobody asks. */
   sink: ((entry: number, changes: number) => void) | null = null;
+  /** New entries have room for labels: a rule wants them. */
+  keepsLabels = false;
   /** The hook at which a packet is being tracked. */
   hook: number = PRE_ROUTING;
   /** Told of packets that belong to no connection, in words, as far as nf_conntrack_log_invalid asks for it. */
@@ -257,10 +259,12 @@ export class Conntrack implements FlowTracking {
     if (acct !== 0) traits |= COUNTS;
     if (timestamp !== 0) traits |= STAMPS;
     if (events === 1 || (events === 2 && this.sink !== null)) traits |= EVENTS;
+    if (this.keepsLabels) traits |= LABELS;
     entries.traits[entry] = traits;
     // Whoever does not need these columns does not touch their pages.
     if (acct !== 0) entries.counters.fill(0, entry * 4, entry * 4 + 4);
     if (timestamp !== 0) entries.stamps.fill(0, entry * 2, entry * 2 + 2);
+    if (this.keepsLabels) entries.labels.fill(0, entry * 4, entry * 4 + 4);
     return entry;
   }
 
@@ -532,6 +536,11 @@ export class Conntrack implements FlowTracking {
     this.changed(entry, Change.Mark);
   }
 
+  setLabel(entry: number, bit: number): void {
+    this.entries.setLabel(entry, bit);
+    this.changed(entry, Change.Label);
+  }
+
   /** The new entry was announced by `master`. */
   expect(entry: number, master: number): void {
     const { rows, use } = this.entries;
@@ -659,6 +668,7 @@ export class Conntrack implements FlowTracking {
   copyFrom(live: Conntrack): void {
     this.now = live.now;
     this.sysctls.copyFrom(live.sysctls);
+    this.keepsLabels = live.keepsLabels;
     this.templates.splice(0, Infinity, ...live.templates);
     this.entries.copyFrom(live.entries);
     if (live.isInUse) this.acquire();

@@ -66,8 +66,8 @@ const ENTRY = FlowColumn.Entry;
 const { Original: ORIGINAL, Reply: REPLY } = CtDir;
 
 /** Bits of `traits`: what an entry was given when it was made. */
-export const Trait = { Counts: 1, Stamps: 2, Events: 4, Used: 8 } as const;
-const { Used: USED } = Trait;
+export const Trait = { Counts: 1, Stamps: 2, Events: 4, Used: 8, Labels: 16 } as const;
+const { Used: USED, Labels: LABELS } = Trait;
 
 export class EntryTable {
   /** Entries at most. */
@@ -213,6 +213,19 @@ export class EntryTable {
 
   master(entry: number): number {
     return this.rows[(entry << ENTRY_SHIFT) + MASTER]!;
+  }
+
+  /** Was it made while somebody wanted labels? */
+  canHaveLabels(entry: number): boolean {
+    return (this.traits[entry]! & LABELS) !== 0;
+  }
+
+  hasLabel(entry: number, bit: number): boolean {
+    return ((this.labels[entry * 4 + (bit >> 5)]! >>> (bit & 31)) & 1) !== 0;
+  }
+
+  setLabel(entry: number, bit: number): void {
+    this.labels[entry * 4 + (bit >> 5)]! |= 1 << (bit & 31);
   }
 
   /** Other answers are expected than the inverse of the original; only before confirmation. */

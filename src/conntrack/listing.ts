@@ -86,7 +86,8 @@ function stateName(proto: number, word: number): string | undefined {
   return proto === IpProto.Sctp ? SCTP_CT_NAMES[word & 0xff] : undefined;
 }
 
-function labelsOf({ labels }: EntryTable, entry: number): string | undefined {
+function labelsOf({ labels, traits }: EntryTable, entry: number): string | undefined {
+  if ((traits[entry]! & Trait.Labels) === 0) return undefined;
   const at = entry * 4;
   if ((labels[at]! | labels[at + 1]! | labels[at + 2]! | labels[at + 3]!) === 0) return undefined;
   return [3, 2, 1, 0].map((i) => (labels[at + i]! >>> 0).toString(16).padStart(8, '0')).join('');

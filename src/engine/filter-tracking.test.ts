@@ -180,3 +180,54 @@ describe('CT', () => {
     expect(outcome?.fault ?? null).toBe(fault);
   });
 });
+
+describe('labels', () => {
+  const label = (bit: number): string => (1n << BigInt(bit)).toString(16).padStart(32, '0');
+  const everything = { cursor: 0, limit: 100, filter: {}, table: 'conntrack' as const, zero: false };
+
+  it('are set by a rule, found by others, told of, and changed by commands', () => {
+    const rig = new FilterRig();
+    rig.rules('mangle', '-A PREROUTING -p udp -m connlabel --label 40 --set', '-A FORWARD -m connlabel --label 40');
+    rig.rules('mangle', '-A FORWARD -m connlabel ! --label 40', '-A FORWARD -m connlabel --label 41');
+    const { tracking } = rig.engine;
+    tracking.watch({ entries: true, expectations: false });
+    rig.send(ask(53));
+    rig.sendBack(answer(53));
+    expect(rig.counts('mangle', 'PREROUTING').slice(0, -1)).toEqual([2]);
+    expect(rig.counts('mangle', 'FORWARD').slice(0, -1)).toEqual([2, 0, 0]);
+    const [made, replied] = tracking.takeEvents().entries;
+    expect(made).toMatchObject({ changed: expect.arrayContaining(['new', 'label']), entry: { labels: label(40) } });
+    expect(replied!.changed).not.toContain('label');
+    const change = { labels: { value: label(127), mask: label(127) } };
+    expect(tracking.update({ ...everything, change }).rows).toMatchObject([{ errno: null }]);
+    expect(tracking.list(everything).rows[0]!.labels).toBe(`8${label(40).slice(1)}`);
+    expect(tracking.takeEvents().entries.at(-1)!.changed).toContain('label');
+    const clear = { labels: { value: label(0).replace('1', '0'), mask: 'f'.repeat(32) } };
+    tracking.update({ ...everything, change: clear });
+    expect(tracking.list(everything).rows[0]!.labels).toBeUndefined();
+    // Nothing is there to be taken.
+    expect(tracking.update({ ...everything, change: clear }).rows).toEqual([]);
+  });
+
+  it('have no place in an entry from before the first rule, nor of the next user of its row', () => {
+    const rig = new FilterRig();
+    rig.rules('filter', '-A FORWARD -m conntrack --ctstate NEW');
+    rig.send(ask(53));
+    rig.rules('mangle', '-A PREROUTING -m connlabel --label 1 --set', '-A PREROUTING -m connlabel ! --label 1');
+    rig.send(ask(53));
+    rig.send(ask(54));
+    expect(rig.counts('mangle', 'PREROUTING').slice(0, -1)).toEqual([1, 1]);
+    expect(rig.engine.tracking.list(everything).rows.map(({ labels }) => labels)).toEqual([undefined, label(1)]);
+    rig.engine.tracking.execute({ commands: [{ op: 'flush' }] });
+    rig.engine.filter.change({ table: 'mangle', commands: [{ op: 'flush' }] });
+    rig.send(ask(55));
+    expect(rig.engine.tracking.list(everything).rows.map(({ labels }) => labels)).toEqual([undefined]);
+  });
+
+  it('end at 127', () => {
+    const rig = new FilterRig();
+    const words = ['-m', 'connlabel', '--label', '128'];
+    const commands = [{ op: 'append' as const, chain: 'INPUT', rule: { words } }];
+    expect(rig.engine.filter.change({ table: 'filter', commands })).toMatchObject({ fault: 'ERANGE' });
+  });
+});

@@ -58,6 +58,12 @@ export function ruleTracking(conntrack: Conntrack, onHelper: () => void): Tracki
     tuple: (entry, dir, t) => conntrack.tuple(entry, dir, t),
     mark: (entry) => conntrack.mark(entry),
     setMark: (entry, mark) => conntrack.setMark(entry, mark),
+    keepLabels: (keeps) => {
+      conntrack.keepsLabels = keeps;
+    },
+    canHaveLabels: (entry) => conntrack.entries.canHaveLabels(entry),
+    hasLabel: (entry, bit) => conntrack.entries.hasLabel(entry, bit),
+    setLabel: (entry, bit) => conntrack.setLabel(entry, bit),
     secondsLeft: (entry) => Math.trunc(conntrack.entries.left(entry, conntrack.now) / TICKS_PER_SECOND),
     helperName: (entry) => HELPER_NAMES[conntrack.helper(entry)] ?? '',
     master: (entry) => conntrack.master(entry),

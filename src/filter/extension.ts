@@ -12,9 +12,10 @@ export class BadRule extends Error {
   override readonly name = 'BadRule';
 }
 
-/** Names of ports; absent where only numbers are understood. */
+/** Names of ports and labels; absent where only numbers are understood. */
 export interface PortNames {
   servicePort(service: string, protocol: string): number | undefined;
+  labelBit?(name: string): number | undefined;
 }
 
 /** What an option's reader may ask. */
@@ -26,8 +27,13 @@ export interface Reading {
   warn(text: string): void;
 }
 
+/** Names that rules are written with. */
+export interface WriteNames {
+  labelName?(bit: number): string | undefined;
+}
+
 /** How a listing is wanted: numbers (`-n`), or names. */
-export interface ListForm {
+export interface ListForm extends WriteNames {
   readonly isNumeric: boolean;
   serviceName(port: number, protocol: string): string | undefined;
   hostName(address: string): string | undefined;
@@ -47,6 +53,8 @@ export interface OptionSpec<O> {
   /** Its value is free text, not a number or a word of a list. */
   readonly isText?: boolean;
   read(o: O, value: string, isInverted: boolean, reading: Reading): void;
+  /** How `-S` writes the value that `save` gave; absent: as it is. */
+  write?(value: string, names: WriteNames | null): string;
 }
 
 /** Where a rule stands: which table, and from which hooks of it (names of its built-in chains) its chain can be reached. */
@@ -89,6 +97,10 @@ interface Extension<O> {
   isLegal?(o: O, header: Header, place: Place): boolean;
   /** Does it name something that is not there, as a helper? That is ENOENT. */
   isMissing?(o: O, header: Header, tracking: Tracking): boolean;
+  /** Is a number beyond what there is? That is ERANGE. */
+  isOutOfRange?(o: O): boolean;
+  /** Must connections have room for labels? */
+  readonly needsLabels?: boolean;
   /** Does it need connection tracking (nf_ct_netns_get in checkentry)? */
   needsConntrack?(o: O): boolean;
   /** What a listing calls it, when that is not its name. */

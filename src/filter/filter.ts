@@ -135,6 +135,7 @@ export class Filter {
     const tables = Object.values(this.#tables).map(({ table }) => table);
     const wantsTracking = tracking !== null && tables.some((table) => table.needsConntrack);
     const wantsNat = nat !== null && wantsTracking && this.#tables.nat.table.isInUse;
+    tracking?.keepLabels(tables.some((table) => table.needsLabels));
     if (wantsTracking && !this.#hasTracking) tracking.acquire();
     if (wantsNat && !this.#hasNat) nat.acquire();
     if (!wantsNat && this.#hasNat) nat?.release();

@@ -2,6 +2,7 @@
 import type { MatchExtension, TargetExtension } from './extension.ts';
 import { addrtype } from './match/addrtype.ts';
 import { comment } from './match/comment.ts';
+import { connlabel } from './match/connlabel.ts';
 import { connmark } from './match/connmark.ts';
 import { conntrack } from './match/conntrack.ts';
 import { helper } from './match/helper.ts';
@@ -29,6 +30,7 @@ import { tcpmss } from './target/tcpmss.ts';
 export const MATCHES: readonly MatchExtension[] = [
   addrtype,
   comment,
+  connlabel,
   connmark,
   conntrack,
   helper,

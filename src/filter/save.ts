@@ -1,4 +1,5 @@
 /** A rule → its words, as `iptables -S` prints them behind the chain: the one way of writing it. */
+import type { WriteNames } from './extension.ts';
 import { MATCHES, TARGETS } from './registry.ts';
 import { Inverted, type Rule } from './rule.ts';
 import { formatNetwork, protocolName } from './values.ts';
@@ -29,20 +30,24 @@ function isTold(device: string, isInverted: number): boolean {
   return device !== '+' || isInverted !== 0;
 }
 
-/** Options whose value is free text. */
-const TEXT_OPTIONS = new Set(
+type Write = (value: string, names: WriteNames | null) => string;
+
+/** Options whose value is free text, or written in a way of its own. */
+const WRITERS: ReadonlyMap<string, Write> = new Map(
   [...MATCHES, ...TARGETS].flatMap(({ options }) =>
-    options.flatMap(({ name, isText }) => (isText ? [`--${name}`] : [])),
+    options.flatMap(({ name, isText, write }): [string, Write][] =>
+      write !== undefined ? [[`--${name}`, write]] : isText ? [[`--${name}`, quote]] : [],
+    ),
   ),
 );
 
 /** Words as -S and iptables-save write them: texts in quotes when they hold more than letters, digits, `-` and `_` (xtables_save_string). */
-export function writeWords(words: readonly string[]): string {
-  let isText = false;
+export function writeWords(words: readonly string[], names: WriteNames | null = null): string {
+  let write: Write | undefined;
   let line = '';
   for (const word of words) {
-    line += ` ${isText ? quote(word) : word}`;
-    isText = !isText && TEXT_OPTIONS.has(word);
+    line += ` ${write === undefined ? word : write(word, names)}`;
+    write = write === undefined ? WRITERS.get(word) : undefined;
   }
   return line.slice(1);
 }

@@ -85,6 +85,13 @@ export class Table {
     );
   }
 
+  /** Does one of its rules look at labels, or set them? */
+  get needsLabels(): boolean {
+    return this.chains.some(({ rules }) =>
+      rules.some(({ rule }) => usesOf(rule).some(({ extension }) => extension.needsLabels === true)),
+    );
+  }
+
   /** Take over what the program has counted. */
   count(counters: Counters): void {
     let row = 0;
@@ -269,6 +276,7 @@ class Draft {
     const place = { table: this.#table, hooks, matches };
     for (const { extension, options } of usesOf(rule)) {
       if (extension.isLegal?.(options, header, place) === false) throw new Refusal('EINVAL');
+      if (extension.isOutOfRange?.(options) === true) throw new Refusal('ERANGE');
       if (this.#tracking !== null && extension.isMissing?.(options, header, this.#tracking) === true) {
         throw new Refusal('ENOENT');
       }

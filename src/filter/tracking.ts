@@ -27,6 +27,12 @@ export interface Tracking {
   mark(entry: number): number;
   /** Tells of the change, if it is one. */
   setMark(entry: number, mark: number): void;
+  /** New entries have room for labels, or no longer. */
+  keepLabels(keeps: boolean): void;
+  canHaveLabels(entry: number): boolean;
+  hasLabel(entry: number, bit: number): boolean;
+  /** Tells of it. */
+  setLabel(entry: number, bit: number): void;
   /** Whole seconds until the entry ends. */
   secondsLeft(entry: number): number;
   /** Of the entry; '' for none. */

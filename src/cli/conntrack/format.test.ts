@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { CtChange, CtTuple, EntryRow, ExpectationRow } from '../../model/conntrack.ts';
 import { StatusBit } from '../../model/entry-status.ts';
+import { LabelNames } from '../../model/label-names.ts';
 import { formatEntry, formatExpectation, timestamp } from './format.ts';
-import { LabelNames } from './labels.ts';
+import { labelBits } from './labels.ts';
 import { Printer } from './printer.ts';
 import { saveEntry } from './save.ts';
 import { shownEvent } from './shown.ts';
@@ -121,13 +122,14 @@ describe('a line of a list', () => {
 
   it('names labels that have a name', () => {
     const names = new LabelNames('# comment\n3 foo\n127 top\n  6 indented\n128 beyond\n');
-    const labels = names.bits('foo,top');
+    const labels = labelBits(names, 'foo,top');
     expect(labels).toBe(`8${'0'.repeat(30)}8`);
     expect(formatEntry(row({ labels }), 0, names, NOW)).toMatch(/ mark=0 use=1 labels=foo,top$/);
     expect(formatEntryXml(row({ labels }), 0, names, NOW)).toContain(
       '<labels><label>foo</label><label>top</label></labels>',
     );
-    expect(() => names.bits('foo,')).toThrow("unknown label ''");
+    expect(() => labelBits(names, 'foo,')).toThrow("unknown label ''");
+    expect(formatEntry(row({ labels: `${'0'.repeat(31)}1` }), 0, names, NOW)).toMatch(/ mark=0 use=1 labels$/);
   });
 });
 

@@ -1,7 +1,8 @@
 /** Lines of conntrack, byte for byte: snprintf_default.c of libnetfilter_conntrack, for entries and for expectations. */
 import type { CtEventKind, CtTuple, ExpectationRow } from '../../model/conntrack.ts';
 import { StatusBit } from '../../model/entry-status.ts';
-import type { LabelNames } from './labels.ts';
+import type { LabelNames } from '../../model/label-names.ts';
+import { labelNames } from './labels.ts';
 import { hasPorts, protocolName } from './protocols.ts';
 import type { ShownEntry } from './shown.ts';
 import { Output } from './values.ts';
@@ -38,8 +39,13 @@ export function formatEntry(row: ShownEntry, forms: number, labels: LabelNames |
   if (row.helper !== undefined) text += `helper=${row.helper} `;
   if (row.use !== undefined) text += `use=${row.use} `;
   if (forms & Output.Id) text += `id=${row.id} `;
-  if (labels !== undefined && row.labels !== undefined) text += `labels=${labels.names(row.labels).join(',')} `;
+  if (labels !== undefined && row.labels !== undefined) text += labelsText(labelNames(labels, row.labels));
   return text.trimEnd();
+}
+
+/** The tool writes a blank over the last character: without names over the equals sign. */
+function labelsText(names: readonly string[]): string {
+  return names.length === 0 ? 'labels ' : `labels=${names.join(',')} `;
 }
 
 function tuple({ src, dst, proto, ports, icmp, gre }: CtTuple): string {

@@ -1,8 +1,9 @@
 /** Arguments of conntrack → what they add up to, or the complaint that the tool makes (Refused); do_parse() of conntrack.c, in its order. */
 import type { EntryTable } from '../../model/conntrack.ts';
+import type { LabelNames } from '../../model/label-names.ts';
 import { Getopt, MISSING, UNKNOWN } from '../getopt.ts';
 import { type CommandName, checkOptions } from './commands.ts';
-import { joinLabels, type LabelNames, loadLabelNames } from './labels.ts';
+import { joinLabels, labelBits, loadLabelNames } from './labels.ts';
 import {
   ADDRESS_PAIRS,
   COMMANDS,
@@ -305,7 +306,7 @@ function readLabels({ parsed, options, warn }: Reading, tag: 'label' | 'label-ad
   }
   const names = tag === 'label-del' ? options.takeApart() : text;
   if (names === undefined) return;
-  const bits = parsed.labelNames.bits(names);
+  const bits = labelBits(parsed.labelNames, names);
   if (tag === 'label') parsed.labels = joinLabels(parsed.labels, bits);
   else parsed.labelChange = joinLabels(parsed.labelChange, bits);
 }

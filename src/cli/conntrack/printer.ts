@@ -1,7 +1,7 @@
 /** Entries and expectations on stdout, in the form that -o asks for; counts them. */
 import type { CtEventKind, CtRequester, ExpectationRow } from '../../model/conntrack.ts';
+import type { LabelNames } from '../../model/label-names.ts';
 import { formatEntry, formatExpectation, timestamp } from './format.ts';
-import type { LabelNames } from './labels.ts';
 import { saveEntry } from './save.ts';
 import type { ShownEntry } from './shown.ts';
 import { Output } from './values.ts';

@@ -207,8 +207,8 @@ class Tool {
       by: BY,
     });
     const forms = p.output & (Output.Xml | Output.Extended | Output.Id | Output.Save);
-    const shownAs = forms & Output.Save ? { ...p, labelNames: undefined } : p;
-    return this.#print(shownAs, deleted(rows, forms), undefined, forms);
+    // Of what is gone the labels are not told.
+    return this.#print({ ...p, labelNames: undefined }, deleted(rows, forms), undefined, forms);
   }
 
   async #update(p: Parsed): Promise<number> {

@@ -1,8 +1,9 @@
 /** `-o xml` of conntrack, byte for byte: snprintf_xml.c of libnetfilter_conntrack, for entries and for expectations. */
 import type { CtCounters, CtEventKind, CtTuple, ExpectationRow } from '../../model/conntrack.ts';
 import { StatusBit } from '../../model/entry-status.ts';
+import type { LabelNames } from '../../model/label-names.ts';
 import { deltaSeconds, expectationFlags } from './format.ts';
-import type { LabelNames } from './labels.ts';
+import { labelNames } from './labels.ts';
 import { hasPorts, protocolName } from './protocols.ts';
 import type { ShownEntry } from './shown.ts';
 import { Output } from './values.ts';
@@ -28,8 +29,7 @@ export function formatEntryXml(
   if (row.timeoutSeconds !== undefined) text += `<timeout>${row.timeoutSeconds}</timeout>`;
   if (row.mark !== undefined) text += `<mark>${row.mark}</mark>`;
   if (labels !== undefined && row.labels !== undefined) {
-    text += `<labels>${labels
-      .names(row.labels)
+    text += `<labels>${labelNames(labels, row.labels)
       .map((name) => `<label>${name}</label>`)
       .join('')}</labels>`;
   }

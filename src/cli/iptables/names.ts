@@ -1,12 +1,40 @@
 /** Names for ports and hosts, as the parser and the listings of iptables want them. */
 import type { ListForm } from '../../filter/extension.ts';
 import { type CommandLine, type ParsedLine, type ParseSettings, parseLine } from '../../filter/parse.ts';
-import { LookupNeeded, type Names } from '../ipvsadm/names.ts';
+import type { LabelNames } from '../../model/label-names.ts';
+import { LABELS_FILE } from '../../model/label-names.ts';
+import { LookupNeeded, Names } from '../ipvsadm/names.ts';
+import { readLabelNames } from '../label-file.ts';
+
+/** And for connection labels; their file is read when a name is asked for. */
+export class RuleNames extends Names {
+  readonly #warn: (text: string) => void;
+  #labels: LabelNames | undefined;
+
+  constructor(warn: (text: string) => void) {
+    super();
+    this.#warn = warn;
+  }
+
+  labelBit(name: string): number | undefined {
+    return this.#file()?.bit(name);
+  }
+
+  labelName(bit: number): string | undefined {
+    return this.#file()?.name(bit);
+  }
+
+  #file(): LabelNames | undefined {
+    this.#labels ??= readLabelNames();
+    if (this.#labels === undefined) this.#warn(`Warning: cannot open ${LABELS_FILE}: No such file or directory\n`);
+    return this.#labels;
+  }
+}
 
 /** Parse; hosts that must be looked up are, and then it is parsed again. @throws BadRule */
 export async function parseWithNames(
   words: readonly string[],
-  names: Names,
+  names: RuleNames,
   settings: Omit<ParseSettings, 'names' | 'warn'>,
 ): Promise<{ readonly parsed: ParsedLine; readonly warnings: string }> {
   for (;;) {
@@ -27,10 +55,11 @@ export async function parseWithNames(
   }
 }
 
-export function listForm({ numeric }: Pick<CommandLine, 'numeric'>, names: Names): ListForm {
+export function listForm({ numeric }: Pick<CommandLine, 'numeric'>, names: RuleNames): ListForm {
   return {
     isNumeric: numeric,
     serviceName: (port, protocol) => names.serviceName(port, protocol),
     hostName: (address) => names.hostName(address),
+    labelName: (bit) => names.labelName(bit),
   };
 }

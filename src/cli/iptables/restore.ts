@@ -7,11 +7,10 @@ import { BadWord, type CommandLine } from '../../filter/parse.ts';
 import type { RuleCounters, TableCommand, TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
 import { BUILT_IN_CHAINS, TABLE_NAMES } from '../../model/iptables.ts';
 import { type CliCommand, type CliContext, CliError } from '../command.ts';
-import { Names } from '../ipvsadm/names.ts';
 import { tableCommands } from './commands.ts';
 import { hint, parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
 import { formatChangedRule } from './list.ts';
-import { listForm, parseWithNames } from './names.ts';
+import { listForm, parseWithNames, RuleNames } from './names.ts';
 import { readSmallOptions, type SmallOption } from './small-options.ts';
 
 const PROGRAM = 'iptables-restore';
@@ -89,13 +88,14 @@ interface Draft {
 class Restore {
   readonly #context: CliContext;
   readonly #given: ReadonlyMap<string, string>;
-  readonly #names = new Names();
+  readonly #names: RuleNames;
   #draft: Draft | null = null;
   #line = 0;
 
   constructor(given: ReadonlyMap<string, string>, context: CliContext) {
     this.#given = given;
     this.#context = context;
+    this.#names = new RuleNames(context.err);
   }
 
   async run(text: string): Promise<number> {

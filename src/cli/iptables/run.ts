@@ -1,5 +1,5 @@
 /** `tapvs iptables`, or the program called `iptables`: the classic tool's words, lists, messages and statuses, asked of tapvsd. */
-import { BadRule } from '../../filter/extension.ts';
+import { BadRule, type WriteNames } from '../../filter/extension.ts';
 import { BadWord, type CommandLine, type ParsedLine, parseRule } from '../../filter/parse.ts';
 import { writeWords } from '../../filter/save.ts';
 import {
@@ -13,18 +13,17 @@ import {
   type TableRow,
 } from '../../model/iptables.ts';
 import { type CliCommand, type CliContext, CliError } from '../command.ts';
-import { Names } from '../ipvsadm/names.ts';
 import { tableCommands } from './commands.ts';
 import { faultMessage, hint, parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
 import { helpText } from './help.ts';
 import { formatChainTitle, formatChangedRule, formatRule, hostsOf, type ListOptions } from './list.ts';
-import { listForm, parseWithNames } from './names.ts';
+import { listForm, parseWithNames, RuleNames } from './names.ts';
 
 const PROGRAM = 'iptables';
 
 export const iptables: CliCommand = {
   async run(args, context) {
-    const names = new Names();
+    const names = new RuleNames(context.err);
     const parsed = await parseWords(args, names, context);
     switch (parsed.kind) {
       case 'help':
@@ -41,7 +40,7 @@ export const iptables: CliCommand = {
   },
 };
 
-async function parseWords(args: readonly string[], names: Names, context: CliContext): Promise<ParsedLine> {
+async function parseWords(args: readonly string[], names: RuleNames, context: CliContext): Promise<ParsedLine> {
   try {
     const { parsed, warnings } = await parseWithNames(args, names, { program: PROGRAM });
     if (warnings !== '') context.err(warnings);
@@ -65,7 +64,7 @@ export function tableOf(name: string): TableName {
   );
 }
 
-async function runLine(line: CommandLine, names: Names, context: CliContext): Promise<number> {
+async function runLine(line: CommandLine, names: RuleNames, context: CliContext): Promise<number> {
   const table = tableOf(line.table);
   const commands = tableCommands(line);
   if (line.command === 'L' || line.command === 'S') await list(line, table, names, context);
@@ -91,7 +90,7 @@ function isMeant({ chain }: CommandLine, name: string): boolean {
   return chain === undefined || chain === name;
 }
 
-function tell(line: CommandLine, chains: readonly ChainRow[], names: Names, { out }: CliContext): void {
+function tell(line: CommandLine, chains: readonly ChainRow[], names: RuleNames, { out }: CliContext): void {
   const form = listForm({ numeric: true }, names);
   if ('AIDRC'.includes(line.command)) {
     for (const rule of line.rules) out(formatChangedRule(rule, form));
@@ -115,15 +114,15 @@ export function failure(
   return new CliError(`${PROGRAM}: ${faultMessage(missed, op)}`, Status.Other);
 }
 
-async function list(line: CommandLine, table: TableName, names: Names, context: CliContext): Promise<void> {
+async function list(line: CommandLine, table: TableName, names: RuleNames, context: CliContext): Promise<void> {
   const { chains } = await context.client.get<TableRow>(`/v1/iptables/${table}`);
   const wanted = chains.filter(({ name }) => isMeant(line, name));
   if (wanted.length === 0) throw new CliError(`${PROGRAM}: ${faultMessage('ENOENT', 'list')}`, Status.Other);
-  if (line.command === 'S') context.out(listWords(wanted, line));
+  if (line.command === 'S') context.out(listWords(wanted, line, names));
   else context.out(await listTables(wanted, line, names));
 }
 
-async function listTables(chains: readonly ChainRow[], line: CommandLine, names: Names): Promise<string> {
+async function listTables(chains: readonly ChainRow[], line: CommandLine, names: RuleNames): Promise<string> {
   const parsed = chains.map(({ rules }) => rules.map(({ words }) => parseRule(words)));
   if (!line.numeric) await names.lookUpHosts(parsed.flat().flatMap(hostsOf));
   const options: ListOptions = {
@@ -142,7 +141,7 @@ async function listTables(chains: readonly ChainRow[], line: CommandLine, names:
 }
 
 /** `-P` and `-N` lines first, then the rules. */
-function listWords(chains: readonly ChainRow[], { number, verbose }: CommandLine): string {
+function listWords(chains: readonly ChainRow[], { number, verbose }: CommandLine, names: WriteNames): string {
   const isVerbose = verbose > 0;
   let text = '';
   if (number === 0) {
@@ -153,17 +152,22 @@ function listWords(chains: readonly ChainRow[], { number, verbose }: CommandLine
   }
   for (const { name, rules } of chains) {
     for (const [i, rule] of rules.entries()) {
-      if (number === 0 || number === i + 1) text += `${ruleLine(name, rule, isVerbose)}\n`;
+      if (number === 0 || number === i + 1) text += `${ruleLine(name, rule, isVerbose, names)}\n`;
     }
   }
   return text;
 }
 
 /** `-A INPUT -s 10.0.0.1/32 -c 0 0 -j DROP`; the counters stand before the target. */
-export function ruleLine(chain: string, { words, packets, bytes }: RuleRow, hasCounters: boolean): string {
-  if (!hasCounters) return `-A ${chain}${words.length === 0 ? '' : ` ${writeWords(words)}`}`;
+export function ruleLine(
+  chain: string,
+  { words, packets, bytes }: RuleRow,
+  hasCounters: boolean,
+  names: WriteNames,
+): string {
+  if (!hasCounters) return `-A ${chain}${words.length === 0 ? '' : ` ${writeWords(words, names)}`}`;
   const at = targetAt(words);
-  const parts = [words.slice(0, at), words.slice(at)].map(writeWords);
+  const parts = [words.slice(0, at), words.slice(at)].map((part) => writeWords(part, names));
   return ['-A', chain, parts[0]!, `-c ${packets} ${bytes}`, parts[1]!].filter((part) => part !== '').join(' ');
 }
 
