@@ -23,9 +23,12 @@ export function milliseconds(n: number): number {
   return Math.ceil((n * TICKS_PER_SECOND) / 1000);
 }
 
+/** Of `performance.now()`, which counts from the start of the process or thread, behind the machine's monotonic clock: all lives of a daemon have one time. */
+const behindMs = process.hrtime()[0] * 1000 + process.hrtime()[1] / 1e6 - performance.now();
+
 /** The machine's monotonic clock. */
 export const systemClock: Clock = {
-  now: () => Math.floor((performance.now() * TICKS_PER_SECOND) / 1000) | 0,
+  now: () => Math.floor(((performance.now() + behindMs) * TICKS_PER_SECOND) / 1000) | 0,
 };
 
 /** A clock turned by hand: for tests. */
@@ -43,7 +46,7 @@ export class ManualClock implements Clock {
 }
 
 /**
- * Another clock, from 0, that can be turned forward besides, and held, but never goes back: the daemon's test mode. ARP and answers take their real time,
+ * Another clock that can be turned forward besides, and held, but never goes back: the daemon's test mode. ARP and answers take their real time,
  * timeouts take none, and what a test does between two packets is not counted.
  */
 export class TurnableClock implements Clock {
@@ -51,9 +54,10 @@ export class TurnableClock implements Clock {
   #ahead: number;
   /** Time of the base at which this clock was held; null while it runs. */
   #heldAt: number | null = null;
-  constructor(base: Clock) {
+  /** @param from where it starts, ticks */
+  constructor(base: Clock, from = 0) {
     this.#base = base;
-    this.#ahead = -base.now() | 0;
+    this.#ahead = (from - base.now()) | 0;
   }
   now(): number {
     return ((this.#heldAt ?? this.#base.now()) + this.#ahead) | 0;

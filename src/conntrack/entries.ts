@@ -10,11 +10,11 @@
  * Timers: a packet only stores `expires`; the wheel fires at `due` or later and is started again for what is left.
  */
 import { adoptRow } from '../base/copy-state.ts';
-import { type Allocate, plainMemory } from '../base/memory.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { CtDir, Status } from './entry.ts';
-import type { Tuple } from './tuple.ts';
+import { Tuple } from './tuple.ts';
 
 export const ENTRY_SHIFT = 5;
 /** Columns of a row. Tuple columns of the reply are those of the original + 4; window columns + 5. */
@@ -69,6 +69,11 @@ const { Original: ORIGINAL, Reply: REPLY } = CtDir;
 export const Trait = { Counts: 1, Stamps: 2, Events: 4, Used: 8, Labels: 16 } as const;
 const { Used: USED, Labels: LABELS } = Trait;
 
+/** The columns of an entry that outlive the process. */
+export type KeptEntries = Pick<EntryTable, 'rows' | 'traits' | 'muted' | 'counters' | 'stamps' | 'labels'>;
+
+const NOBODY = new Tuple();
+
 export class EntryTable {
   /** Entries at most. */
   readonly capacity: number;
@@ -96,22 +101,26 @@ export class EntryTable {
   #now: number;
   /** Entry at the head of the free list through MASTER, 0 when empty; ids from #fresh on were never used. */
   #free = 0;
-  #fresh = 1;
+  /** One int. */
+  readonly #fresh: Int32Array;
   #count = 0;
   #confirmed = 0;
 
-  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate?: Allocate) {
     const rows = capacity + 1;
+    const columns = new Columns('entries', allocate);
     this.capacity = capacity;
-    this.rows = new Int32Array(allocate((rows << ENTRY_SHIFT) * 4));
+    this.rows = columns.int32('rows', rows << ENTRY_SHIFT);
     this.use = new Int32Array(rows);
-    this.traits = new Uint8Array(rows);
+    this.traits = columns.uint8('traits', rows);
     this.pending = new Uint16Array(rows);
-    this.muted = new Uint16Array(rows);
-    this.counters = new Float64Array(allocate(rows * 32));
-    this.stamps = new Float64Array(allocate(rows * 16));
-    this.labels = new Int32Array(allocate(rows * 16));
-    this.helper = new Uint8Array(rows);
+    this.muted = columns.uint16('muted', rows);
+    this.counters = columns.float64('counters', rows * 4);
+    this.stamps = columns.float64('stamps', rows * 2);
+    this.labels = columns.int32('labels', rows * 4);
+    this.helper = columns.uint8('helper', rows);
+    this.#fresh = columns.int32('fresh', 1);
+    this.#fresh[0] = 1;
     this.#flows = flows;
     this.#wheel = new TimerWheel(rows, now);
     this.#now = now;
@@ -133,7 +142,7 @@ export class EntryTable {
 
   /** Ids below this one may be in use. */
   get highWater(): number {
-    return this.#fresh;
+    return this.#fresh[0]!;
   }
 
   isUsed(entry: number): boolean {
@@ -152,8 +161,9 @@ export class EntryTable {
       entry = this.#free;
       this.#free = this.rows[(entry << ENTRY_SHIFT) + MASTER]!;
     } else {
-      if (this.#fresh > this.capacity) return NO_ENTRY;
-      entry = this.#fresh++;
+      entry = this.#fresh[0]!;
+      if (entry > this.capacity) return NO_ENTRY;
+      this.#fresh[0] = entry + 1;
     }
     this.#count++;
     const { rows } = this;
@@ -336,10 +346,44 @@ export class EntryTable {
   }
 
   // cold: copies
+  /**
+   * A confirmed entry as an earlier life of the daemon had it: row `old` of its tables. Who is its master, the caller says.
+   * @returns NO_ENTRY when there is no room, or one of its tuples is another's
+   */
+  inherit(tables: KeptEntries, old: number, now: number, helper: number): number {
+    const from = old << ENTRY_SHIFT;
+    const status = tables.rows[from + STATUS]!;
+    const entry = this.open(NOBODY, 0, 0, 0);
+    if (entry === NO_ENTRY) return NO_ENTRY;
+    const { rows } = this;
+    const at = entry << ENTRY_SHIFT;
+    for (let i = 0; i < 1 << ENTRY_SHIFT; i++) rows[at + i] = tables.rows[from + i]!;
+    rows[at + STATUS] = status & ~CONFIRMED;
+    rows[at + FLOW] = NO_FLOW;
+    rows[at + FLOW + 1] = NO_FLOW;
+    rows[at + MASTER] = NO_ENTRY;
+    if (this.claim(entry, now, (status & Status.NatClash) !== 0) !== CLAIMED) {
+      this.release(entry);
+      return NO_ENTRY;
+    }
+    const expires = tables.rows[from + EXPIRES]!;
+    rows[at + EXPIRES] = expires;
+    this.#start(entry, expires);
+    this.traits[entry] = tables.traits[old]!;
+    this.muted[entry] = tables.muted[old]!;
+    this.helper[entry] = helper;
+    // Pages that nobody has touched stay so.
+    const traits = tables.traits[old]!;
+    if ((traits & Trait.Counts) !== 0) copy(this.counters, entry, tables.counters, old, 4);
+    if ((traits & Trait.Stamps) !== 0) copy(this.stamps, entry, tables.stamps, old, 2);
+    copy(this.labels, entry, tables.labels, old, 4);
+    return entry;
+  }
+
   /** Become as full as `live`, with none of its entries; `adopt` takes them over one by one. */
   copyFrom(live: EntryTable): void {
     this.#free = live.#free;
-    this.#fresh = live.#fresh;
+    this.#fresh[0] = live.highWater;
     this.#count = live.#count;
     this.#confirmed = live.#confirmed;
     // The next rows of the free list: more than one packet can need.
@@ -355,4 +399,13 @@ export class EntryTable {
     adoptRow<EntryTable>(this, live, entry, live.capacity + 1);
   }
   // hot again
+}
+
+// cold: copies
+/** A row of `width` numbers; zeros over zeros are not written. */
+function copy<T extends Int32Array | Float64Array>(to: T, row: number, from: T, old: number, width: number): void {
+  for (let i = 0; i < width; i++) {
+    const value = from[old * width + i]!;
+    if (to[row * width + i] !== value) to[row * width + i] = value;
+  }
 }

@@ -51,6 +51,8 @@ export class Expectations {
   /** In order of coming. */
   readonly #all = new Set<Expectation>();
   #nextId = 1;
+  /** Grows with each that comes or goes. */
+  changes = 0;
 
   get count(): number {
     return this.#all.size;
@@ -80,6 +82,7 @@ export class Expectations {
     this.#nextId = (this.#nextId + 1) | 0 || 1;
     const expectation = { ...wanted, id, expires: (now + seconds(policy.timeoutSeconds)) | 0 };
     this.#all.add(expectation);
+    this.changes++;
     this.#tell('new', expectation);
     return null;
   }
@@ -114,7 +117,9 @@ export class Expectations {
   }
 
   remove(expectation: Expectation): void {
-    if (this.#all.delete(expectation)) this.#tell('destroy', expectation);
+    if (!this.#all.delete(expectation)) return;
+    this.changes++;
+    this.#tell('destroy', expectation);
   }
 
   /** The entry that announced them ends (nf_ct_remove_expectations). */
@@ -131,6 +136,12 @@ export class Expectations {
   advance(now: number): void {
     if (this.#all.size === 0) return;
     for (const e of [...this.#all]) if (((e.expires - now) | 0) <= 0) this.remove(e);
+  }
+
+  /** One that an earlier life of the daemon has left. */
+  inherit(expectation: Expectation): void {
+    this.#all.add(expectation);
+    if (expectation.id >= this.#nextId) this.#nextId = expectation.id + 1;
   }
 
   /** Become a copy, which tells nobody. */

@@ -85,6 +85,7 @@ export class ControlRig implements EngineCaller {
       captures: new EngineCaptures(this.engine, () => {}),
       traces: this.workerTraces,
       testClock: null,
+      keeper: null,
       arena: {} as Arena,
       post: () => {},
       isStopping: false,

@@ -7,6 +7,7 @@
  * Bytes are IP total lengths (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_stats, ip_vs_out_stats). The kernel counts a super-packet as one packet; we count
  * the segments it becomes on the wire, so that the figures do not depend on offloads.
  */
+import type { Columns } from '../base/memory.ts';
 import type { IpvsStats } from '../model/ipvs.ts';
 import type { Packet } from '../packet/packet.ts';
 import { GsoType } from '../wire/virtio-net.ts';
@@ -32,9 +33,9 @@ export class Counters {
   readonly cold: Float64Array;
 
   /** @param rows reserved at once, touched as they come into use */
-  constructor(rows: number) {
-    this.live = new Float64Array(rows << COUNTER_SHIFT);
-    this.cold = new Float64Array(rows << COLD_SHIFT);
+  constructor(rows: number, columns: Columns) {
+    this.live = columns.float64('live', rows << COUNTER_SHIFT);
+    this.cold = columns.float64('cold', rows << COLD_SHIFT);
   }
 
   addConnection(row: number): void {

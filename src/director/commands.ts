@@ -18,7 +18,7 @@ import { NO_DEST, TunnelFlag, TunnelType } from './destinations.ts';
 import type { Director } from './director.ts';
 import { FIRST_LOCAL_PORT, LAST_LOCAL_PORT } from './local-addresses.ts';
 import { findEngine } from './persistence-engine.ts';
-import { findScheduler } from './sched/index.ts';
+import { findScheduler, schedulerNumber } from './sched/index.ts';
 import type { SchedulerDefinition } from './sched/scheduler.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 import { TcpState } from './tcp-states.ts';
@@ -102,8 +102,9 @@ function addService(director: Director, spec: ServiceSpec): IpvsErrno | null {
   return null;
 }
 
-function bindScheduler(director: Director, s: number, definition: SchedulerDefinition): void {
+export function bindScheduler(director: Director, s: number, definition: SchedulerDefinition): void {
   const { services, collectors } = director;
+  services.schedulerNumbers[s] = schedulerNumber(definition);
   const scheduler = definition.create(director, s);
   services.schedulers[s] = scheduler;
   services.schedulerNames[s] = definition.name;

@@ -14,7 +14,7 @@
  * timeout to before `due` is it touched by a packet.
  */
 import { adoptRow } from '../base/copy-state.ts';
-import { type Allocate, plainMemory } from '../base/memory.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { diff16, diff32, fold } from '../wire/checksum.ts';
@@ -95,7 +95,7 @@ const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, 
 const { Deltas, Packets } = Conn;
 const CONNECTION = FlowColumn.Connection;
 const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE, Synced: SYNCED } = ConnFlag;
-const { NoCport: NO_CPORT, App: APP } = ConnFlag;
+const { NoCport: NO_CPORT, App: APP, Resetting: RESETTING } = ConnFlag;
 const HELPED = APP | NO_CPORT;
 const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 const METHOD_AND_TEMPLATE = METHOD_MASK | TEMPLATE;
@@ -123,17 +123,20 @@ export class ConnTable {
   readonly #wheel: TimerWheel;
   /** Id + 1 of the free list through FlowIn; ids from #fresh on were never used. */
   #free = 0;
-  #fresh = 0;
+  /** One int. */
+  readonly #fresh: Int32Array;
   #count = 0;
   #withoutPort = 0;
   /** Port of the services whose masqueraded TCP connections are a helper's; 0 = none. */
   readonly #appPort: number;
 
-  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory, appPort = 0) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate?: Allocate, appPort = 0) {
+    const columns = new Columns('connections', allocate);
     this.capacity = capacity;
     this.#appPort = appPort;
-    this.rows = new Int32Array(allocate((capacity << CONN_SHIFT) * 4));
-    this.control = new Int32Array(capacity);
+    this.rows = columns.int32('rows', capacity << CONN_SHIFT);
+    this.control = columns.int32('control', capacity);
+    this.#fresh = columns.int32('fresh', 1);
     this.controlled = new Int32Array(capacity);
     this.toldState = new Uint8Array(capacity);
     this.toldUntil = new Int32Array(capacity);
@@ -154,7 +157,7 @@ export class ConnTable {
 
   /** Ids below this one may be in use. */
   get highWater(): number {
-    return this.#fresh;
+    return this.#fresh[0]!;
   }
 
   isUsed(id: number): boolean {
@@ -205,8 +208,8 @@ export class ConnTable {
     if (this.#free !== 0) {
       id = this.#free - 1;
     } else {
-      if (this.#fresh === this.capacity) return NO_CONN;
-      id = this.#fresh;
+      id = this.#fresh[0]!;
+      if (id === this.capacity) return NO_CONN;
     }
     const flows = this.#flows;
     const kind = (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto;
@@ -215,7 +218,7 @@ export class ConnTable {
     if (hasFlow && flowIn === NO_FLOW) return NO_CONN;
     const rows = this.rows;
     const at = id << CONN_SHIFT;
-    if (id === this.#fresh) this.#fresh++;
+    if (id === this.#fresh[0]) this.#fresh[0] = id + 1;
     else this.#free = rows[at + FlowIn]!;
     this.#count++;
     rows[at + Cip] = cip;
@@ -226,7 +229,7 @@ export class ConnTable {
     const isFullNat = (flags & METHOD_AND_TEMPLATE) === FULL_NAT;
     const isApp = proto === TCP && (ports & 0xffff) === this.#appPort && (flags & METHOD_AND_TEMPLATE) === MASQ;
     // What tracking would do for it, full NAT does itself.
-    rows[at + Flags] = flags | USED | (isFullNat ? 0 : this.newFlags) | (isApp ? APP : 0);
+    rows[at + Flags] = flags | (isFullNat ? 0 : this.newFlags) | (isApp ? APP : 0);
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;
@@ -253,6 +256,8 @@ export class ConnTable {
     const expires = (now + timeout) | 0;
     rows[at + Expires] = expires;
     this.#start(id, expires);
+    // Last, so that a row that says so is whole, whenever this process ends.
+    rows[at + Flags]! |= USED;
     return id;
   }
 
@@ -379,10 +384,41 @@ export class ConnTable {
   }
 
   // cold: copies
+  /**
+   * A connection as an earlier life of the daemon had it, whose row begins at `from` of `rows`.
+   * @param dest the row that its server has now
+   * @returns NO_CONN when there is no room, or its tuple is another connection's
+   */
+  inherit(rows: Int32Array, from: number, dest: number, now: number): number {
+    const flags = rows[from + Flags]! & ~(USED | RESETTING);
+    const meta = rows[from + Meta]!;
+    const proto = (meta >> 8) & 0xff;
+    const cip = rows[from + Cip]!;
+    const vip = rows[from + Vip]!;
+    const ports = rows[from + Ports]!;
+    if ((flags & HAS_PE) === 0) {
+      const flow = this.#flows.find(cip, vip, ports, (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto);
+      if (flow !== NO_FLOW && this.find(flow, Dir.In) !== NO_CONN) return NO_CONN;
+    }
+    const { newFlags } = this;
+    this.newFlags = 0;
+    const timeout = rows[from + Timeout]!;
+    const id = this.add(now, proto, cip, vip, ports, rows[from + Rip]!, meta >>> 16, dest, flags, timeout);
+    this.newFlags = newFlags;
+    if (id === NO_CONN) return NO_CONN;
+    const at = id << CONN_SHIFT;
+    this.rows[at + Meta] = meta;
+    this.rows[at + Packets] = rows[from + Packets]!;
+    const expires = rows[from + Expires]!;
+    this.rows[at + Expires] = expires;
+    this.#start(id, expires);
+    return id;
+  }
+
   /** Become a copy, for a packet's worth of new connections, that has none of its connections yet; `adopt` takes them over one by one. Its timers do not run. */
   copyFrom(live: ConnTable): void {
     this.#free = live.#free;
-    this.#fresh = live.#fresh;
+    this.#fresh[0] = live.highWater;
     this.#count = live.#count;
     this.#withoutPort = live.#withoutPort;
     // The next rows of the free list: more than one packet can need.

@@ -8,6 +8,7 @@
 import { seconds } from '../base/clock.ts';
 import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import { Counters } from './accounting.ts';
 import { Method } from './connections.ts';
 import type { ServiceTable } from './services.ts';
@@ -41,6 +42,13 @@ const TRASH_SWEEP = seconds(60);
 const TRASH_KEEP = seconds(120);
 const { Available: AVAILABLE, Overload: OVERLOAD, Used: USED } = DestFlag;
 const { Masq: MASQ, FullNat: FULL_NAT } = Method;
+
+/** What a service is known by. */
+export interface VirtualService {
+  readonly protocol: number;
+  readonly vip: number;
+  readonly vport: number;
+}
 
 export class DestTable {
   readonly capacity: number;
@@ -104,39 +112,42 @@ export class DestTable {
   readonly #trashPrevious: Int32Array;
   #sweepAt = 0;
   #free = 0;
-  #fresh = 0;
+  /** One int: rows from there on were never used. */
+  readonly #fresh: Int32Array;
   #count = 0;
 
   /** @param limit servers at most */
-  constructor(limit: number, services: ServiceTable, seed: number) {
+  constructor(limit: number, services: ServiceTable, seed: number, allocate?: Allocate) {
     const capacity = limit + 1;
+    const columns = new Columns('servers', allocate);
     const buckets = 2 ** Math.ceil(Math.log2(capacity));
     this.capacity = limit;
     this.unbound = limit;
-    this.ip = new Int32Array(capacity);
-    this.port = new Uint16Array(capacity);
-    this.service = new Int32Array(capacity);
-    this.flags = new Uint8Array(capacity);
-    this.weight = new Int32Array(capacity);
-    this.lastWeight = new Int32Array(capacity);
-    this.method = new Uint8Array(capacity);
-    this.tunnelType = new Uint8Array(capacity);
-    this.tunnelPort = new Uint16Array(capacity);
-    this.tunnelFlags = new Uint8Array(capacity);
-    this.upper = new Uint32Array(capacity);
-    this.lower = new Uint32Array(capacity);
+    this.ip = columns.int32('ip', capacity);
+    this.port = columns.uint16('port', capacity);
+    this.service = columns.int32('service', capacity);
+    this.flags = columns.uint8('flags', capacity);
+    this.weight = columns.int32('weight', capacity);
+    this.lastWeight = columns.int32('lastWeight', capacity);
+    this.method = columns.uint8('method', capacity);
+    this.tunnelType = columns.uint8('tunnelType', capacity);
+    this.tunnelPort = columns.uint16('tunnelPort', capacity);
+    this.tunnelFlags = columns.uint8('tunnelFlags', capacity);
+    this.upper = columns.uint32('upper', capacity);
+    this.lower = columns.uint32('lower', capacity);
     this.active = new Int32Array(capacity);
     this.inactive = new Int32Array(capacity);
     this.persistent = new Int32Array(capacity);
     this.held = new Int32Array(capacity);
-    this.next = new Int32Array(capacity);
+    this.next = columns.int32('next', capacity);
     this.previous = new Int32Array(capacity);
     this.route = new Int32Array(capacity << ROUTE_SHIFT);
-    this.counters = new Counters(capacity);
+    this.counters = new Counters(capacity, columns);
+    this.#fresh = columns.int32('fresh', 1);
     this.#services = services;
-    this.#vip = new Int32Array(capacity);
-    this.#vport = new Uint16Array(capacity);
-    this.#protocol = new Uint8Array(capacity);
+    this.#vip = columns.int32('vip', capacity);
+    this.#vport = columns.uint16('vport', capacity);
+    this.#protocol = columns.uint8('protocol', capacity);
     this.#chain = new Int32Array(capacity);
     this.#buckets = new Int32Array(buckets);
     this.#mask = buckets - 1;
@@ -165,7 +176,7 @@ export class DestTable {
   }
 
   get highWater(): number {
-    return this.#fresh;
+    return this.#fresh[0]!;
   }
 
   isAvailable(d: number): boolean {
@@ -317,6 +328,24 @@ export class DestTable {
     t.destinations[service]!--;
     this.#count--;
     this.flags[d]! &= ~AVAILABLE;
+    this.#toTrash(d, now);
+  }
+
+  /** A row that is in the trash from the start: in an earlier life of the daemon its connections outlived their server's place in the service. */
+  addTrashed(service: VirtualService, ip: number, port: number, now: number): number {
+    const d = this.#allocate();
+    if (d === NO_DEST) return NO_DEST;
+    this.ip[d] = ip;
+    this.port[d] = port;
+    this.#vip[d] = service.vip;
+    this.#vport[d] = service.vport;
+    this.#protocol[d] = service.protocol;
+    this.#hashIn(d);
+    this.#toTrash(d, now);
+    return d;
+  }
+
+  #toTrash(d: number, now: number): void {
     if (this.#trash === 0) this.#sweepAt = (now + TRASH_SWEEP) | 0;
     this.#isIdle[d] = 0;
     this.#trashNext[d] = this.#trash;
@@ -332,7 +361,7 @@ export class DestTable {
 
   /** Rows that nobody uses. */
   get room(): number {
-    let n = this.capacity - this.#fresh;
+    let n = this.capacity - this.highWater;
     for (let d = this.#free; d !== 0; d = this.#chain[d - 1]!) n++;
     return n;
   }
@@ -370,7 +399,7 @@ export class DestTable {
 
   /** Become a copy, with room for no more rows. Counters are not copied: no packet's way depends on them. */
   copyFrom(live: DestTable): void {
-    const rows = live.#fresh;
+    const rows = live.highWater;
     // The row of `unbound` stands behind all others: its constructor has made it.
     const all = live.capacity + 1;
     copyState<DestTable>(this, live, rows, all, ['capacity', 'unbound']);
@@ -391,7 +420,7 @@ export class DestTable {
     this.#trash = live.#trash;
     this.#sweepAt = live.#sweepAt;
     this.#free = live.#free;
-    this.#fresh = live.#fresh;
+    this.#fresh[0] = live.highWater;
     this.#count = live.#count;
   }
 
@@ -401,8 +430,9 @@ export class DestTable {
       d = this.#free - 1;
       this.#free = this.#chain[d]!;
     } else {
-      if (this.#fresh === this.capacity) return NO_DEST;
-      d = this.#fresh++;
+      d = this.#fresh[0]!;
+      if (d === this.capacity) return NO_DEST;
+      this.#fresh[0] = d + 1;
     }
     this.flags[d] = USED;
     this.weight[d] = 0;

@@ -9,7 +9,7 @@
  */
 import { seconds } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
-import type { Allocate } from '../base/memory.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { Datagrams } from '../hooks/datagrams.ts';
@@ -81,7 +81,7 @@ export interface DirectorOptions {
   readonly maxConnections: number;
   readonly maxServices?: number | undefined;
   readonly maxDestinations?: number | undefined;
-  /** Memory of the connection table. */
+  /** Memory of the tables. */
   readonly allocate?: Allocate;
 }
 
@@ -113,7 +113,7 @@ export class Director {
   /** A synchronisation backup runs. */
   isBackup = false;
   /** Key of the source port that a flow's tunnel gets. */
-  readonly flowSeed: number;
+  flowSeed: number;
   /** Schedulers with something to collect. */
   readonly collectors = new Set<Scheduler>();
   /** Ticks per state; `--set` changes them. */
@@ -142,10 +142,11 @@ export class Director {
     this.reassembly = options.reassembly ?? null;
     this.tracking = options.tracking ?? null;
     this.datagrams = options.datagrams ?? null;
-    this.services = new ServiceTable(options.maxServices ?? 65536, rng.next());
-    this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next());
-    this.conns = new ConnTable(options.maxConnections, options.flows, now, options.allocate, this.ftp.port);
-    this.total = new Counters(1);
+    const { allocate } = options;
+    this.services = new ServiceTable(options.maxServices ?? 65536, rng.next(), allocate);
+    this.dests = new DestTable(options.maxDestinations ?? 524288, this.services, rng.next(), allocate);
+    this.conns = new ConnTable(options.maxConnections, options.flows, now, allocate, this.ftp.port);
+    this.total = new Counters(1, new Columns('total', allocate));
     this.sysctls = new Sysctls();
     this.sysctls.onConntrack = () => {
       this.conns.newFlags = this.sysctls.conntrack !== 0 ? TRACKED : 0;

@@ -26,7 +26,18 @@ const sip: PersistenceEngine = {
 };
 
 export function findEngine(name: string): PersistenceEngine | undefined {
-  return name === sip.name ? sip : undefined;
+  return ENGINES.find((engine) => engine.name === name);
+}
+
+const ENGINES: readonly PersistenceEngine[] = [sip];
+
+/** 0: none. */
+export function engineNumber(engine: PersistenceEngine | null): number {
+  return engine === null ? 0 : ENGINES.indexOf(engine) + 1;
+}
+
+export function engineOf(number: number): PersistenceEngine | null {
+  return ENGINES[number - 1] ?? null;
 }
 
 export interface EngineData {
@@ -34,10 +45,15 @@ export interface EngineData {
   readonly data: string;
 }
 
+/** Number of an engine, and what it found. */
+export type EngineDatum = readonly [engine: number, data: string];
+
 /** The templates that engines made: by what they are about, and what that was. */
 export class EngineTable {
   readonly #byKey = new Map<string, number>();
   readonly #byTemplate = new Map<number, EngineData & { readonly key: string }>();
+  /** Grows with each that comes or goes. */
+  changes = 0;
 
   /** Told of each template that is found; null but for a copy, which takes it over then. */
   onFound: ((template: number) => void) | null = null;
@@ -67,6 +83,7 @@ export class EngineTable {
     const key = keyOf(engine, proto, client, vip, vport, data);
     this.#byKey.set(key, template);
     this.#byTemplate.set(template, { engine, data, key });
+    this.changes++;
   }
 
   /** What the engine knows of a template with ConnFlag.HasPe. */
@@ -83,6 +100,14 @@ export class EngineTable {
   remove(template: number): void {
     this.hide(template);
     this.#byTemplate.delete(template);
+    this.changes++;
+  }
+
+  /** All of them, for another life of the daemon. */
+  list(): readonly (readonly [template: number, what: EngineDatum])[] {
+    return [...this.#byTemplate].map(
+      ([template, { engine, data }]) => [template, [engineNumber(engine), data]] as const,
+    );
   }
 
   get size(): number {

@@ -6,9 +6,10 @@
  */
 import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Counters } from './accounting.ts';
-import type { PersistenceEngine } from './persistence-engine.ts';
+import { engineNumber, type PersistenceEngine } from './persistence-engine.ts';
 import type { Scheduler } from './sched/scheduler.ts';
 
 export const NO_SERVICE = -1;
@@ -41,6 +42,9 @@ export class ServiceTable {
   /** How many. */
   readonly destinations: Int32Array;
   readonly schedulers: (Scheduler | null)[] = [];
+  /** Number of the scheduler (sched/index.ts) and of the persistence engine, 0 for none: what is left of them for a later life of the daemon. */
+  readonly schedulerNumbers: Uint8Array;
+  readonly engineNumbers: Uint8Array;
   readonly schedulerNames: string[] = [];
   /** Persistence engines, null where there is none. */
   readonly engines: (PersistenceEngine | null)[] = [];
@@ -54,7 +58,8 @@ export class ServiceTable {
   #mask: number;
   #seed: number;
   #free = 0;
-  #fresh = 0;
+  /** One int: rows from there on were never used. */
+  readonly #fresh: Int32Array;
   #count = 0;
   #serial = 0;
   /** How many services have a firewall mark, port 21, port 0: while there are none, nobody looks for them. */
@@ -62,20 +67,24 @@ export class ServiceTable {
   #ftps = 0;
   #anyPorts = 0;
 
-  constructor(capacity: number, seed: number) {
+  constructor(capacity: number, seed: number, allocate?: Allocate) {
     const buckets = 2 ** Math.ceil(Math.log2(capacity));
+    const columns = new Columns('services', allocate);
     this.capacity = capacity;
-    this.protocol = new Uint8Array(capacity);
-    this.vip = new Int32Array(capacity);
-    this.port = new Uint16Array(capacity);
-    this.flags = new Uint8Array(capacity);
-    this.schedulerFlags = new Uint8Array(capacity);
-    this.timeout = new Int32Array(capacity);
-    this.netmask = new Int32Array(capacity);
-    this.first = new Int32Array(capacity);
+    this.protocol = columns.uint8('protocol', capacity);
+    this.vip = columns.int32('vip', capacity);
+    this.port = columns.uint16('port', capacity);
+    this.flags = columns.uint8('flags', capacity);
+    this.schedulerFlags = columns.uint8('schedulerFlags', capacity);
+    this.schedulerNumbers = columns.uint8('schedulerNumbers', capacity);
+    this.engineNumbers = columns.uint8('engineNumbers', capacity);
+    this.timeout = columns.int32('timeout', capacity);
+    this.netmask = columns.int32('netmask', capacity);
+    this.first = columns.int32('first', capacity);
+    this.#fresh = columns.int32('fresh', 1);
     this.destinations = new Int32Array(capacity);
     this.serial = new Int32Array(capacity);
-    this.counters = new Counters(capacity);
+    this.counters = new Counters(capacity, columns);
     this.#next = new Int32Array(capacity);
     this.#buckets = new Int32Array(buckets);
     this.#mask = buckets - 1;
@@ -88,7 +97,7 @@ export class ServiceTable {
 
   /** Rows below this one may be in use. */
   get highWater(): number {
-    return this.#fresh;
+    return this.#fresh[0]!;
   }
 
   isUsed(service: number): boolean {
@@ -131,8 +140,9 @@ export class ServiceTable {
       s = this.#free - 1;
       this.#free = this.#next[s]!;
     } else {
-      if (this.#fresh === this.capacity) return NO_SERVICE;
-      s = this.#fresh++;
+      s = this.#fresh[0]!;
+      if (s === this.capacity) return NO_SERVICE;
+      this.#fresh[0] = s + 1;
     }
     const bucket = hash4(this.#seed, vip, port, protocol, 0) & this.#mask;
     this.protocol[s] = protocol;
@@ -147,6 +157,8 @@ export class ServiceTable {
     this.schedulers[s] = null;
     this.schedulerNames[s] = '';
     this.engines[s] = null;
+    this.schedulerNumbers[s] = 0;
+    this.engineNumbers[s] = 0;
     this.serial[s] = this.#serial = (this.#serial + 1) | 0;
     this.counters.clear(s);
     this.#next[s] = this.#buckets[bucket]!;
@@ -159,6 +171,7 @@ export class ServiceTable {
   /** Another persistence engine, or none. */
   setEngine(s: number, engine: PersistenceEngine | null): void {
     this.engines[s] = engine;
+    this.engineNumbers[s] = engineNumber(engine);
     if (engine?.followsServers) this.followers.add(s);
     else this.followers.delete(s);
   }
@@ -184,17 +197,17 @@ export class ServiceTable {
 
   /** Become a copy, with room for no more rows. Counters are not copied: no packet's way depends on them. Schedulers are the caller's. */
   copyFrom(live: ServiceTable): void {
-    copyState<ServiceTable>(this, live, live.#fresh, live.capacity, ['capacity']);
-    copyRows(this.#next, live.#next, live.#fresh, live.capacity);
+    copyState<ServiceTable>(this, live, live.highWater, live.capacity, ['capacity']);
+    copyRows(this.#next, live.#next, live.highWater, live.capacity);
     this.#buckets = live.#buckets.slice();
     this.#mask = live.#mask;
-    for (let s = 0; s < live.#fresh; s++) {
+    for (let s = 0; s < live.highWater; s++) {
       this.schedulerNames[s] = live.schedulerNames[s]!;
       this.setEngine(s, live.engines[s] ?? null);
     }
     this.#seed = live.#seed;
     this.#free = live.#free;
-    this.#fresh = live.#fresh;
+    this.#fresh[0] = live.highWater;
     this.#count = live.#count;
     this.#serial = live.#serial;
     this.#marks = live.#marks;

@@ -51,7 +51,40 @@ export interface WorkerData {
   readonly spin: number;
   /** Test mode: `turn-clock` turns the clock forward, and holds it. */
   readonly testClock: boolean;
+  /** Where tables are kept for the next life of the daemon; absent: nobody would hand them on. */
+  readonly keep?: KeepData | undefined;
 }
+
+/** Descriptors of memory (base/keep.ts), and what the life before this one has left. */
+export interface KeepData {
+  /** Of this life, KEEP_SIZE bytes. */
+  readonly fd: number;
+  readonly before?:
+    | {
+        readonly fd: number;
+        /** Descriptors of its devices, by name. */
+        readonly devices: Readonly<Record<string, number>>;
+      }
+    | undefined;
+}
+
+/** What became of what the life before this one has left. */
+export type KeptReport =
+  | {
+      readonly adopted: true;
+      /** In their order; they are in use already. */
+      readonly devices: readonly DeviceSpec[];
+      readonly services: number;
+      readonly connections: number;
+      readonly entries: number;
+      /** Rows that did not hold: nobody knows these connections any more. */
+      readonly dropped: number;
+      /** Nothing was forwarded for so long, ms. */
+      readonly pauseMs: number;
+      /** As `keep-control` left it. */
+      readonly controlText: string;
+    }
+  | { readonly adopted: false; readonly why: string };
 
 /** A device that the main thread has opened (fd) or that the worker makes itself. */
 export interface DeviceSpec {
@@ -202,6 +235,8 @@ export interface EngineRequests {
     args: { readonly seconds: number; readonly runs?: boolean | undefined };
     result: { readonly ticks: number };
   };
+  /** A text of the main thread's own, kept beside the tables. */
+  'keep-control': { args: { readonly text: string }; result: null };
   shutdown: { args: Record<string, never>; result: null };
 }
 
@@ -214,7 +249,7 @@ export interface RequestMessage<N extends EngineRequestName = EngineRequestName>
 }
 
 export type WorkerMessage =
-  | { readonly type: 'ready' }
+  | { readonly type: 'ready'; readonly kept?: KeptReport | undefined }
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }
   | { readonly type: 'captured'; readonly records: readonly CaptureRecord[] }

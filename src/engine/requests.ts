@@ -10,6 +10,7 @@ import { mac, parsePrefix } from '../wire/addr.ts';
 import type { Captures } from './capture.ts';
 import type { Engine } from './engine.ts';
 import { explain } from './explain.ts';
+import type { Keeper } from './keeper.ts';
 import type {
   DeviceSpec,
   EngineRequestName,
@@ -27,6 +28,8 @@ export interface RequestContext {
   /** The clock of test mode, else null. */
   readonly testClock: TurnableClock | null;
   readonly arena: Arena;
+  /** Who keeps what the next life of the daemon shall find; null: there is nobody to hand it on. */
+  readonly keeper: Keeper | null;
   readonly post: (message: WorkerMessage) => void;
   isStopping: boolean;
 }
@@ -38,8 +41,9 @@ type Handlers = {
 const handlers: Handlers = {
   ping: ({ engine }) => ({ breaths: engine.breaths }),
   'add-device': addDevice,
-  'del-device': ({ engine }, { name }) => {
+  'del-device': ({ engine, keeper }, { name }) => {
     engine.removeDevice(name);
+    keeper?.forget(name);
     return null;
   },
   ip: ({ engine }, { commands }) => engine.executeIp(commands),
@@ -90,6 +94,10 @@ const handlers: Handlers = {
     return null;
   },
   'turn-clock': turnClock,
+  'keep-control': ({ keeper }, { text }) => {
+    keeper?.writeControl(text);
+    return null;
+  },
   shutdown: (context) => {
     context.isStopping = true;
     return null;
@@ -102,7 +110,7 @@ export function answer(context: RequestContext, request: RequestMessage): unknow
   return handler(context, request.args);
 }
 
-function addDevice({ engine, arena, post }: RequestContext, spec: DeviceSpec): null {
+export function addDevice({ engine, arena, post, keeper }: RequestContext, spec: DeviceSpec): null {
   const { hi, lo } = mac(spec.mac);
   const device = new KernelDevice({
     name: spec.name,
@@ -125,6 +133,7 @@ function addDevice({ engine, arena, post }: RequestContext, spec: DeviceSpec): n
     isHost: spec.isHost,
     peer: spec.peer === undefined ? 0 : (parsePrefix(spec.peer)?.ip ?? 0),
   });
+  keeper?.devices.push(spec);
   return null;
 }
 

@@ -9,6 +9,7 @@ import { ScenarioRig, type Step } from './scenario-rig.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const FOLDERS = [join(ROOT, 'netns-tests/oracle/conntrack'), resolve(ROOT, '../shared/oracle-conntrack')];
+const LIVES = ['in one life', 'in a new life each step'] as const;
 const KINDS = /^(tcp|udp|udplite|icmp|sctp|generic|gre|ip|ttl|frag|mixed)(_|$)/;
 
 interface Scenario {
@@ -46,10 +47,14 @@ function scenarios(folder: string): Scenario[] {
 }
 
 describe.each(FOLDERS.filter(existsSync))('as the kernel did (%s)', (folder) => {
-  it.each(scenarios(folder).map((scenario) => [scenario.name, scenario] as const))('%s', (name, { steps }) => {
+  const all = scenarios(folder).flatMap((scenario) => LIVES.map((lives) => [scenario.name, lives, scenario] as const));
+  it.each(all)('%s, %s', (name, lives, { steps }) => {
     const recorded = recordedSteps(readFileSync(join(folder, 'recorded', `${name}.txt`), 'utf8'));
     const rig = new ScenarioRig();
-    const seen = steps.map((step) => rig.run(step));
+    const seen = steps.map((step, i) => {
+      if (lives === 'in a new life each step' && i > 0) rig.restart();
+      return rig.run(step);
+    });
     const shown = (all: readonly (readonly string[] | null)[]) =>
       all.flatMap((lines, i) => [`[${i + 1}]`, ...inOrder(lines ?? ['cannot be done here'])]);
     expect(shown(seen)).toEqual(shown(recorded));

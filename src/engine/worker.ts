@@ -8,24 +8,18 @@
  * It never returns to its event loop while it runs: messages are taken synchronously between two breaths (receiveMessageOnPort), when the main thread has
  * raised `signal`, and the eventfd ends a sleep. A breath that throws is our bug: it is reported with its stack and ends the daemon, which systemd restarts.
  */
-import { randomInt } from 'node:crypto';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { systemClock, TurnableClock } from '../base/clock.ts';
-import { SeededRng } from '../base/rng.ts';
 import * as native from '../device/native.ts';
-import { Captures } from './capture.ts';
-import { Engine } from './engine.ts';
-import type { RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
+import type { Engine } from './engine.ts';
+import type { Keeper } from './keeper.ts';
+import type { EngineRequestName, RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
-import { Traces } from './trace.ts';
+import { start } from './start.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
 const MAX_SLEEP_MS = 100;
 /** The same in test mode, where a timer is compared with another host's. */
 const TEST_SLEEP_MS = 5;
-
-/** By the levels of syslog(3). */
-const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 'debug'] as const;
 
 const data = workerData as WorkerData;
 const port = parentPort!;
@@ -36,27 +30,10 @@ function post(message: WorkerMessage): void {
 }
 
 function run(): void {
-  const testClock = data.testClock ? new TurnableClock(systemClock) : null;
-  const engine = new Engine({
-    clock: testClock ?? systemClock,
-    rng: new SeededRng(randomInt(1, 2 ** 31)),
-    maxConnections: data.maxConnections,
-    maxEntries: data.maxEntries,
-    maxPackets: data.maxPackets,
-    allocate: native.hugeMemory,
-  });
-  engine.logLines.sink = (level, message) => post({ type: 'log', level: LOG_LEVELS[level] ?? 'debug', message });
-  const context: RequestContext = {
-    engine,
-    captures: new Captures(engine, (records) => post({ type: 'captured', records })),
-    traces: new Traces(engine, (records) => post({ type: 'traced', records })),
-    testClock,
-    arena: native.registerArena(engine.pool.arena),
-    post,
-    isStopping: false,
-  };
+  const { context, report } = start(data, post);
+  const { engine, testClock, keeper } = context;
   const sleepMs = testClock === null ? MAX_SLEEP_MS : TEST_SLEEP_MS;
-  let pollset = native.createPollset([data.eventfd]);
+  let pollset = native.createPollset([data.eventfd].concat(engine.pollFds()));
   const renew = (old: native.Pollset): native.Pollset => {
     native.destroyPollset(old);
     return native.createPollset([data.eventfd].concat(engine.pollFds()));
@@ -65,7 +42,8 @@ function run(): void {
   let idle = 0;
   /** What the last poll found: bit 0 is the eventfd. */
   let ready = 0;
-  post({ type: 'ready' });
+  if (keeper !== null) keeper.begin();
+  post({ type: 'ready', kept: report });
   while (!context.isStopping) {
     // The eventfd may be signalled after its message was taken (the flag is raised first): drain it then too, or poll would never sleep again.
     if (signal[0] !== 0 || (ready & 1) !== 0) {
@@ -79,6 +57,7 @@ function run(): void {
     const received = engine.breathe();
     context.captures.flush();
     context.traces.flush();
+    if (keeper !== null) keeper.advance();
     if (engine.tracking.hasEvents) postEvents(engine);
     if (received > 0) {
       idle = 0;
@@ -99,6 +78,7 @@ function run(): void {
     // Woken by a device: look a few times before sleeping again. Not woken: nobody is there, so don't.
     idle = ready > 0 ? 0 : data.spin;
   }
+  if (keeper !== null) keeper.finish();
   engine.close();
 }
 
@@ -113,12 +93,29 @@ function takeMessages(context: RequestContext): void {
   for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
     const request = got.message as RequestMessage;
     try {
-      post({ type: 'reply', id: request.id, result: answer(context, request) });
+      const result = answer(context, request);
+      if (context.keeper !== null) noteChange(context.keeper, request.name);
+      post({ type: 'reply', id: request.id, result });
     } catch (error) {
       post({ type: 'failed', id: request.id, message: error instanceof Error ? error.message : String(error) });
     }
   }
 }
+
+/** Before it is answered: what was answered survives. */
+function noteChange(keeper: Keeper, name: EngineRequestName): void {
+  if (name === 'change-table') keeper.rulesChanged();
+  else if (CHANGES_SETTINGS.has(name)) keeper.settingsChanged();
+}
+
+const CHANGES_SETTINGS: ReadonlySet<EngineRequestName> = new Set([
+  'add-device',
+  'del-device',
+  'ip',
+  'set-sysctl',
+  'ipvs',
+  'ipvs-all',
+]);
 
 // cold: the end
 try {

@@ -43,6 +43,21 @@ export function addNeighbour(
   return null;
 }
 
+/** A neighbour that an earlier life of the daemon knew: to be asked again when it is used, but packets need not wait for that. */
+export function recallNeighbour(link: LinkLayer, { device, address, mac = '', state }: NeighbourRow): void {
+  if (state === 'PERMANENT') {
+    addNeighbour(link, device, address, mac, true);
+    return;
+  }
+  const ifc = link.findInterface(device);
+  const ip = parseIp4(address);
+  const known = parseMac(mac);
+  if (ifc === undefined || !ifc.hasNeighbours || ip === undefined || known === undefined) return;
+  if (link.neighbours.find(ifc.id, ip) !== NONE) return;
+  const row = link.neighbours.add(ifc.id, ip, link.now);
+  if (row !== NONE) learn(link, ifc, row, known.hi, known.lo, Nud.Stale, true);
+}
+
 export function delNeighbour(link: LinkLayer, device: string, address: string): IpErrno | null {
   const ifc = link.findInterface(device);
   if (ifc === undefined) return 'ENODEV';

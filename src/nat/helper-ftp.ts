@@ -77,6 +77,15 @@ export class FtpHelper {
     this.#lineEnds.delete(entry);
   }
 
+  /** What is remembered, for another life of the daemon. */
+  list(): readonly (readonly [entry: number, lineEnds: readonly [number[], number[]]])[] {
+    return [...this.#lineEnds];
+  }
+
+  inherit(entry: number, lineEnds: readonly [number[], number[]]): void {
+    this.#lineEnds.set(entry, lineEnds);
+  }
+
   copyFrom(live: FtpHelper): void {
     this.isLoose = live.isLoose;
     this.#lineEnds.clear();

@@ -33,7 +33,7 @@ export class Helpers {
   now = 0;
   readonly #hooks: Hooks;
   readonly #entries: Entries;
-  readonly #ftp: FtpHelper;
+  readonly ftp: FtpHelper;
   readonly #parts: ConstructorParameters<typeof FtpHelper>[0];
   readonly #ops: readonly HookOp[];
   #users = 0;
@@ -43,7 +43,7 @@ export class Helpers {
     this.#entries = entries;
     this.sequences = new Sequences(entries);
     this.#parts = { entries, expectations, rng, sequences: this.sequences };
-    this.#ftp = new FtpHelper(this.#parts);
+    this.ftp = new FtpHelper(this.#parts);
     const priority = Priority.ConntrackConfirm - 1;
     const why = 'last but for confirmation: helpers see, and change, what leaves';
     const run = (p: Packet) => this.run(p);
@@ -61,7 +61,7 @@ export class Helpers {
     const helper = this.#entries.helper(entry);
     if (helper !== Helper.None && p.l4Fault === 0 && !isFragment(p.view, p.l3)) {
       let verdict: Verdict = ACCEPT;
-      if (helper === Helper.Ftp && p.proto === TCP) verdict = this.#ftp.help(p, this.now);
+      if (helper === Helper.Ftp && p.proto === TCP) verdict = this.ftp.help(p, this.now);
       else if (helper === Helper.Tftp && p.proto === UDP) verdict = helpTftp(this.#parts, p, this.now);
       if (verdict !== ACCEPT) return verdict;
     }
@@ -72,13 +72,13 @@ export class Helpers {
   /** An entry ends: what it has announced is expected no more. */
   entryEnds(entry: number): void {
     this.#parts.expectations.forget(entry);
-    this.#ftp.forget(entry);
+    this.ftp.forget(entry);
     this.sequences.forget(entry);
   }
 
   /** nf_conntrack_ftp.loose */
   set isFtpLoose(isLoose: boolean) {
-    this.#ftp.isLoose = isLoose;
+    this.ftp.isLoose = isLoose;
   }
 
   hooks(): readonly HookOp[] {
@@ -98,7 +98,7 @@ export class Helpers {
     if (live.#users > 0 && this.#users === 0) this.#hooks.register(this.#ops);
     this.#users = live.#users;
     this.now = live.now;
-    this.#ftp.copyFrom(live.#ftp);
+    this.ftp.copyFrom(live.ftp);
     this.sequences.copyFrom(live.sequences);
   }
 }

@@ -8,7 +8,7 @@
  * itself, which may still move its port out of another one's way. What the binding says stands in the entry's reply tuple; all later packets of both directions
  * are rewritten from the entry's tuples alone, and no rule is asked again. Nothing of this is in the hooks until somebody needs it.
  */
-import type { Allocate } from '../base/memory.ts';
+import { type Allocate, Columns } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
@@ -92,7 +92,7 @@ export class Nat {
     this.#rng = parts.rng;
     const { capacity } = parts.entries;
     this.#bySource = new BySource(capacity, parts.rng.fork().next(), parts.allocate);
-    this.#masqDevice = new Int32Array(capacity + 1);
+    this.#masqDevice = new Columns('nat', parts.allocate).int32('masqDevice', capacity + 1);
     this.#ops = natOps(this);
   }
 
@@ -278,6 +278,15 @@ export class Nat {
     this.#users = live.#users;
     this.#bySource.copyFrom(live.#bySource, live.#entries);
     this.#live = live;
+  }
+
+  /**
+   * An entry that an earlier life of the daemon has translated: others follow it, and it hangs on the device by which it leaves.
+   * @param device that MASQUERADE bound it to, + 1; 0: none
+   */
+  inherit(entry: number, device: number): void {
+    if ((this.#entries.status(entry) & SRC_DONE) !== 0) this.#bySource.add(this.#entries, entry);
+    if (device !== 0) this.#masqDevice[entry] = device;
   }
 
   /** The device went down, or lost this address: what was masqueraded there is over (masq_device_event, masq_inet_event). `ip` 0: all of it. */

@@ -8,6 +8,8 @@ export class Sequences {
   readonly #entries: Entries;
   /** Of both directions, by entry. */
   readonly #shifts = new Map<number, readonly [Shift, Shift]>();
+  /** Grows with each change. */
+  changes = 0;
 
   constructor(entries: Entries) {
     this.#entries = entries;
@@ -22,6 +24,7 @@ export class Sequences {
       this.#shifts.set(entry, both);
     }
     shiftBehind(both[dir]!, seq, growth);
+    this.changes++;
     this.#entries.addStatus(entry, Status.SeqAdjust);
   }
 
@@ -38,7 +41,16 @@ export class Sequences {
   }
 
   forget(entry: number): void {
-    this.#shifts.delete(entry);
+    if (this.#shifts.delete(entry)) this.changes++;
+  }
+
+  /** All of them, for another life of the daemon. */
+  list(): readonly (readonly [entry: number, shifts: readonly [Shift, Shift]])[] {
+    return [...this.#shifts];
+  }
+
+  inherit(entry: number, shifts: readonly [Shift, Shift]): void {
+    this.#shifts.set(entry, shifts);
   }
 
   /** Become a copy. */

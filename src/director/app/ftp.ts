@@ -26,7 +26,7 @@ const { Tcp: TCP } = IpProto;
 const { None: NONE } = ftp.FtpRequest;
 
 /** What is known of a control connection on which the client has asked for something. */
-interface Control {
+export interface Control {
   /** FtpRequest whose answer is awaited. */
   awaited: number;
   /** The last answer that was rewritten, its sequence number as the server counts and what it answered: it may come again. */
@@ -41,6 +41,8 @@ export class FtpApp implements App {
   readonly name = 'ftp';
   readonly port = 21;
   readonly #controls = new Map<number, Control>();
+  /** Grows when something else is known of a control connection. */
+  changes = 0;
 
   /** Become a copy. */
   copyFrom(live: FtpApp): void {
@@ -67,6 +69,7 @@ export class FtpApp implements App {
     const passive = ftp.passiveRequest(bytes, start, end);
     if (passive !== NONE) {
       this.#controlOf(conn).awaited = passive;
+      this.changes++;
       return true;
     }
     const active = ftp.activeRequest(bytes, start, end);
@@ -87,6 +90,7 @@ export class FtpApp implements App {
     if (start < p.end && (isAgain || isEstablished(director, conn))) {
       const request = isAgain ? control.answer!.request : control.awaited;
       const drop = request === NONE ? Drop.None : rewrite(director, p, conn, control, request, start, number);
+      this.changes++;
       if (drop !== Drop.None) return refuse(p, drop);
     }
     adjustSequence(p, control.ofServer, OF_CLIENT);
@@ -101,10 +105,20 @@ export class FtpApp implements App {
   /** Another director has rewritten answers of this connection. */
   takeShift(conn: number, correction: number, before: number, after: number): void {
     Object.assign(this.#controlOf(conn).ofServer, { correction, before, after });
+    this.changes++;
   }
 
   forget(conn: number): void {
-    this.#controls.delete(conn);
+    if (this.#controls.delete(conn)) this.changes++;
+  }
+
+  /** All that is known, for another life of the daemon. */
+  list(): readonly (readonly [conn: number, known: Control])[] {
+    return [...this.#controls];
+  }
+
+  inherit(conn: number, known: Control): void {
+    this.#controls.set(conn, known);
   }
 
   /** Control connections that something is known of. */

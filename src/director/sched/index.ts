@@ -37,3 +37,12 @@ const byName = new Map(SCHEDULERS.map((s) => [s.name, s]));
 export function findScheduler(name: string): SchedulerDefinition | undefined {
   return byName.get(name);
 }
+
+/** From 1 on. */
+export function schedulerNumber(definition: SchedulerDefinition): number {
+  return SCHEDULERS.indexOf(definition) + 1;
+}
+
+export function schedulerOf(number: number): SchedulerDefinition | undefined {
+  return SCHEDULERS[number - 1];
+}

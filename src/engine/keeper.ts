@@ -1,0 +1,205 @@
+/**
+ * What outlives this process, beside the tables' own columns (base/keep.ts): settings, rules and what stands in no column are written as texts when they have changed, and
+ * in a new life everything is taken over from the life before.
+ *
+ *   change ─► dirty ─► written before the request is answered, or as soon as its cost allows
+ *   start  ─► devices, settings, services, connections, entries, translation, rules; a row that does not hold is left out and counted
+ */
+import { crc32 } from 'node:zlib';
+import { milliseconds, TICKS_PER_SECOND } from '../base/clock.ts';
+import type { Keep, Kept, SlotName } from '../base/keep.ts';
+import { Col } from '../conntrack/entries.ts';
+import { Status } from '../conntrack/entry.ts';
+import { HELPER_NAMES } from '../conntrack/helper-names.ts';
+import { inheritEntries } from '../conntrack/inherit.ts';
+import { Conn, ConnFlag } from '../director/connections.ts';
+import * as directors from '../director/inherit.ts';
+import { SCHEDULERS } from '../director/sched/index.ts';
+import * as translations from '../nat/inherit.ts';
+import type { Engine } from './engine.ts';
+import {
+  type KeptSettings,
+  readRules,
+  readSettings,
+  restoreDaemons,
+  restoreRules,
+  restoreSettings,
+} from './kept-settings.ts';
+import type { DeviceSpec, KeptReport } from './messages.ts';
+
+/** What the columns mean: when any of this is another, so are the rows. */
+export const LAYOUT =
+  crc32(JSON.stringify([Conn, ConnFlag, Col, Status, SCHEDULERS.map(({ name }) => name), HELPER_NAMES])) | 0;
+
+/** What stands in no column. */
+interface Rest {
+  readonly director: directors.DirectorRest;
+  readonly translation: translations.TranslationRest;
+}
+
+/** Of the time, a text may take this share. */
+const SHARE = 20;
+/** A text that took no longer than this last time is written before its change is answered, ms. */
+const AT_ONCE = 2;
+
+interface Text {
+  readonly slot: SlotName;
+  readonly read: () => unknown;
+  isDirty: boolean;
+  /** How long it took last time, ms, and the tick before which it is not written again. */
+  cost: number;
+  notBefore: number;
+}
+
+export class Keeper {
+  /** In their order. */
+  devices: DeviceSpec[] = [];
+  readonly #engine: Engine;
+  readonly #keep: Keep;
+  readonly #settings: Text;
+  readonly #rules: Text;
+  readonly #rest: Text;
+  /** Told once of a text that is too long. */
+  readonly #onTooLong: (slot: SlotName) => void;
+  #restChanges = 0;
+  #tooLong = false;
+
+  constructor(engine: Engine, keep: Keep, onTooLong: (slot: SlotName) => void) {
+    this.#engine = engine;
+    this.#keep = keep;
+    this.#onTooLong = onTooLong;
+    const text = (slot: SlotName, read: () => unknown): Text => ({
+      slot,
+      read,
+      isDirty: true,
+      cost: 0,
+      notBefore: engine.stack.now,
+    });
+    this.#settings = text('settings', () => readSettings(engine, this.devices));
+    this.#rules = text('rules', () => readRules(engine));
+    this.#rest = text(
+      'side',
+      (): Rest => ({
+        director: directors.restOf(engine.director),
+        translation: translations.restOf(engine.translation),
+      }),
+    );
+  }
+
+  /** The device is gone. */
+  forget(name: string): void {
+    this.devices = this.devices.filter((spec) => spec.name !== name);
+  }
+
+  /** A request has been carried out that may have changed settings, or rules. */
+  settingsChanged(): void {
+    this.#changed(this.#settings);
+  }
+
+  rulesChanged(): void {
+    this.#changed(this.#rules);
+  }
+
+  /** Memory that is free for another attempt. */
+  get end(): number {
+    return this.#keep.end;
+  }
+
+  writeControl(text: string): void {
+    this.#report('control', this.#keep.write('control', text));
+  }
+
+  /** Once per breath: writes what is due. */
+  advance(): void {
+    const { now } = this.#engine.stack;
+    this.#keep.tick = now;
+    const changes = directors.restChanges(this.#engine.director) + translations.restChanges(this.#engine.translation);
+    if (changes !== this.#restChanges) {
+      this.#restChanges = changes;
+      this.#rest.isDirty = true;
+    }
+    this.#writeIfDue(this.#rest, now);
+    this.#writeIfDue(this.#settings, now);
+    this.#writeIfDue(this.#rules, now);
+  }
+
+  /** The tables are whole from now on. */
+  begin(): void {
+    this.finish();
+    this.#keep.complete();
+  }
+
+  /** All of it, now: the end has come, or the beginning. */
+  finish(): void {
+    this.#keep.tick = this.#engine.stack.now;
+    for (const text of [this.#rest, this.#settings, this.#rules]) this.#write(text);
+  }
+
+  #changed(text: Text): void {
+    text.isDirty = true;
+    if (text.cost <= AT_ONCE) this.#write(text);
+  }
+
+  #writeIfDue(text: Text, now: number): void {
+    if (text.isDirty && ((now - text.notBefore) | 0) >= 0) this.#write(text);
+  }
+
+  #write(text: Text): void {
+    const began = performance.now();
+    text.isDirty = false;
+    this.#report(text.slot, this.#keep.write(text.slot, JSON.stringify(text.read())));
+    text.cost = performance.now() - began;
+    text.notBefore = (this.#engine.stack.now + milliseconds(text.cost * SHARE)) | 0;
+  }
+
+  #report(slot: SlotName, fits: boolean): void {
+    if (fits || this.#tooLong) return;
+    this.#tooLong = true;
+    this.#onTooLong(slot);
+  }
+}
+
+/**
+ * Everything that the life before has left, into an engine that is new. Devices go first: `addDevice` makes one that works on the descriptor that was handed on.
+ * @throws Error when what was left contradicts itself: then the engine is good for nothing
+ */
+export function inherit(
+  engine: Engine,
+  kept: Kept,
+  addDevice: (spec: DeviceSpec) => boolean,
+): Extract<KeptReport, { adopted: true }> & { readonly notes: readonly string[] } {
+  const notes: string[] = [];
+  const settings = parse<KeptSettings>(kept, 'settings');
+  const rest = parse<Rest>(kept, 'side');
+  const devices: DeviceSpec[] = [];
+  for (const { id: _, ...spec } of settings.devices) if (addDevice(spec)) devices.push(spec);
+  restoreSettings(engine, settings);
+  const director = directors.inheritDirector(engine.director, kept, rest.director);
+  const { now } = engine.stack;
+  const entries = inheritEntries(engine.conntrack.entries, kept, now, (number) => number);
+  const deviceOf = (old: number): number => {
+    const name = settings.devices.find(({ id }) => id === old)?.name;
+    return (name === undefined ? undefined : engine.stack.link.findInterface(name)?.id) ?? -1;
+  };
+  translations.inheritTranslation(engine.translation, kept, rest.translation, entries.places, deviceOf);
+  for (const table of restoreRules(engine, parse(kept, 'rules')))
+    notes.push(`iptables: table ${table} could not be had again`);
+  restoreDaemons(engine, settings.daemons);
+  return {
+    adopted: true,
+    devices,
+    services: director.services,
+    connections: director.connections,
+    entries: engine.conntrack.entries.confirmed,
+    dropped: director.dropped + entries.dropped,
+    pauseMs: Math.round((((now - kept.tick) | 0) * 1000) / TICKS_PER_SECOND),
+    controlText: kept.read('control'),
+    notes,
+  };
+}
+
+function parse<T>(kept: Kept, slot: SlotName): T {
+  const text = kept.read(slot);
+  if (text === '') throw new Error(`its ${slot} are damaged`);
+  return JSON.parse(text) as T;
+}

@@ -1,0 +1,114 @@
+/**
+ * All that an operator has told an engine, as one text, and back into an engine that is new: devices, addresses, routes, neighbours, sysctls, timeouts, daemons, rules.
+ * Services and servers are not here: they stand in columns (director/inherit.ts). Not per packet.
+ */
+import { type DirectorSettings, inheritSettings, settingsOf } from '../director/inherit.ts';
+import { recallNeighbour } from '../ip/neighbour-control.ts';
+import type { AddressRow, IpCommand, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
+import type { TableCommand, TableRow } from '../model/iptables.ts';
+import type { DaemonRow } from '../model/ipvs.ts';
+import type { Engine } from './engine.ts';
+import type { DeviceSpec } from './messages.ts';
+
+/** The engine's settings but for rules. */
+export interface KeptSettings {
+  readonly devices: readonly (DeviceSpec & { readonly id: number })[];
+  readonly links: readonly LinkRow[];
+  readonly addresses: readonly AddressRow[];
+  readonly routes: readonly RouteRow[];
+  readonly neighbours: readonly NeighbourRow[];
+  readonly sysctls: readonly (readonly [string, string])[];
+  readonly director: DirectorSettings;
+  readonly daemons: readonly DaemonRow[];
+}
+
+export function readSettings(engine: Engine, devices: readonly DeviceSpec[]): KeptSettings {
+  const { ip, director } = engine;
+  const idOf = (name: string): number => engine.stack.link.findInterface(name)?.id ?? -1;
+  return {
+    devices: devices.map((spec) => ({ ...spec, id: idOf(spec.name) })),
+    links: ip.listLinks(),
+    addresses: ip.listAddresses(),
+    routes: ip.listRoutes(),
+    neighbours: ip.listNeighbours().filter(({ mac }) => mac !== undefined),
+    sysctls: engine.listSysctls(),
+    director: settingsOf(director),
+    daemons: director.listDaemons(),
+  };
+}
+
+/** The devices are there already. */
+export function restoreSettings(engine: Engine, kept: KeptSettings): void {
+  const { ip, stack } = engine;
+  const now = new Map(engine.listSysctls());
+  for (const [key, value] of kept.sysctls) if (now.get(key) !== value) engine.setSysctl(key, value);
+  restoreLinks(engine, kept.links);
+  for (const { device, address, prefixLength } of kept.addresses) {
+    ip.run({ op: 'addr-replace', device, address, prefixLength });
+  }
+  restoreRoutes(engine, kept.routes);
+  for (const row of kept.neighbours) recallNeighbour(stack.link, row);
+  inheritSettings(engine.director, kept.director);
+}
+
+function restoreLinks({ ip }: Engine, links: readonly LinkRow[]): void {
+  const there = new Map(ip.listLinks().map((row) => [row.name, row]));
+  for (const { name, mtu, mac, up } of links) {
+    const now = there.get(name);
+    if (now === undefined || (now.mtu === mtu && now.mac === mac && now.up === up)) continue;
+    const other: IpCommand = {
+      op: 'link-set',
+      device: name,
+      mtu: now.mtu === mtu ? undefined : mtu,
+      mac: now.mac === mac ? undefined : mac,
+      up: now.up === up ? undefined : up,
+    };
+    ip.run(other);
+  }
+}
+
+/** Addresses have brought their own; what was taken away of them goes again, what was added comes back: those without a gateway first, which others need. */
+function restoreRoutes({ ip }: Engine, routes: readonly RouteRow[]): void {
+  const nameOf = (route: RouteRow): string => JSON.stringify(route, Object.keys(route).sort());
+  const wanted = new Set(routes.map(nameOf));
+  const there = new Set<string>();
+  for (const route of ip.listRoutes()) {
+    if (wanted.has(nameOf(route))) there.add(nameOf(route));
+    else ip.run({ op: 'route-del', route });
+  }
+  const missing = routes.filter((route) => !there.has(nameOf(route)));
+  const direct = missing.filter(({ via }) => via === undefined);
+  for (const route of [...direct, ...missing.filter(({ via }) => via !== undefined)])
+    ip.run({ op: 'route-add', route });
+}
+
+/** The synchronisation daemons that ran, run again. */
+export function restoreDaemons(engine: Engine, daemons: readonly DaemonRow[]): void {
+  engine.executeIpvs(daemons.map((daemon) => ({ op: 'start-daemon', daemon }) as const));
+}
+
+export function readRules(engine: Engine): readonly TableRow[] {
+  return engine.filter.knownTables.map((name) => engine.filter.list(name));
+}
+
+/** @returns tables that could not be had */
+export function restoreRules(engine: Engine, tables: readonly TableRow[]): string[] {
+  // The order in which they were asked for shows in iptables-save.
+  return [...tables].reverse().flatMap(({ name, chains }) => {
+    const own = chains.filter(({ policy }) => policy === null);
+    const commands: TableCommand[] = [
+      ...own.map(({ name: chain }): TableCommand => ({ op: 'new-chain', chain })),
+      ...chains.flatMap(({ name: chain, policy, packets, bytes, rules }): TableCommand[] => [
+        ...(policy === null ? [] : [{ op: 'policy', chain, policy, counters: { packets, bytes } } as const]),
+        ...rules.map(
+          (rule): TableCommand => ({
+            op: 'append',
+            chain,
+            rule: { words: rule.words, counters: { packets: rule.packets, bytes: rule.bytes } },
+          }),
+        ),
+      ]),
+    ];
+    return engine.filter.change({ table: name, commands }) === null ? [] : [name];
+  });
+}

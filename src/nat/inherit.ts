@@ -1,0 +1,46 @@
+/** What an earlier life of the daemon has left of translation and helpers (base/keep.ts) becomes this one's. Not per packet. */
+import type { Kept } from '../base/keep.ts';
+import type { Expectation } from '../conntrack/expectations.ts';
+import type { Shift } from '../flow/sequence.ts';
+import type { Translation } from './translation.ts';
+
+/** What stands in no column. Numbers of entries are those of the life that wrote it. */
+export interface TranslationRest {
+  readonly expectations: readonly Expectation[];
+  readonly shifts: readonly (readonly [entry: number, shifts: readonly [Shift, Shift]])[];
+  readonly lineEnds: readonly (readonly [entry: number, lineEnds: readonly [number[], number[]]])[];
+}
+
+/** Changes when anything does that `restOf` tells, but for line ends, which come with every line: they are written with the others. */
+export function restChanges({ expectations, helpers }: Translation): number {
+  return expectations.changes + helpers.sequences.changes;
+}
+
+export function restOf({ expectations, helpers }: Translation): TranslationRest {
+  return { expectations: expectations.list(), shifts: helpers.sequences.list(), lineEnds: helpers.ftp.list() };
+}
+
+/**
+ * @param places entry of now by entry of then, 0 for one that is gone
+ * @param deviceOf number of the device that had this number then; -1: it is gone
+ */
+export function inheritTranslation(
+  translation: Translation,
+  kept: Kept,
+  rest: TranslationRest,
+  places: Int32Array,
+  deviceOf: (device: number) => number,
+): void {
+  const { nat, helpers, expectations } = translation;
+  const masqDevice = kept.int32('nat.masqDevice');
+  for (let old = 1; old < places.length; old++) {
+    if (places[old] !== 0) nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
+  }
+  const placeOf = (old: number): number => places[old] ?? 0;
+  for (const e of rest.expectations) {
+    const master = placeOf(e.master);
+    if (master !== 0) expectations.inherit({ ...e, master });
+  }
+  for (const [old, shifts] of rest.shifts) if (placeOf(old) !== 0) helpers.sequences.inherit(placeOf(old), shifts);
+  for (const [old, lineEnds] of rest.lineEnds) if (placeOf(old) !== 0) helpers.ftp.inherit(placeOf(old), lineEnds);
+}
