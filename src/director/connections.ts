@@ -101,6 +101,9 @@ const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 const METHOD_AND_TEMPLATE = METHOD_MASK | TEMPLATE;
 const { Tcp: TCP } = IpProto;
 
+/** The columns of a connection that outlive the process. */
+export type KeptConnections = Pick<ConnTable, 'rows' | 'local' | 'control'>;
+
 export class ConnTable {
   /** The rows; hot code indexes them with `(id << CONN_SHIFT) + Conn.X`. */
   readonly rows: Int32Array;
@@ -140,7 +143,7 @@ export class ConnTable {
     this.controlled = new Int32Array(capacity);
     this.toldState = new Uint8Array(capacity);
     this.toldUntil = new Int32Array(capacity);
-    this.local = new Int32Array(allocate((capacity << LOCAL_SHIFT) * 4));
+    this.local = columns.int32('local', capacity << LOCAL_SHIFT);
     this.#flows = flows;
     this.#wheel = new TimerWheel(capacity, now);
   }
@@ -385,11 +388,12 @@ export class ConnTable {
 
   // cold: copies
   /**
-   * A connection as an earlier life of the daemon had it, whose row begins at `from` of `rows`.
+   * A connection as an earlier life of the daemon had it: row `old` of its columns.
    * @param dest the row that its server has now
    * @returns NO_CONN when there is no room, or its tuple is another connection's
    */
-  inherit(rows: Int32Array, from: number, dest: number, now: number): number {
+  inherit({ rows, local }: KeptConnections, old: number, dest: number, now: number): number {
+    const from = old << CONN_SHIFT;
     const flags = rows[from + Flags]! & ~(USED | RESETTING);
     const meta = rows[from + Meta]!;
     const proto = (meta >> 8) & 0xff;
@@ -403,7 +407,22 @@ export class ConnTable {
     const { newFlags } = this;
     this.newFlags = 0;
     const timeout = rows[from + Timeout]!;
-    const id = this.add(now, proto, cip, vip, ports, rows[from + Rip]!, meta >>> 16, dest, flags, timeout);
+    const rip = rows[from + Rip]!;
+    const own = old << LOCAL_SHIFT;
+    const id = this.add(
+      now,
+      proto,
+      cip,
+      vip,
+      ports,
+      rip,
+      meta >>> 16,
+      dest,
+      flags,
+      timeout,
+      local[own],
+      local[own + 1],
+    );
     this.newFlags = newFlags;
     if (id === NO_CONN) return NO_CONN;
     const at = id << CONN_SHIFT;

@@ -9,9 +9,10 @@ import { IpProto } from '../wire/ipv4.ts';
 import { COLD_SHIFT, COUNTER_SHIFT, type Counters } from './accounting.ts';
 import type { Control } from './app/ftp.ts';
 import { bindScheduler } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import type { KeptLocalAddress } from './local-addresses.ts';
 import { type EngineDatum, engineOf } from './persistence-engine.ts';
 import { schedulerOf } from './sched/index.ts';
 import { NO_SERVICE, ServiceFlag } from './services.ts';
@@ -30,6 +31,8 @@ export interface DirectorSettings {
   readonly tcp: readonly number[];
   readonly udp: readonly number[];
   readonly sctp: readonly number[];
+  /** Rows of services are those of the life that wrote it. */
+  readonly locals: readonly KeptLocalAddress[];
 }
 
 export interface DirectorInheritance {
@@ -48,12 +51,32 @@ export function restOf({ ftp, engines, conns }: Director): DirectorRest {
   return { ftp: ftp.list(), engines: engines.list(), marks: [...conns.marks] };
 }
 
-export function settingsOf({ flowSeed, tcpTimeouts, udpTimeouts, sctpTimeouts }: Director): DirectorSettings {
-  return { flowSeed, tcp: [...tcpTimeouts], udp: [...udpTimeouts], sctp: [...sctpTimeouts] };
+export function settingsOf({ flowSeed, tcpTimeouts, udpTimeouts, sctpTimeouts, locals }: Director): DirectorSettings {
+  const timeouts = { tcp: [...tcpTimeouts], udp: [...udpTimeouts], sctp: [...sctpTimeouts] };
+  return { flowSeed, ...timeouts, locals: locals.listAll() };
 }
 
-/** Before connections are: sysctls are the caller's. */
-export function inheritSettings(director: Director, settings: DirectorSettings): void {
+/** Sysctls are the caller's, and come first. */
+export function inheritDirector(
+  director: Director,
+  kept: Kept,
+  settings: DirectorSettings,
+  rest: DirectorRest,
+): DirectorInheritance {
+  const { locals } = director;
+  inheritTimeouts(director, settings);
+  const services = inheritServices(director, kept);
+  const pooled = settings.locals.map((a) => ({ ...a, service: (services[a.service] ?? 0) - 1 }));
+  locals.inherit(pooled);
+  const servers = inheritServers(director, kept, services);
+  readCounters(kept, 'total')(director.total, 0, 0);
+  const { places, dropped } = inheritConnections(director, kept, servers);
+  locals.forgetUnused();
+  inheritRest(director, rest, places);
+  return { services: director.services.count, connections: director.conns.count, dropped };
+}
+
+function inheritTimeouts(director: Director, settings: DirectorSettings): void {
   director.flowSeed = settings.flowSeed;
   for (const [own, kept] of [
     [director.tcpTimeouts, settings.tcp],
@@ -62,15 +85,6 @@ export function inheritSettings(director: Director, settings: DirectorSettings):
   ] as const) {
     if (kept.length === own.length) own.set(kept);
   }
-}
-
-export function inheritDirector(director: Director, kept: Kept, rest: DirectorRest): DirectorInheritance {
-  const services = inheritServices(director, kept);
-  const servers = inheritServers(director, kept, services);
-  readCounters(kept, 'total')(director.total, 0, 0);
-  const { places, dropped } = inheritConnections(director, kept, servers);
-  inheritRest(director, rest, places);
-  return { services: director.services.count, connections: director.conns.count, dropped };
 }
 
 const LISTED = DestFlag.Used | DestFlag.Available;
@@ -166,12 +180,17 @@ function listOf(kept: Kept, service: number, top: number): number[] {
   return [...list];
 }
 
+const LAST_METHOD = Math.max(...Object.values(Method));
+/** Who has a local address. */
+const LOCAL_BITS = ConnFlag.MethodMask | ConnFlag.Template;
 const PROTOCOLS: ReadonlySet<number> = new Set([IpProto.Tcp, IpProto.Udp, IpProto.Sctp]);
 
 function inheritConnections(director: Director, kept: Kept, servers: Places): { places: Places; dropped: number } {
-  const { conns, dests, now } = director;
+  const { conns, dests, locals, now } = director;
   const rows = kept.int32('connections.rows');
+  const local = kept.int32('connections.local');
   const control = kept.int32('connections.control');
+  const tables = { rows, local, control };
   const places = new Int32Array(topOf(kept, 'connections', control.length));
   let dropped = 0;
   for (let old = 0; old < places.length; old++) {
@@ -180,13 +199,21 @@ function inheritConnections(director: Director, kept: Kept, servers: Places): { 
     if ((flags & ConnFlag.Used) === 0) continue;
     const dest = (servers[rows[from + Conn.Dest]!] ?? 0) - 1;
     const proto = (rows[from + Conn.Meta]! >> 8) & 0xff;
-    const holds = dest !== NO_DEST && PROTOCOLS.has(proto) && (flags & ConnFlag.MethodMask) <= Method.Bypass;
-    const id = holds && rows[from + Conn.Timeout]! > 0 ? conns.inherit(rows, from, dest, now) : NO_CONN;
+    const isLocal = (flags & LOCAL_BITS) === Method.FullNat;
+    const address = local[(old << LOCAL_SHIFT) + 1]! >>> 16;
+    const holds =
+      dest !== NO_DEST &&
+      PROTOCOLS.has(proto) &&
+      (flags & ConnFlag.MethodMask) <= LAST_METHOD &&
+      rows[from + Conn.Timeout]! > 0 &&
+      (!isLocal || locals.isKnown(address));
+    const id = holds ? conns.inherit(tables, old, dest, now) : NO_CONN;
     if (id === NO_CONN) {
       dropped++;
       continue;
     }
     places[old] = id + 1;
+    if (isLocal) locals.bind(address);
     dests.bind(dest, (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
   }
   for (let old = 0; old < places.length; old++) {

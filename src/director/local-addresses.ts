@@ -47,6 +47,16 @@ interface LocalAddress {
   isListed: boolean;
 }
 
+/** An address as a later life of the daemon finds it; `service` is -1 where it is in no pool any more. */
+export interface KeptLocalAddress {
+  readonly id: number;
+  readonly service: number;
+  readonly ip: number;
+  readonly low: number;
+  readonly high: number;
+  readonly device: string;
+}
+
 interface Pool {
   readonly addresses: LocalAddress[];
   /** Whose turn it was. */
@@ -190,6 +200,49 @@ export class LocalAddresses {
 
   #find(service: number, ip: number): LocalAddress | undefined {
     return this.#pools.get(service)?.addresses.find((address) => address.ip === ip);
+  }
+
+  /** All of them, for another life of the daemon: those of a pool in their order. */
+  listAll(): KeptLocalAddress[] {
+    const kept = ({ id, ip, low, high, device }: LocalAddress, service: number): KeptLocalAddress => ({
+      id,
+      service,
+      ip,
+      low,
+      high,
+      device,
+    });
+    const gone = this.#all.flatMap((address) => (address === null || address.isListed ? [] : [kept(address, -1)]));
+    return [...this.#pools].flatMap(([service, { addresses }]) => addresses.map((a) => kept(a, service))).concat(gone);
+  }
+
+  /** What an earlier life has left, under the same ids; the connections follow. */
+  inherit(all: readonly KeptLocalAddress[]): void {
+    for (const { id, service, ip, low, high, device } of all) {
+      const isListed = service >= 0;
+      const stride = strideOf(high - low + 1);
+      const address = { id, ip, low, high, device, stride, next: 0, conns: 0, conflicts: 0, isListed };
+      this.#all[id] = address;
+      if (!isListed) continue;
+      const pool = this.#pools.get(service);
+      if (pool === undefined) this.#pools.set(service, { addresses: [address], at: 0 });
+      else pool.addresses.push(address);
+    }
+    for (let id = 0; id < this.#all.length; id++) {
+      this.#all[id] ??= null;
+      if (this.#all[id] === null) this.#freeIds.push(id);
+    }
+  }
+
+  /** Is there an address with this id? */
+  isKnown(id: number): boolean {
+    return (this.#all[id] ?? null) !== null;
+  }
+
+  /** Connections have come back: an address that is in no pool, and that none of them has, goes. */
+  forgetUnused(): void {
+    for (const address of this.#all)
+      if (address !== null && !address.isListed && address.conns === 0) this.#forget(address);
   }
 
   copyFrom(live: LocalAddresses): void {

@@ -174,7 +174,7 @@ export function inherit(
   const devices: DeviceSpec[] = [];
   for (const { id: _, ...spec } of settings.devices) if (addDevice(spec)) devices.push(spec);
   restoreSettings(engine, settings);
-  const director = directors.inheritDirector(engine.director, kept, rest.director);
+  const director = directors.inheritDirector(engine.director, kept, settings.director, rest.director);
   const { now } = engine.stack;
   const entries = inheritEntries(engine.conntrack.entries, kept, now, (number) => number);
   const deviceOf = (old: number): number => {

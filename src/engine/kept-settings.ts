@@ -2,7 +2,7 @@
  * All that an operator has told an engine, as one text, and back into an engine that is new: devices, addresses, routes, neighbours, sysctls, timeouts, daemons, rules.
  * Services and servers are not here: they stand in columns (director/inherit.ts). Not per packet.
  */
-import { type DirectorSettings, inheritSettings, settingsOf } from '../director/inherit.ts';
+import { type DirectorSettings, settingsOf } from '../director/inherit.ts';
 import { recallNeighbour } from '../ip/neighbour-control.ts';
 import type { AddressRow, IpCommand, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
 import type { TableCommand, TableRow } from '../model/iptables.ts';
@@ -48,7 +48,6 @@ export function restoreSettings(engine: Engine, kept: KeptSettings): void {
   }
   restoreRoutes(engine, kept.routes);
   for (const row of kept.neighbours) recallNeighbour(stack.link, row);
-  inheritSettings(engine.director, kept.director);
 }
 
 function restoreLinks({ ip }: Engine, links: readonly LinkRow[]): void {
