@@ -389,3 +389,37 @@ add-service -t 10.0.1.100:87 ; Try `ipvsadm -h' or 'ipvsadm --help' for more inf
 24 --set -u ; -u: missing argument ; FAIL 255
 3 --add-service -t 10.0.1.100:80 --rate 10.0.2.12:8080 --rate sh ; multiple 'rate' options specified ; FAIL 2
 extra -Ln ; unexpected argument extra ; FAIL 2
+
+# Full NAT: DPVS's words. Where -b cannot be its, the classic tool answers.
+-a -t 10.0.1.100:80 -r 10.0.2.11:8080 -b ; -a -t 10.0.1.100:80 -r 10.0.2.11:8080 -b -w 1 ; OK
+-at 10.0.1.100:80 -r 10.0.2.11 -bw3 ; -a -t 10.0.1.100:80 -r 10.0.2.11:80 -b -w 3 ; OK
+-e -u 10.0.1.100:53 -r 10.0.2.11 --fullnat -w 0 ; -a -u 10.0.1.100:53 -r 10.0.2.11:53 -b -w 0 ; OK
+-a -f 5 -r 10.0.2.12 -b ; -a -f 5 -r 10.0.2.12:0 -b -w 1 ; OK
+-P -t 10.0.1.100:80 -z 10.0.2.1 ; = ; OK
+-P -t 10.0.1.100:80 -z 10.0.2.1 -F back ; = ; OK
+-P -f 7 -z 10.0.2.1:5000-5999 ; = ; OK
+-Pt 10.0.1.100:80 -z10.0.2.1 ; -P -t 10.0.1.100:80 -z 10.0.2.1 ; OK
+--add-laddr --udp-service 10.0.1.100:53 --laddr=10.0.2.1:1-65535 --ifname back ; -P -u 10.0.1.100:53 -z 10.0.2.1:1-65535 -F back ; OK
+-Q -t 10.0.1.100:80 -z 10.0.2.1 ; = ; OK
+--del-laddr -t 10.0.1.100:80 --laddr 10.0.2.1 -F back ; -Q -t 10.0.1.100:80 -z 10.0.2.1 -F back ; OK
+-G ; list-local-addresses ; OK
+-G -t 10.0.1.100:80 ; list-local-addresses ; OK
+
+-a -t 10.0.1.100:80 -r 10.0.2.11 -b -m ; invalid scheduler flag `-m' ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.11 --fullnat -m ; multiple 'forwarding-method' options specified ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.11 --fullnat --tun-type gre ; Tunnel options conflict with forward method ; FAIL 2
+-a -t 10.0.1.100:80 -r 10.0.2.11 -b sh-port ; incompatible scheduler flag `sh-port' ; FAIL 2
+-A -t 10.0.1.100:80 --fullnat ; Illegal 'forwarding-method' option with the 'add-service' command ; FAIL 2
+-A -t 10.0.1.100:80 -z 10.0.2.1 ; -z: unknown option ; FAIL 255
+-L -F back ; -F: unknown option ; FAIL 255
+-P -t 10.0.1.100:80 ; You need to supply the 'local-address' option for the 'add-laddr' command ; FAIL 2
+-P -z 10.0.2.1 ; You need to supply the 'service-address' option for the 'add-laddr' command ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.300 ; illegal local address ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.1:80 ; illegal local address ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.1:9-8 ; illegal local address ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.1:0-8 ; illegal local address ; FAIL 2
+-P -t 10.0.1.100:80 -z [fd00::1] ; illegal local address ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.1 -r 10.0.2.11 ; Illegal 'real-server' option with the 'add-laddr' command ; FAIL 2
+-P -t 10.0.1.100:80 -z 10.0.2.1 -z 10.0.2.2 ; multiple 'local-address' options specified ; FAIL 2
+-Q -t 10.0.1.100:80 -z 10.0.2.1:1-2 ; illegal local address ; FAIL 2
+-G -t 10.0.1.100:80 -z 10.0.2.1 ; Illegal 'local-address' option with the 'get-laddr' command ; FAIL 2

@@ -67,7 +67,7 @@ const ipvsCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('add-server'), service: serviceKey, server }),
   z.strictObject({ op: z.literal('edit-server'), service: serviceKey, server }),
   z.strictObject({ op: z.literal('delete-server'), service: serviceKey, server: serverKey }),
-  z.strictObject({ op: z.literal('add-local-address'), service: serviceKey, local: localAddress }),
+  z.strictObject({ op: z.enum(['add-local-address', 'edit-local-address']), service: serviceKey, local: localAddress }),
   z.strictObject({
     op: z.literal('delete-local-address'),
     service: serviceKey,

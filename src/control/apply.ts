@@ -130,12 +130,10 @@ function otherWay(command: IpvsCommand, errno: IpvsErrno): readonly IpvsCommand[
       return errno === 'EEXIST' ? [{ ...command, op: 'edit-server' }] : null;
     case 'edit-server':
       return errno === 'ENOENT' ? [{ ...command, op: 'add-server' }] : null;
-    case 'add-local-address': {
-      const { service, local } = command;
-      return errno === 'EEXIST'
-        ? [{ op: 'delete-local-address', service, local: { address: local.address } }, command]
-        : null;
-    }
+    case 'add-local-address':
+      return errno === 'EEXIST' ? [{ ...command, op: 'edit-local-address' }] : null;
+    case 'edit-local-address':
+      return errno === 'ENOENT' ? [{ ...command, op: 'add-local-address' }] : null;
     case 'delete-local-address':
     case 'delete-service':
     case 'delete-server':

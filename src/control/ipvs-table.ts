@@ -81,12 +81,14 @@ export class IpvsTableBuilder {
         return null;
       }
       case 'add-local-address':
+      case 'edit-local-address':
       case 'delete-local-address': {
         const locals = this.#services.get(serviceId(command.service))?.locals;
         if (locals === undefined) return 'ESRCH';
         const { address } = command.local;
         if (command.op === 'delete-local-address') return locals.delete(address) ? null : 'ENOENT';
-        if (locals.has(address)) return 'EEXIST';
+        if (locals.has(address) === (command.op === 'add-local-address'))
+          return locals.has(address) ? 'EEXIST' : 'ENOENT';
         locals.set(address, command.local);
         return null;
       }

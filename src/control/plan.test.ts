@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { DaemonSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import type { DaemonSpec, LocalAddressSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
 import type { Config, DeviceConfig } from './config.ts';
 import { IpvsTableBuilder } from './ipvs-table.ts';
 import { plan, planText } from './plan.ts';
@@ -101,6 +101,34 @@ describe('a reload', () => {
       'add-server',
       'delete-server',
     ]);
+  });
+
+  it('local addresses come before servers; what differs is edited', () => {
+    const table = (...locals: readonly LocalAddressSpec[]) => {
+      const builder = new IpvsTableBuilder();
+      builder.apply({ op: 'add-service', service: service() });
+      for (const local of locals) {
+        expect(builder.apply({ op: 'add-local-address', service: KEY, local })).toBeNull();
+        expect(builder.apply({ op: 'add-local-address', service: KEY, local })).toBe('EEXIST');
+      }
+      builder.apply({ op: 'add-server', service: KEY, server: server('10.0.2.11', { method: 'fullnat' }) });
+      return { ...config({}), ipvs: builder.table() };
+    };
+    const from = table({ address: '10.0.2.1' }, { address: '10.0.2.2', device: 'back' });
+    expect(diff(null, from)).toEqual([
+      '+ service tcp 10.0.1.100:80 scheduler rr',
+      '+ local address 10.0.1.100:80 ← 10.0.2.1',
+      '+ local address 10.0.1.100:80 ← 10.0.2.2 dev back',
+      '+ server 10.0.1.100:80 → 10.0.2.11:80 method fullnat weight 1',
+    ]);
+    const to = table({ address: '10.0.2.1', ports: { from: 5000, to: 5999 } });
+    expect(diff(from, from)).toEqual([]);
+    expect(diff(from, to)).toEqual([
+      '- local address 10.0.1.100:80 ← 10.0.2.2',
+      '~ local address 10.0.1.100:80 ← 10.0.2.1 ports none → 5000-5999',
+    ]);
+    const commands = plan(from, to).map((action) => (action.do === 'ipvs' ? action.command.op : action.do));
+    expect(commands).toEqual(['delete-local-address', 'edit-local-address']);
   });
 
   it('deletes a service that is in the old file only', () => {

@@ -217,25 +217,24 @@ export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {
   return actions;
 }
 
-/** What differs is taken away and added anew: connections that come from it go on. Before the servers, for new ones may need it. */
+/** Before the servers, for new ones may need them. */
 function planLocals(service: ServiceKey, from: IpvsService | undefined, to: IpvsService): IpvsAction[] {
   const actions: IpvsAction[] = [];
   const name = serviceName(service);
-  const del = (address: string, text: string): number =>
-    actions.push({ do: 'ipvs', command: { op: 'delete-local-address', service, local: { address } }, text });
   for (const address of from?.locals.keys() ?? []) {
-    if (!to.locals.has(address)) del(address, `- local address ${name} ← ${address}`);
+    if (to.locals.has(address)) continue;
+    const command: IpvsCommand = { op: 'delete-local-address', service, local: { address } };
+    actions.push({ do: 'ipvs', command, text: `- local address ${name} ← ${address}` });
   }
   for (const [address, local] of to.locals) {
     const before = from?.locals.get(address);
     const changes = before === undefined ? '' : changed(localFacts(before), localFacts(local));
     if (before !== undefined && changes === '') continue;
-    if (before !== undefined) del(address, '');
-    const text =
-      before === undefined
-        ? `+ local address ${name} ← ${[address, factsText(localFacts(local))].join(' ').trimEnd()}`
-        : `~ local address ${name} ← ${address} ${changes}`;
-    actions.push({ do: 'ipvs', command: { op: 'add-local-address', service, local }, text });
+    const facts = factsText(localFacts(local));
+    const what = `local address ${name} ← ${address}`;
+    const text = before !== undefined ? `~ ${what} ${changes}` : facts === '' ? `+ ${what}` : `+ ${what} ${facts}`;
+    const op = before === undefined ? 'add-local-address' : 'edit-local-address';
+    actions.push({ do: 'ipvs', command: { op, service, local }, text });
   }
   return actions;
 }

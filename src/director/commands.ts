@@ -48,7 +48,9 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
     case 'delete-server':
       return deleteServer(director, command.service, command.server);
     case 'add-local-address':
-      return addLocalAddress(director, command.service, command.local);
+      return addLocalAddress(director, command.service, command.local, false);
+    case 'edit-local-address':
+      return addLocalAddress(director, command.service, command.local, true);
     case 'delete-local-address':
       return deleteLocalAddress(director, command.service, command.local);
     case 'zero':
@@ -295,17 +297,22 @@ function deleteServer(director: Director, key: ServiceKey, server: ServerKey): I
 }
 
 /** dp_vs_laddr_add; but the address must be ours already: we answer ARP for what we have, and for nothing else. */
-function addLocalAddress(director: Director, key: ServiceKey, spec: LocalAddressSpec): IpvsErrno | null {
+function addLocalAddress(
+  director: Director,
+  key: ServiceKey,
+  spec: LocalAddressSpec,
+  isThere: boolean,
+): IpvsErrno | null {
   const s = findService(director, key);
   if (s === NO_SERVICE) return 'ESRCH';
   const ip = parseIp4(spec.address);
   const { from, to } = spec.ports ?? { from: FIRST_LOCAL_PORT, to: LAST_LOCAL_PORT };
   if (ip === undefined || !isPort(from) || !isPort(to) || from === 0 || from > to) return 'EINVAL';
   const { locals } = director;
-  if (locals.has(s, ip)) return 'EEXIST';
+  if (locals.has(s, ip) !== isThere) return isThere ? 'ENOENT' : 'EEXIST';
   const errno = checkLocalAddress(director, ip, spec.device);
   if (errno !== null) return errno;
-  return locals.add(s, ip, from, to, spec.device ?? '') ? null : 'ENOSPC';
+  return locals.set(s, ip, from, to, spec.device ?? '') ? null : 'ENOSPC';
 }
 
 /** Is it ours, and the device's? */

@@ -8,6 +8,7 @@
  * in turn, and the one whose turn it is was used longest ago. Where it is taken still, the next looks go a long way each, for what is used lies together. After
  * PROBES looks a connection is refused: with one address, when about 99 of 100 ports are taken.
  */
+import { copyState } from '../base/copy-state.ts';
 import type { Rng } from '../base/rng.ts';
 import { type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import type { Routing } from '../hooks/routing.ts';
@@ -92,16 +93,22 @@ export class LocalAddresses {
     return this.#find(service, ip) !== undefined;
   }
 
-  /** A new address, the last of its service's pool. False when there is no room. */
-  add(service: number, ip: number, low: number, high: number, device: string): boolean {
+  /** A new address, the last of its service's pool, or the same one in its place with other ports. False when there is no room. */
+  set(service: number, ip: number, low: number, high: number, device: string): boolean {
     if (this.room === 0) return false;
     const id = this.#freeIds.pop() ?? this.#all.length;
     const stride = strideOf(high - low + 1);
     const address = { id, ip, low, high, device, stride, next: 0, conns: 0, conflicts: 0, isListed: true };
     this.#all[id] = address;
-    const pool = this.#pools.get(service);
-    if (pool === undefined) this.#pools.set(service, { addresses: [address], at: 0 });
-    else pool.addresses.push(address);
+    const pool = this.#pools.get(service) ?? { addresses: [], at: 0 };
+    this.#pools.set(service, pool);
+    const old = this.#find(service, ip);
+    if (old === undefined) {
+      pool.addresses.push(address);
+      return true;
+    }
+    pool.addresses[pool.addresses.indexOf(old)] = address;
+    this.#unlist(old);
     return true;
   }
 
@@ -112,8 +119,7 @@ export class LocalAddresses {
     const { addresses } = this.#pools.get(service)!;
     addresses.splice(addresses.indexOf(address), 1);
     if (addresses.length === 0) this.#pools.delete(service);
-    address.isListed = false;
-    if (address.conns === 0) this.#forget(address);
+    this.#unlist(address);
     return true;
   }
 
@@ -193,6 +199,11 @@ export class LocalAddresses {
     if (address.conns === 0 && !address.isListed) this.#forget(address);
   }
 
+  #unlist(address: LocalAddress): void {
+    address.isListed = false;
+    if (address.conns === 0) this.#forget(address);
+  }
+
   #forget({ id }: LocalAddress): void {
     this.#all[id] = null;
     this.#freeIds.push(id);
@@ -246,6 +257,7 @@ export class LocalAddresses {
   }
 
   copyFrom(live: LocalAddresses): void {
+    copyState<LocalAddresses>(this, live);
     this.#all.length = 0;
     for (const address of live.#all) this.#all.push(address === null ? null : { ...address });
     this.#freeIds.splice(0, this.#freeIds.length, ...live.#freeIds);

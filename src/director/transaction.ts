@@ -61,7 +61,8 @@ function foresee(director: Director, commands: readonly IpvsCommand[]): Refusal 
           if (!isUnicast(director, ip)) return 'EINVAL';
           return --serverRoom < 0 ? 'ENOSPC' : null;
         }
-        case 'add-local-address': {
+        case 'add-local-address':
+        case 'edit-local-address': {
           if (--localRoom < 0) return 'ENOSPC';
           return checkLocalAddress(director, parseIp4(command.local.address)!, command.local.device);
         }

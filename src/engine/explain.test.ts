@@ -126,6 +126,20 @@ const SCENES: Readonly<Record<string, Scene>> = {
     ask: 'tcp 10.0.2.13:80 10.0.1.2:1234',
     with: { flags: 'F.' },
   },
+  fullnat: {
+    commands: [`-A ${T} -s rr`, `-P ${T} -z 10.0.2.1:40000-49999`, ...THREE.map((line) => line.replace('-m', '-b'))],
+    ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
+  },
+  'fullnat-reply': {
+    commands: [`-A ${T} -s rr`, `-P ${T} -z 10.0.2.1:40000-49999`, ...THREE.map((line) => line.replace('-m', '-b'))],
+    before: (rig) => rig.send(rig.front, toVip('S')),
+    ask: 'tcp 10.0.2.13:80 10.0.2.1:40000',
+    with: { flags: 'S.' },
+  },
+  'fullnat-no-address': {
+    commands: [`-A ${T} -s rr`, ...THREE.map((line) => line.replace('-m', '-b'))],
+    ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',
+  },
   'unknown-neighbour': {
     commands: [`-A ${T} -s rr`, `-a ${T} -r 10.0.2.99:80 -m`],
     ask: 'tcp 10.0.1.2:1234 10.0.1.100:80',

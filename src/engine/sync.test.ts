@@ -164,6 +164,48 @@ function backup(...services: readonly string[]): Host {
   return host;
 }
 
+describe('full NAT', () => {
+  const full = (host: Host) =>
+    host.run(
+      `-A -t ${VIP}:443 -s rr -p 60`,
+      `-P -t ${VIP}:443 -z ${host.engine.stack.resolve(0x0a000201) && host.engine.stack.isLocal ? '10.0.2.1' : '10.0.2.252'}`,
+      `-a -t ${VIP}:443 -r 10.0.2.11:443 -b`,
+    );
+
+  it('connections are told to nobody, templates as of NAT; a backup takes the templates', () => {
+    const m = new Host(1);
+    full(m);
+    m.start({ role: 'master' });
+    m.wait(0.1);
+    m.front.takeSent();
+    for (const flags of ['S', '.', 'P.', '.', 'P.', '.']) m.client(20002, 443, flags);
+    expect(m.connections()).toHaveLength(2);
+    m.wait(3);
+    const messages = m.messages();
+    expect(messages).toHaveLength(1);
+    const b = new Host(2);
+    full(b);
+    b.start({ role: 'backup' });
+    b.wait(0.1);
+    deliver(b, messages[0]!);
+    expect(b.connections()).toEqual(['tcp ASSURED 10.0.1.2:0 10.0.1.100:443 10.0.2.11:443 60']);
+    b.client(20003, 443, 'S');
+    expect(b.connections()).toContain('tcp SYN_RECV 10.0.1.2:20003 10.0.1.100:443 10.0.2.11:443 60');
+  });
+
+  it('what another director balances by NAT is not taken for a server that is reached by full NAT here', () => {
+    const b = new Host(2);
+    b.run(`-A -t ${VIP}:443 -s rr -p 60`, `-a -t ${VIP}:443 -r 10.0.2.11:443 -b`);
+    b.start({ role: 'backup' });
+    b.wait(0.1);
+    for (const message of golden('persistent')) deliver(b, message);
+    expect(b.connections()).toEqual(['tcp ASSURED 10.0.1.2:0 10.0.1.100:443 10.0.2.11:443 60']);
+    expect(b.engine.director.locals.list(0)).toEqual([]);
+    b.wait(400);
+    expect(b.engine.director.conns.count).toBe(0);
+  });
+});
+
 describe('the backup', () => {
   it('has the connections that the kernel tells of, bound to the servers that it has itself, and counts them there', () => {
     const b = backup();

@@ -91,7 +91,12 @@ export type IpvsCommand =
   | { readonly op: 'add-server'; readonly service: ServiceKey; readonly server: ServerSpec }
   | { readonly op: 'edit-server'; readonly service: ServiceKey; readonly server: ServerSpec }
   | { readonly op: 'delete-server'; readonly service: ServiceKey; readonly server: ServerKey }
-  | { readonly op: 'add-local-address'; readonly service: ServiceKey; readonly local: LocalAddressSpec }
+  /** Another range or device is for new connections; it keeps its place. */
+  | {
+      readonly op: 'add-local-address' | 'edit-local-address';
+      readonly service: ServiceKey;
+      readonly local: LocalAddressSpec;
+    }
   | {
       readonly op: 'delete-local-address';
       readonly service: ServiceKey;

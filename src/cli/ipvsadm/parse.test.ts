@@ -97,6 +97,12 @@ function plain(command: IpvsCommand): string {
       return `-D ${serviceWords(command.service)}`;
     case 'delete-server':
       return `-d ${serviceWords(command.service)} -r ${command.server.address}:${command.server.port}`;
+    case 'add-local-address':
+      return saved({ ...bare(command.service), localAddresses: [{ ...command.local, conns: 0, conflicts: 0 }] })[1]!;
+    case 'delete-local-address': {
+      const { address, device } = command.local;
+      return `-Q ${serviceWords(command.service)} -z ${address}${device === undefined ? '' : ` -F ${device}`}`;
+    }
     case 'zero':
       return command.service === undefined ? '-Z' : `-Z ${serviceWords(command.service)}`;
     case 'set-timeouts':

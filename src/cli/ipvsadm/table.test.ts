@@ -206,6 +206,70 @@ describe('--plan and --apply', () => {
     expect(await state()).toEqual(before);
   });
 
+  it('has local addresses, too: -P -Q -G, all or nothing, and saved', async () => {
+    const [web, dns] = ['-t 10.0.1.100:80', '-u 10.0.1.100:53'];
+    const table = `-A ${web} -s rr\n-P ${web} -z 10.0.1.1\n-P ${web} -z 10.0.1.100:5000-5999\n-a ${web} -r 10.0.2.11:80 -b -w 1\n`;
+    expect(await run(`--apply ${file(table)}`)).toMatchObject({ status: 0, err: '' });
+    expect((await run('-Sn')).out).toBe(table);
+    expect(await run(`--plan ${file(table)}`)).toEqual({ status: 0, out: '', err: '' });
+    expect((await run('-Ln')).out).toContain(
+      '  -> 10.0.2.11:80                 FullNat 1      0          0         \n',
+    );
+    connect('10.0.1.2', 7000);
+    expect((await run('-Lnc')).out.split('\n')[2]).toMatch(
+      /^TCP \d\d:\d\d {2}ESTABLISHED 10\.0\.1\.2:7000 +10\.0\.1\.100:80 +10\.0\.2\.11:80 {7}10\.0\.1\.100:5000$/,
+    );
+    await run('-R', `-A ${dns} -s rr\n`);
+    expect((await run('-G')).out.split('\n')).toEqual([
+      'VIP:VPORT            TOTAL    SNAT_IP              CONFLICTS  CONNS     ',
+      '10.0.1.100:80        2        ',
+      '                              10.0.1.1             0          0         ',
+      '                              10.0.1.100:5000-5999 0          1         ',
+      '10.0.1.100:53        0        ',
+      '',
+    ]);
+    expect(JSON.parse((await run(`-G ${web} --json`)).out)).toEqual([
+      {
+        service: { kind: 'address', protocol: 'tcp', address: '10.0.1.100', port: 80 },
+        localAddresses: [
+          { address: '10.0.1.1', conns: 0, conflicts: 0 },
+          { address: '10.0.1.100', ports: { from: 5000, to: 5999 }, conns: 1, conflicts: 0 },
+        ],
+      },
+    ]);
+    expect(JSON.parse((await run('-Lnc --json')).out)).toMatchObject([
+      { local: { address: '10.0.1.100', port: 5000 } },
+    ]);
+    const before = await state();
+    for (const [bad, message] of [
+      [
+        `-P ${web} -z 10.0.1.77`,
+        'The local address is not ours, or not on that device: add it first (tapvs ip addr add)',
+      ],
+      [`-P ${web} -z 10.0.1.1 -F nowhere`, 'No such device'],
+      [`-P -t 10.0.1.100:81 -z 10.0.1.1`, 'No such service'],
+      [
+        `-A ${dns} -s rr -o\n-a ${dns} -r 10.0.2.11 -b`,
+        'Full NAT does not go together with one-packet scheduling, nor with FTP (port 21)',
+      ],
+    ]) {
+      const lines = `-A ${web} -s rr\n${bad}\n`;
+      const answer = await run(`--apply ${file(lines)}`);
+      expect([answer.status, answer.err]).toEqual([1, expect.stringContaining(`: ${message}\n`)]);
+      expect(await state()).toEqual(before);
+    }
+    const next = table.replace('-P -t 10.0.1.100:80 -z 10.0.1.1\n', '').replace('5000-5999', '6000-6999');
+    expect((await run(`--apply ${file(next)}`)).out).toBe(
+      '- service udp 10.0.1.100:53\n- local address 10.0.1.100:80 ← 10.0.1.1\n' +
+        '~ local address 10.0.1.100:80 ← 10.0.1.100 ports 5000-5999 → 6000-6999\n3 changes, 0 connections lose their server\n',
+    );
+    expect((await run('-Sn')).out).toBe(next);
+    expect((await run(`-P ${web} -z 10.0.1.100`)).err).toBe('Local address already exists\n');
+    expect((await run(`-Q ${web} -z 10.0.1.1`)).err).toBe('No such local address\n');
+    expect(await run(`-Q ${web} -z 10.0.1.100`)).toMatchObject({ status: 0 });
+    expect((await run('-Sn')).out).not.toContain('-P');
+  });
+
   it('an edit that gives a drained server a weight says that it ends the drain', async () => {
     await run('-R', TABLE);
     await run('--drain -t 10.0.1.100:80 -r 10.0.2.11');
