@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type Lab, labUp } from '../src/lab/lab.ts';
-import { LAB_BACK_IP, LAB_ECHO_PORT, labConfig, labPlan } from '../src/lab/plan.ts';
+import { LAB_BACK_IP, LAB_ECHO_PORT, LAB_FRONT_IP, LAB_KERNEL_IP, labConfig, labPlan } from '../src/lab/plan.ts';
 import { runIn, runOkIn } from '../src/rtnl/netns.ts';
 import { describeFrame } from '../src/wire/build.ts';
 import { checksumErrors, faultsWithOffload, type Watch, watch } from './watch.ts';
@@ -199,6 +199,28 @@ describe('a pool of local addresses', () => {
       expect.stringMatching(/10\.0\.1\.100 > 10\.0\.1\.2: icmp error 3\/3 \{ IP 10\.0\.1\.2\.\d+ > 10\.0\.1\.100\.9:/),
     ]);
     expect(servers).toEqual([expect.stringMatching(/10\.0\.2\.1[12] > 10\.0\.2\.1: icmp/)]);
+  });
+
+  it('a datagram in fragments, there and back', async () => {
+    const ask = `import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5)
+s.sendto(b"x"*4000,("${plan.vip}",${LAB_ECHO_PORT})); print(len(s.recvfrom(9000)[0]))`;
+    const watches = await watchAll('ip');
+    expect(Number((await lab.run(plan.client, ['python3', '-c', ask])).stdout)).toBeGreaterThanOrEqual(4000);
+    const { client, servers } = await caught(watches);
+    expect(client.length).toBe(6);
+    expect(pairs(servers)).toEqual([expect.stringContaining('10.0.2.1 >'), expect.stringContaining('> 10.0.2.1')]);
+  });
+
+  it('a server on the director, at the kernel’s end of the host port and at an address of ours', async () => {
+    await lab.startServer(plan.director, 'director', { http: 8080, echo: 8007 });
+    const own = `-t ${plan.vip}:90`;
+    for (const address of [LAB_KERNEL_IP, LAB_FRONT_IP]) {
+      const lines = [`-A ${own} -s rr`, `-P ${own} -z ${LAB_BACK_IP}`, `-a ${own} -r ${address}:8080 -b`];
+      expect(await restore(lines)).toMatchObject({ status: 0, stderr: '' });
+      expect(await lab.curl(`${url}:90/client`)).toMatch(/^10\.0\.2\.1:\d+\n$/);
+      await restore([`-D ${own}`]);
+    }
   });
 
   it('a client on the director is served, too', async () => {
