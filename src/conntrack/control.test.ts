@@ -152,9 +152,19 @@ describe('making an entry', () => {
     for (let port = 1; port <= 16; port++) expect(create({ ...udp(port), status: StatusBit.Assured })).toBeNull();
     expect(create(udp(17))).toBe('ENOMEM');
     expect(list()).toHaveLength(16);
-    control.execute({ commands: [{ op: 'flush' }] });
+    expect(control.flush({ cursor: 0, limit: 100 })).toEqual({ next: -1 });
     expect(list()).toEqual([]);
     expect(create(udp(17))).toBeNull();
+  });
+
+  it('ends all in slices, and says where to go on', () => {
+    for (let port = 1; port <= 16; port++) create(udp(port));
+    const left: number[] = [];
+    for (let cursor = 0; cursor >= 0; ) {
+      ({ next: cursor } = control.flush({ cursor, limit: 6 }));
+      left.push(list().length);
+    }
+    expect(left).toEqual([10, 4, 0]);
   });
 
   it('caps a timeout at what its ticks can hold', () => {

@@ -4,7 +4,6 @@
  */
 import type {
   CtChange,
-  CtCommand,
   CtCounts,
   CtRequester,
   CtResult,
@@ -15,6 +14,7 @@ import type {
   EntryRow,
   ExpectationEvent,
   ExpectationRow,
+  SmallCtCommand,
   EntryTable as TableName,
   UpdateResult,
 } from '../model/conntrack.ts';
@@ -38,6 +38,12 @@ interface Place {
   readonly cursor: number;
   readonly limit: number;
   readonly filter: EntryFilter;
+}
+
+interface FlushRequest {
+  readonly cursor: number;
+  readonly limit: number;
+  readonly by?: CtRequester | undefined;
 }
 
 interface Page<Row> {
@@ -110,6 +116,17 @@ export class ConntrackControl {
     });
   }
 
+  /** Ends all of `limit` rows, and says where to go on; -1: that was all. */
+  flush({ cursor, limit, by }: FlushRequest): { readonly next: number } {
+    const { entries } = this.#ct;
+    const start = Math.max(1, cursor);
+    const end = Math.min(entries.highWater, start + limit);
+    this.#as(by, () => {
+      for (let entry = start; entry < end; entry++) if (entries.isAlive(entry)) this.#ct.kill(entry);
+    });
+    return { next: end < entries.highWater ? end : -1 };
+  }
+
   update({
     by,
     change,
@@ -126,17 +143,17 @@ export class ConntrackControl {
     commands,
     by,
   }: {
-    readonly commands: readonly CtCommand[];
+    readonly commands: readonly SmallCtCommand[];
     readonly by?: CtRequester | undefined;
   }): readonly CtResult[] {
     return this.#as(by, () => commands.map((command) => this.#run(command)));
   }
 
-  /** The cursor counts: one that comes or goes meanwhile moves those behind it. */
+  /** The cursor is the last that was told, 0 for none. */
   listExpectations({ cursor, limit }: { readonly cursor: number; readonly limit: number }): Page<ExpectationRow> {
-    const all = this.#expectations.list();
-    const rows = all.slice(cursor, cursor + limit).map((e) => this.#expectationRow(e));
-    return { rows, next: cursor + limit < all.length ? cursor + limit : -1 };
+    const some = this.#expectations.after(cursor, limit);
+    const next = some.length < limit ? -1 : some.at(-1)!.id >>> 0;
+    return { rows: some.map((e) => this.#expectationRow(e)), next };
   }
 
   /** Without followers there are no events. */
@@ -180,7 +197,7 @@ export class ConntrackControl {
     return waiting;
   }
 
-  #run(command: CtCommand): CtResult {
+  #run(command: SmallCtCommand): CtResult {
     const ct = this.#ct;
     switch (command.op) {
       case 'create':
@@ -189,9 +206,6 @@ export class ConntrackControl {
         const entry = findEntry(ct, command.tuple, command.zone ?? 0);
         return entry === NO_ENTRY ? { errno: 'ENOENT' } : { errno: null, entry: this.#held(entry) };
       }
-      case 'flush':
-        if (command.family !== 6) this.#flush();
-        return { errno: null };
       case 'flush-expectations':
         this.#expectations.clear();
         return { errno: null };
@@ -229,11 +243,6 @@ export class ConntrackControl {
 
   #expectationRow(e: Expectation): ExpectationRow {
     return expectationRow(this.#ct.entries, e, this.#ct.now);
-  }
-
-  #flush(): void {
-    const { entries } = this.#ct;
-    for (let entry = 1; entry < entries.highWater; entry++) if (entries.isAlive(entry)) this.#ct.kill(entry);
   }
 
   #as<T>(by: CtRequester | undefined, run: () => T): T {

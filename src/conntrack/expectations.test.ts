@@ -68,6 +68,21 @@ describe('an expectation', () => {
     expect(table.list().map((e) => `${e.master}:${e.dstPort}`)).toEqual(['2:50000', '1:50001']);
   });
 
+  it('are told of page by page, each once, whoever comes and goes meanwhile', () => {
+    for (let n = 1; n <= 7; n++) table.add(0, wanted({ master: n, dstPort: n }), MANY);
+    const told: number[] = [];
+    for (let last = 0; ; ) {
+      const some = table.after(last, 3);
+      if (some.length === 0) break;
+      expect(some.length).toBeLessThanOrEqual(3);
+      told.push(...some.map((e) => e.master));
+      last = some.at(-1)!.id;
+      table.forget(told[0]!);
+      if (told.length === 3) table.add(0, wanted({ master: 8, dstPort: 8 }), MANY);
+    }
+    expect(told).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
   it('finds no room above the limit', () => {
     table.max = 2;
     expect([1, 2, 3].map((n) => table.add(0, wanted({ dstPort: n }), MANY))).toEqual([null, null, 'EMFILE']);

@@ -62,6 +62,17 @@ export class Expectations {
     return [...this.#all];
   }
 
+  /** Those that came after `id` (0: all), in their order, as many as `limit`. */
+  after(id: number, limit: number): Expectation[] {
+    const some: Expectation[] = [];
+    for (const e of this.#all) {
+      if (id !== 0 && ((e.id - id) | 0) <= 0) continue;
+      some.push(e);
+      if (some.length >= limit) break;
+    }
+    return some;
+  }
+
   /** nf_ct_expect_related: the same again replaces itself; one too many of its master takes the place of the oldest. Null: it is expected now. */
   add(now: number, wanted: NewExpectation, policy: ExpectPolicy): ExpectErrno | null {
     for (const e of this.#all) {

@@ -1,5 +1,5 @@
 /** The routes of connection tracking (api.ts): lists, changes, commands, streams of events. */
-import type { EntryFilter } from '../model/conntrack.ts';
+import type { CtCommand, CtRequester, CtResult, EntryFilter, SmallCtCommand } from '../model/conntrack.ts';
 import { readNumber } from './api-schema.ts';
 import { type ConntrackEvents, DEFAULT_BUFFER } from './conntrack-events.ts';
 import {
@@ -14,8 +14,10 @@ import {
 import type { Engine } from './engine-client.ts';
 import { type Call, type Route, readJson, sendPages } from './http.ts';
 
-/** Rows of the table that the worker looks at between two breaths: well below a millisecond. */
-const LOOK_AT = 256;
+/** Rows of the table that the worker looks at between two breaths: about half a millisecond. */
+export const LOOK_AT = 128;
+/** The same when all that is there ends and nothing is told of it. */
+export const FLUSHED = 2048;
 /** Commands given to the worker at a time, for the same reason. */
 const BATCH = 64;
 const MAX_BUFFER = 1 << 30;
@@ -34,11 +36,7 @@ export function conntrackRoutes({ engine, ctEvents }: Context, get: MakeRoute, p
       const body = await readJson(request);
       const commands = readCtCommands(body);
       const by = readRequester(body);
-      const results = [];
-      for (let at = 0; at < commands.length; at += BATCH) {
-        results.push(...(await engine.call('conntrack', { commands: commands.slice(at, at + BATCH), by })));
-      }
-      return { results };
+      return { results: await runCommands(engine, commands, by) };
     }),
     get('conntrack/entries', ({ query, response }) => {
       const table = queryTable(query);
@@ -75,6 +73,39 @@ export function conntrackRoutes({ engine, ctEvents }: Context, get: MakeRoute, p
       await ctEvents.follow({ of: 'expectations', kinds, filter: {}, buffer: bufferOf(query) }, response);
     }),
   ];
+}
+
+/** In their order; one after the other, many at a time. */
+async function runCommands(
+  engine: Engine,
+  commands: readonly CtCommand[],
+  by: CtRequester | undefined,
+): Promise<CtResult[]> {
+  const results: CtResult[] = [];
+  let some: SmallCtCommand[] = [];
+  const runSome = async (): Promise<void> => {
+    if (some.length > 0) results.push(...(await engine.call('conntrack', { commands: some, by })));
+    some = [];
+  };
+  for (const command of commands) {
+    if (command.op !== 'flush') {
+      some.push(command);
+      if (some.length === BATCH) await runSome();
+      continue;
+    }
+    await runSome();
+    if (command.family !== 6) await flushEntries(engine, by);
+    results.push({ errno: null });
+  }
+  await runSome();
+  return results;
+}
+
+/** In slices, with breaths between. */
+async function flushEntries(engine: Engine, by: CtRequester | undefined): Promise<void> {
+  for (let cursor = 0; cursor >= 0; ) {
+    ({ next: cursor } = await engine.call('flush-entries', { cursor, limit: FLUSHED, by }));
+  }
 }
 
 interface Place {

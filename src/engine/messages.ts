@@ -6,7 +6,6 @@
  */
 
 import type {
-  CtCommand,
   CtCounts,
   CtRequester,
   CtResult,
@@ -17,6 +16,7 @@ import type {
   EntryTable,
   ExpectationEvent,
   ExpectationRow,
+  SmallCtCommand,
   UpdateResult,
 } from '../model/conntrack.ts';
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
@@ -199,7 +199,7 @@ export interface EngineRequests {
   };
   'conntrack-counts': { args: Record<string, never>; result: CtCounts };
   conntrack: {
-    args: { readonly commands: readonly CtCommand[]; readonly by?: CtRequester | undefined };
+    args: { readonly commands: readonly SmallCtCommand[]; readonly by?: CtRequester | undefined };
     result: readonly CtResult[];
   };
   /** Looks at so many rows of the table from `cursor` on, and answers those that are meant. */
@@ -214,6 +214,11 @@ export interface EngineRequests {
   'update-entries': {
     args: EntriesRequest & { readonly change: EntryChange; readonly by?: CtRequester | undefined };
     result: { readonly rows: readonly UpdateResult[]; readonly next: number };
+  };
+  /** Ends all entries of `limit` rows; `next`: where to go on, -1 when that was all. */
+  'flush-entries': {
+    args: { readonly cursor: number; readonly limit: number; readonly by?: CtRequester | undefined };
+    result: { readonly next: number };
   };
   'list-expectations': {
     args: { readonly cursor: number; readonly limit: number };

@@ -80,6 +80,7 @@ const handlers: Handlers = {
   'list-entries': ({ engine }, args) => engine.tracking.list(args),
   'delete-entries': ({ engine }, args) => engine.tracking.remove(args),
   'update-entries': ({ engine }, args) => engine.tracking.update(args),
+  'flush-entries': ({ engine }, args) => engine.tracking.flush(args),
   'list-expectations': ({ engine }, args) => engine.tracking.listExpectations(args),
   'watch-conntrack': ({ engine }, args) => engine.tracking.watch(args),
   explain: ({ engine }, spec) => explain(engine, spec),

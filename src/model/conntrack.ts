@@ -183,6 +183,9 @@ export type CtCommand =
   | { readonly op: 'get-expectation' | 'delete-expectation'; readonly tuple: CtTuple }
   | { readonly op: 'flush-expectations' };
 
+/** Those that are done in a moment, however full the table is. */
+export type SmallCtCommand = Exclude<CtCommand, { readonly op: 'flush' }>;
+
 export interface CtResult {
   readonly errno: CtErrno | null;
   readonly entry?: EntryRow | undefined;

@@ -1,0 +1,141 @@
+/**
+ * A million tracked connections, each with its entry and its connection of the director: what memory they take, and for how long commands about them stop the
+ * data path at most.
+ *
+ *   node --expose-gc dist/bench/million.js [--entries N]
+ *
+ * The engine runs in this process without any kernel. Each command is asked in slices as the control thread asks it; a slice is what the worker does between two
+ * breaths: the answer, and its copy into a message. The longest is told in milliseconds of this process' CPU (what else the machine does does not count), and as it
+ * passed on the clock.
+ */
+import { parseArgs } from 'node:util';
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
+import { FLUSHED, LOOK_AT } from '../src/control/conntrack-routes.ts';
+import type { Engine } from '../src/engine/engine.ts';
+import { FEW, Rig } from './rig.ts';
+import { TRACKING_RULES } from './rules.ts';
+
+const MEGABYTE = 2 ** 20;
+const MAX_SLICE_MS = 5;
+const MAX_BYTES = 350 * 1e6;
+const EXPECTATIONS = 4096;
+/** Rows of the director's connections that the control thread asks for at a time. */
+const CONNECTIONS = 256;
+
+/** One slice: the answer, and the cursor of the next; -1: that was all. */
+interface Slice {
+  readonly result: unknown;
+  readonly next: number;
+}
+
+class Stops {
+  readonly #engine: Engine;
+  readonly #channel = new MessageChannel();
+  isTooLong = false;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  /** Ask slice by slice, a breath in between. */
+  measure(what: string, slice: (cursor: number) => Slice): void {
+    const { port1, port2 } = this.#channel;
+    let longestCpu = 0;
+    let longest = 0;
+    let slices = 0;
+    let total = 0;
+    for (let cursor = 0; cursor >= 0; slices++) {
+      const cpu = process.cpuUsage();
+      const before = performance.now();
+      const { result, next } = slice(cursor);
+      port1.postMessage(result);
+      const passed = performance.now() - before;
+      const { user, system } = process.cpuUsage(cpu);
+      longest = Math.max(longest, passed);
+      // Other threads of V8 may have collected meanwhile: no more than passed can have been ours.
+      longestCpu = Math.max(longestCpu, Math.min(passed, (user + system) / 1000));
+      total += passed;
+      receiveMessageOnPort(port2);
+      this.#engine.breathe();
+      cursor = next;
+    }
+    this.isTooLong ||= longestCpu > MAX_SLICE_MS;
+    process.stdout.write(
+      `${what.padEnd(34)} ${String(slices).padStart(6)} slices   longest ${longestCpu.toFixed(2)} ms (${longest.toFixed(2)} on the clock)   all ${total.toFixed(0)} ms\n`,
+    );
+  }
+
+  close(): void {
+    this.#channel.port1.close();
+  }
+}
+
+function expectMany({ translation, stack, conntrack }: Engine): void {
+  const { expectations } = translation;
+  expectations.max = EXPECTATIONS;
+  const policy = { maxExpected: 0, timeoutSeconds: 300 };
+  const common = {
+    srcMask: -1,
+    srcPort: 0,
+    srcPortMask: 0,
+    dst: 1,
+    zone: 0,
+    helper: 'ftp',
+    class: 0,
+    flags: 0,
+    nat: null,
+  };
+  for (let i = 0; i < EXPECTATIONS; i++) {
+    expectations.add(
+      stack.now,
+      { ...common, master: 1 + (i % conntrack.entries.count), proto: 6, src: i, dstPort: i },
+      policy,
+    );
+  }
+}
+
+function main(): number {
+  const { values } = parseArgs({ options: { entries: { type: 'string', default: '1000000' } } });
+  const flows = Number(values.entries);
+  globalThis.gc?.();
+  const before = process.memoryUsage().rss;
+  const rig = new Rig({ ...FEW, what: '', flows, rules: TRACKING_RULES, isTracked: true });
+  const { engine } = rig;
+  rig.prepare();
+  globalThis.gc?.();
+  const rss = process.memoryUsage().rss;
+  const { entries } = engine.conntrack;
+  process.stdout.write(
+    `${entries.confirmed} entries, ${engine.director.conns.count} connections: ${((rss - before) / MEGABYTE).toFixed(0)} MiB (${(rss / MEGABYTE).toFixed(0)} MiB with the whole process)\n`,
+  );
+  const stops = new Stops(engine);
+  const { tracking, director } = engine;
+  const place = (cursor: number) => ({ cursor, limit: LOOK_AT, filter: {} });
+  const page = (result: { readonly next: number }): Slice => ({ result, next: result.next });
+  const few = { original: { src: '11.0.0.1', ports: { src: 2000 } } };
+  stops.measure('conntrack -C', () => ({ result: tracking.counts(), next: -1 }));
+  for (const what of ['conntrack -L', 'conntrack -L, again'])
+    stops.measure(what, (cursor) => page(tracking.list({ ...place(cursor), table: 'conntrack', zero: false })));
+  stops.measure('conntrack -L -s … (few are meant)', (cursor) =>
+    page(tracking.list({ ...place(cursor), table: 'conntrack', zero: false, filter: few })),
+  );
+  expectMany(engine);
+  stops.measure('conntrack -L expect', (cursor) => page(tracking.listExpectations({ cursor, limit: LOOK_AT })));
+  stops.measure('conntrack -F expect', () => ({
+    result: tracking.execute({ commands: [{ op: 'flush-expectations' }] }),
+    next: -1,
+  }));
+  stops.measure('conntrack -U --mark 1', (cursor) =>
+    page(tracking.update({ ...place(cursor), change: { mark: { value: 1, mask: 0xffffffff } } })),
+  );
+  stops.measure('conntrack -D -s … (few are meant)', (cursor) =>
+    page(tracking.remove({ ...place(cursor), filter: few })),
+  );
+  stops.measure('ipvsadm -L -c', (cursor) => page(director.listConnections(cursor, CONNECTIONS)));
+  stops.measure('conntrack -F', (cursor) => page(tracking.flush({ cursor, limit: FLUSHED })));
+  process.stdout.write(`${entries.confirmed} entries are left\n`);
+  stops.close();
+  return stops.isTooLong || rss > MAX_BYTES ? 1 : 0;
+}
+
+process.exitCode = main();
