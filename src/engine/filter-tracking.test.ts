@@ -218,7 +218,7 @@ describe('labels', () => {
     rig.send(ask(54));
     expect(rig.counts('mangle', 'PREROUTING').slice(0, -1)).toEqual([1, 1]);
     expect(rig.engine.tracking.list(everything).rows.map(({ labels }) => labels)).toEqual([undefined, label(1)]);
-    rig.engine.tracking.execute({ commands: [{ op: 'flush' }] });
+    rig.engine.tracking.flush({ cursor: 0, limit: 4096 });
     rig.engine.filter.change({ table: 'mangle', commands: [{ op: 'flush' }] });
     rig.send(ask(55));
     expect(rig.engine.tracking.list(everything).rows.map(({ labels }) => labels)).toEqual([undefined]);
