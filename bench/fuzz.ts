@@ -2,24 +2,26 @@
 /**
  * Mutated frames through the whole pipeline on memory devices.
  *
- *   node dist/bench/fuzz.js [--frames 10000000] [--seed 1] [--corpus ../shared/corpus]
+ *   node dist/bench/fuzz.js [--frames 10000000] [--seed 1] [--corpus ../shared/corpus] [--rules]
  *
  * Two engines get the same frames; before each frame the bytes around it in its slot are filled with 0x55 in one and 0xaa in the other. So besides "no exception"
  * and "every frame is accounted for" this shows that no byte from outside a frame ever decides or leaves: whatever one engine sends, the other must send too.
+ * In the end everything times out, and all memory must have come back. With `--rules` fragments, tracking, NAT, helpers and rules are on (fuzz-rules.ts).
  */
 import { parseArgs } from 'node:util';
-import { ManualClock } from '../src/base/clock.ts';
+import { ManualClock, seconds } from '../src/base/clock.ts';
 import { SeededRng } from '../src/base/rng.ts';
 import { corpusFrames } from '../src/device/corpus.ts';
 import type { Device } from '../src/device/device.ts';
 import { Medium } from '../src/device/device.ts';
-import { MemoryDevice, type Offload, type SentFrame } from '../src/device/memory.ts';
+import { MemoryDevice, type Offload } from '../src/device/memory.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { IpvsCommand } from '../src/model/ipvs.ts';
 import type { Burst } from '../src/packet/burst.ts';
 import { ip4, mac } from '../src/wire/addr.ts';
 import { frame } from '../src/wire/build.ts';
 import { sumBytes } from '../src/wire/checksum.ts';
+import { answerTo, changeSettings, setUpRules, translatedFrames } from './fuzz-rules.ts';
 
 const CLIENT_MAC = '02:00:00:00:01:02';
 const FRONT_MAC = '02:00:00:00:01:01';
@@ -37,11 +39,18 @@ const TUNNELS = [
   [1006, 'gre', 'csum'],
 ] as const;
 
+/** Frames that are remembered to be answered. */
+const ANSWERS = 256;
+const DEVICES = ['front', 'back', 'host'] as const;
+
 /** What a frame arrives as. */
 interface Seed {
   readonly device: 'front' | 'back' | 'host';
   readonly bytes: Uint8Array;
 }
+
+/** What a frame left by. */
+type Sent = Seed;
 
 export interface FuzzResult {
   readonly frames: number;
@@ -271,7 +280,7 @@ class Subject {
   readonly engine: Engine;
   readonly devices: Readonly<Record<Seed['device'], MemoryDevice>>;
 
-  constructor(filler: number) {
+  constructor(filler: number, hasRules: boolean) {
     this.engine = new Engine({ clock: this.clock, rng: new SeededRng(77), maxConnections: 4096, maxPackets: 1024 });
     const { pool } = this.engine;
     const device = (name: Seed['device'], address: string, medium: Medium, canOffload: boolean): MemoryDevice => {
@@ -341,6 +350,7 @@ class Subject {
       }
     }
     for (const error of this.engine.executeIpvs(commands)) if (error !== null) throw new Error(`set-up: ${error}`);
+    if (hasRules) setUpRules(this.engine);
     this.turn();
   }
 
@@ -348,8 +358,28 @@ class Subject {
     for (let i = 0; i < 100 && this.engine.breathe() > 0; i++);
   }
 
-  takeSent(): SentFrame[] {
-    return [...this.devices.front.takeSent(), ...this.devices.back.takeSent(), ...this.devices.host.takeSent()];
+  takeSent(): Sent[] {
+    return DEVICES.flatMap((device) => this.devices[device].takeSent().map(({ bytes }) => ({ device, bytes })));
+  }
+
+  /** Hours later: what has not ended by now never will. */
+  whatIsLeft(): string[] {
+    const { engine } = this;
+    for (let i = 0; i < 48; i++) {
+      this.clock.advance(seconds(15_000));
+      this.turn();
+      this.takeSent();
+    }
+    const left = {
+      entries: engine.conntrack.entries.count,
+      connections: engine.director.conns.count,
+      expectations: engine.translation.expectations.count,
+      flows: engine.flows.size,
+      fragments: engine.stack.fragments.held,
+      'packets held': engine.stack.stats.held,
+      'packets out of the pool': engine.pool.packets.length - engine.pool.available,
+    };
+    return Object.entries(left).flatMap(([what, n]) => (n === 0 ? [] : [`${n} ${what} are left`]));
   }
 }
 
@@ -432,8 +462,10 @@ function accounting(subject: Subject): string | null {
     : `received ${stats.received} + born ${stats.born} ≠ transmitted ${stats.transmitted} + to host ${stats.deliveredToHost} + held ${stats.held} + dropped ${dropped}`;
 }
 
-function sameFrames(a: readonly SentFrame[], b: readonly SentFrame[]): boolean {
-  return a.length === b.length && a.every((f, i) => Buffer.compare(f.bytes, b[i]!.bytes) === 0);
+function sameFrames(a: readonly Sent[], b: readonly Sent[]): boolean {
+  return (
+    a.length === b.length && a.every((f, i) => f.device === b[i]!.device && Buffer.compare(f.bytes, b[i]!.bytes) === 0)
+  );
 }
 
 /** Runs `frames` mutants; stops at the first fault. */
@@ -441,9 +473,12 @@ export function fuzz(options: {
   frames: number;
   seed: number;
   corpus?: string;
+  /** Fragments, tracking, NAT, helpers and rules. */
+  rules?: boolean;
   progress?: (done: number) => void;
 }): FuzzResult {
-  const seeds: Seed[] = [...goodFrames()];
+  const hasRules = options.rules ?? false;
+  const seeds: Seed[] = [...goodFrames(), ...(hasRules ? translatedFrames(FRONT_MAC, CLIENT_MAC) : [])];
   if (options.corpus !== undefined) {
     for (const { bytes, medium } of corpusFrames(options.corpus)) {
       if (medium === Medium.Ethernet) seeds.push({ device: 'front', bytes });
@@ -451,14 +486,19 @@ export function fuzz(options: {
     }
   }
   const rng = new SeededRng(options.seed);
-  const [left, right] = [new Subject(0x55), new Subject(0xaa)];
+  const [left, right] = [new Subject(0x55, hasRules), new Subject(0xaa, hasRules)];
+  /** What the ends of the conversations say to what they last got, by place. */
+  const answers: Seed[] = [];
   const faults: string[] = [];
   let sent = 0;
   let done = 0;
+  let batches = 0;
   while (done < options.frames && faults.length === 0) {
     const batch: string[] = [];
     for (let i = 0; i < 32 && done < options.frames; i++, done++) {
-      const seed = seeds[(rng.next() >>> 1) % seeds.length]!;
+      const wantsAnswer = answers.length > 0 && (rng.next() & 1) === 0;
+      const pick = wantsAnswer ? answers : seeds;
+      const seed = pick[(rng.next() >>> 1) % pick.length]!;
       const other = seeds[(rng.next() >>> 1) % seeds.length]!;
       const isEthernet = seed.device !== 'host';
       const bytes = mutate(seed.bytes, other.bytes, isEthernet, rng);
@@ -466,9 +506,12 @@ export function fuzz(options: {
       batch.push(`${seed.device} ${Buffer.from(bytes).toString('hex')} ${JSON.stringify(offload)}`);
       for (const subject of [left, right]) subject.devices[seed.device].inject(bytes, offload);
     }
+    batches++;
     try {
       for (const subject of [left, right]) {
         subject.clock.advance(1 + (done % 7));
+        if (hasRules && batches % 64 === 0) changeSettings(subject.engine, batches / 64);
+        if (hasRules && batches % 512 === 0) subject.clock.advance(seconds(batches % 307));
         subject.turn();
       }
     } catch (error) {
@@ -477,11 +520,19 @@ export function fuzz(options: {
     const [ours, theirs] = [left.takeSent(), right.takeSent()];
     sent += ours.length;
     if (!sameFrames(ours, theirs)) faults.push('bytes from outside a frame were read or sent');
+    if (hasRules) {
+      for (const { device, bytes } of ours) {
+        const answer = answerTo(bytes, device !== 'host', (rng.next() & 31) === 0);
+        const at = answers.length < ANSWERS ? answers.length : (rng.next() >>> 1) % ANSWERS;
+        if (answer !== null) answers[at] = { device, bytes: answer };
+      }
+    }
     const unbalanced = accounting(left);
     if (unbalanced !== null) faults.push(unbalanced);
     if (faults.length > 0) faults.push(`after frame ${done}; the last batch was:\n${batch.join('\n')}`);
     if (options.progress !== undefined && done % 100_000 < 32) options.progress(done);
   }
+  if (faults.length === 0) faults.push(...left.whatIsLeft());
   return { frames: done, sent, reasons: left.engine.drops.reduce((n, count) => n + (count > 0 ? 1 : 0), 0), faults };
 }
 
@@ -491,12 +542,14 @@ if (process.argv[1]?.endsWith('fuzz.js')) {
       frames: { type: 'string', default: '10000000' },
       seed: { type: 'string', default: '1' },
       corpus: { type: 'string' },
+      rules: { type: 'boolean', default: false },
     },
   });
   const started = Date.now();
   const result = fuzz({
     frames: Number(values.frames),
     seed: Number(values.seed),
+    rules: values.rules,
     ...(values.corpus !== undefined && { corpus: values.corpus }),
     progress: (done) => process.stderr.write(`\r${done} frames`),
   });
