@@ -124,6 +124,8 @@ export class Conntrack implements FlowTracking {
   hook: number = PRE_ROUTING;
   /** Told of packets that belong to no connection, in words, as far as nf_conntrack_log_invalid asks for it. */
   onInvalid: ((p: Packet, hook: number, text: string) => void) | null = null;
+  /** Told of each packet that ends because the table is full. */
+  onFull: (() => void) | null = null;
   /** Told of each new entry, before its first packet goes on: it may be expected, or get a helper. */
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null = null;
   /** Told of each entry that ends. */
@@ -284,6 +286,7 @@ export class Conntrack implements FlowTracking {
   #full(p: Packet): Verdict {
     this.stats.drop++;
     this.#isPressed = true;
+    if (this.onFull !== null) this.onFull();
     p.drop = Drop.ConntrackFull;
     return DROP;
   }

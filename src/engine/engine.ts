@@ -145,6 +145,7 @@ export class Engine {
       nat,
     );
     this.conntrack.onInvalid = (p, hook, text) => this.logLines.say(NOTICE, invalidLine(conditions, p, hook, text));
+    this.conntrack.onFull = () => this.logLines.sayRarely('nf_conntrack: table full, dropping packet');
     this.stack.onAddressGone = (device, ip) => nat.addressGone(device, ip);
     this.stack.onAnswer = (answer, about) => this.conntrack.attachAnswer(answer, about);
   }

@@ -8,6 +8,9 @@ import { NONE, type Packet } from '../packet/packet.ts';
 /** Level as in syslog(3). */
 export type LogSink = (level: number, text: string) => void;
 
+/** Warnings of one kind that pass within that time (net_ratelimit). */
+const WARNINGS = 10;
+const WARNINGS_TIME = seconds(5);
 /** Lines that pass within one second. */
 const MOST_PER_SECOND = 1000;
 const WARNING = 4;
@@ -20,6 +23,8 @@ export class LogLines {
   readonly #now: () => number;
   #since = 0;
   #count = 0;
+  #warningsSince = 0;
+  #warnings = 0;
 
   constructor(now: () => number) {
     this.#now = now;
@@ -37,6 +42,18 @@ export class LogLines {
       this.#count = 0;
     }
     if (++this.#count <= MOST_PER_SECOND) sink(level, text);
+  }
+
+  /** A warning that each packet of a flood could be the cause of. */
+  sayRarely(text: string): void {
+    if (this.sink === null) return;
+    const now = this.#now();
+    if (now - this.#warningsSince >= WARNINGS_TIME) {
+      if (this.#warnings > WARNINGS) this.sink(WARNING, `${text}: ${this.#warnings - WARNINGS} more times`);
+      this.#warningsSince = now;
+      this.#warnings = 0;
+    }
+    if (++this.#warnings <= WARNINGS) this.sink(WARNING, text);
   }
 }
 

@@ -1,7 +1,9 @@
 /** Parameters of the kernel's modules beside net.netfilter.*, and what settings do to others. */
 import { expect, it } from 'vitest';
+import { seconds } from '../base/clock.ts';
+import { Drop } from '../packet/drop.ts';
 import { frame } from '../wire/build.ts';
-import { CLIENT, FilterRig, OURS } from './filter-rig.ts';
+import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
 
 const ip = () => frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2');
 
@@ -50,6 +52,32 @@ it('an INVALID packet is told of with its devices and all its numbers, unless no
   rig.engine.setSysctl('net.netfilter.nf_log.2', 'NONE');
   rig.send(packet);
   expect(said).toHaveLength(1);
+});
+
+it('a full table is told of, and a flood of refusals with few words', () => {
+  const rig = new FilterRig();
+  rig.rules('filter', '-A FORWARD -m conntrack --ctstate INVALID');
+  rig.engine.setSysctl('net.netfilter.nf_conntrack_max', '1');
+  const back = () => frame().eth('02:00:00:00:02:01', SERVER).ipv4('10.0.2.2', '10.0.1.2');
+  const [there, here] = [
+    { srcPort: 40000, dstPort: 80 },
+    { srcPort: 80, dstPort: 40000 },
+  ];
+  rig.send(ip().tcp({ ...there, flags: 'S' }));
+  rig.sendBack(back().tcp({ ...here, flags: 'S.', ack: 1 }));
+  rig.send(ip().tcp({ ...there, flags: '.', seq: 1, ack: 1 }));
+  const said: [number, string][] = [];
+  rig.engine.logLines.sink = (level, text) => said.push([level, text]);
+  const others = (n: number) => {
+    for (let i = 0; i < n; i++) expect(rig.send(ip().udp({ srcPort: i + 1, dstPort: 2 }))).toEqual([]);
+  };
+  others(15);
+  const line: [number, string] = [4, 'nf_conntrack: table full, dropping packet'];
+  expect(said).toEqual(Array(10).fill(line));
+  rig.clock.advance(seconds(5));
+  others(1);
+  expect(said.slice(10)).toEqual([[4, `${line[1]}: 5 more times`], line]);
+  expect(rig.engine.drops[Drop.ConntrackFull]).toBe(16);
 });
 
 it('a timeout below 0 is over at once', () => {
