@@ -60,6 +60,7 @@ export class EngineTable {
 
   /** Become a copy. */
   copyFrom(live: EngineTable): void {
+    this.changes = live.changes;
     for (const [key, template] of live.#byKey) this.#byKey.set(key, template);
     for (const [template, entry] of live.#byTemplate) this.#byTemplate.set(template, entry);
   }

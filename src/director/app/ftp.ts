@@ -46,6 +46,7 @@ export class FtpApp implements App {
 
   /** Become a copy. */
   copyFrom(live: FtpApp): void {
+    this.changes = live.changes;
     for (const [conn, control] of live.#controls) {
       this.#controls.set(conn, { ...control, ofServer: { ...control.ofServer } });
     }
