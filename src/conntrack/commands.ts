@@ -3,7 +3,7 @@
  * (net/netfilter/nf_conntrack_netlink.c). Cold: between two breaths.
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
-import type { CtErrno, CtTuple, EntryChange, EntrySpec } from '../model/conntrack.ts';
+import type { CtErrno, CtTuple, EntryChange, EntrySpec, ExpectationSpec } from '../model/conntrack.ts';
 import { changedMark } from '../model/entry-change.ts';
 import { parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
@@ -11,6 +11,7 @@ import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
 import { Status } from './entry.ts';
+import { EXPECT_POLICIES, type Expectations } from './expectations.ts';
 import { HELPER_NAMES } from './helper-names.ts';
 import { TAG } from './listing.ts';
 import { SCTP_CT_NAMES } from './sctp.ts';
@@ -203,6 +204,33 @@ function setLabels({ entries }: Conntrack, entry: number, { value, mask }: { val
     entries.labels[place] = (entries.labels[place]! & ~word(mask)) ^ word(value);
   }
   return true;
+}
+
+/** ctnetlink_create_expect: only for a connection that has a helper, whose limits and time it gets; -t is not looked at. */
+export function createExpectation(ct: Conntrack, expectations: Expectations, spec: ExpectationSpec): CtErrno | null {
+  if (!readTuple(spec.tuple, original) || !readTuple(spec.mask, reply)) return 'EINVAL';
+  const { src, dst, ports, proto } = original;
+  const { src: srcMask, ports: portMasks } = reply;
+  const master = findEntry(ct, spec.master, 0);
+  if (master === NO_ENTRY) return 'ENOENT';
+  const helper = ct.helper(master);
+  if (helper === 0) return 'EOPNOTSUPP';
+  const wanted = {
+    master,
+    proto,
+    src,
+    srcMask,
+    srcPort: ports >>> 16,
+    srcPortMask: portMasks >>> 16,
+    dst,
+    dstPort: ports & 0xffff,
+    zone: ct.zone(master),
+    helper: HELPER_NAMES[helper]!,
+    class: 0,
+    flags: 0,
+    nat: null,
+  };
+  return expectations.add(ct.now, wanted, EXPECT_POLICIES[helper]!);
 }
 
 /** An event at once, as commands tell theirs (nf_conntrack_eventmask_report). */

@@ -238,3 +238,48 @@ describe('events', () => {
     expect(control.hasEvents).toBe(false);
   });
 });
+
+describe('an expectation made by hand', () => {
+  const end = (src: string, dst: string, port: number): CtTuple => ({
+    src,
+    dst,
+    proto: 6,
+    ports: { src: 0, dst: port },
+  });
+  const expect1 = (master: EntrySpec, port = 50_000): CtErrno | null =>
+    control.execute({
+      commands: [
+        {
+          op: 'create-expectation',
+          expectation: {
+            tuple: end('10.2.0.2', '10.1.0.2', port),
+            mask: end('255.255.255.255', '255.255.255.255', 0xffff),
+            master: master.original,
+            timeoutSeconds: 5,
+          },
+        },
+      ],
+      by: BY,
+    })[0]!.errno;
+
+  it('belongs to a connection with a helper, whose limits and time it has, and is counted', () => {
+    const master = { ...tcp('ESTABLISHED'), helper: 'ftp' };
+    expect(expect1(master)).toBe('ENOENT');
+    create(tcp('ESTABLISHED'));
+    expect(expect1(master)).toBe('EOPNOTSUPP');
+    control.execute({ commands: [{ op: 'flush' }] });
+    create(master);
+    control.watch({ entries: false, expectations: true });
+    expect(expect1(master)).toBeNull();
+    expect(expect1(master, 50_001)).toBeNull();
+    // One at a time of each connection: the second has taken the first one's place.
+    const { rows } = control.listExpectations({ cursor: 0, limit: 10 });
+    expect(rows).toMatchObject([{ timeoutSeconds: 300, helper: 'ftp', tuple: { ports: { dst: 50_001 } } }]);
+    expect(control.takeEvents().expectations).toMatchObject([
+      { kind: 'new', by: BY },
+      { kind: 'destroy', expectation: { tuple: { ports: { dst: 50_000 } } } },
+      { kind: 'new' },
+    ]);
+    expect(control.counts().statistics).toMatchObject({ expectNew: 0, expectCreate: 2, expectDelete: 1 });
+  });
+});

@@ -21,7 +21,7 @@ import type {
 import { wouldChange } from '../model/entry-change.ts';
 import { isMeant } from '../model/entry-filter.ts';
 import { CHANGE_NAMES, Change } from './changes.ts';
-import { changeEntry, createEntry, findEntry, readTuple } from './commands.ts';
+import { changeEntry, createEntry, createExpectation, findEntry, readTuple } from './commands.ts';
 import type { Conntrack } from './conntrack.ts';
 import { NO_ENTRY } from './entries.ts';
 import { Status } from './entry.ts';
@@ -77,6 +77,7 @@ export class ConntrackControl {
 
   counts(): CtCounts {
     const { entries, stats } = this.#ct;
+    const expected = this.#expectations.stats;
     const { invalid, insert, insertFailed, drop, earlyDrop, error, searchRestart, clashResolve, chainTooLong } = stats;
     return {
       entries: entries.confirmed,
@@ -92,9 +93,9 @@ export class ConntrackControl {
         searchRestart,
         clashResolve,
         chainTooLong,
-        expectNew: 0,
-        expectCreate: 0,
-        expectDelete: 0,
+        expectNew: expected.met,
+        expectCreate: expected.made,
+        expectDelete: expected.ended,
       },
     };
   }
@@ -210,8 +211,7 @@ export class ConntrackControl {
         this.#expectations.clear();
         return { errno: null };
       case 'create-expectation':
-        // Only helpers announce connections: none can be made by hand.
-        return { errno: findEntry(ct, command.expectation.master, 0) === NO_ENTRY ? 'ENOENT' : 'EOPNOTSUPP' };
+        return { errno: createExpectation(ct, this.#expectations, command.expectation) };
       case 'get-expectation': {
         const e = this.#expected(command.tuple);
         return e === undefined ? { errno: 'ENOENT' } : { errno: null, expectation: this.#expectationRow(e) };

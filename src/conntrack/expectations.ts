@@ -39,14 +39,29 @@ export interface ExpectPolicy {
   readonly timeoutSeconds: number;
 }
 
+/** Of the helpers that there are, by number (helper-names.ts); whose number is 0 expects nobody. */
+export const EXPECT_POLICIES: readonly ExpectPolicy[] = [
+  { maxExpected: 0, timeoutSeconds: 0 },
+  { maxExpected: 1, timeoutSeconds: 300 },
+  { maxExpected: 1, timeoutSeconds: 300 },
+];
+
+/** Counters of `conntrack -S expect`: connections that were expected, expectations that came, and went. */
+export interface ExpectStats {
+  met: number;
+  made: number;
+  ended: number;
+}
+
 export type ExpectErrno = 'EBUSY' | 'EMFILE' | 'EALREADY';
 
 export class Expectations {
   /** net.netfilter.nf_conntrack_expect_max. */
   max = 4096;
-  /** Told of each that comes and goes. */
+  readonly stats: ExpectStats = { met: 0, made: 0, ended: 0 };
   /** Are such events about expectations of this entry unwanted? null: none are. */
   isMuted: ((master: number, kind: 'new' | 'destroy') => boolean) | null = null;
+  /** Told of each that comes and goes. */
   onEvent: ((kind: 'new' | 'destroy', expectation: Expectation) => void) | null = null;
   /** In order of coming. */
   readonly #all = new Set<Expectation>();
@@ -94,6 +109,7 @@ export class Expectations {
     const expectation = { ...wanted, id, expires: (now + seconds(policy.timeoutSeconds)) | 0 };
     this.#all.add(expectation);
     this.changes++;
+    this.stats.made++;
     this.#tell('new', expectation);
     return null;
   }
@@ -117,6 +133,7 @@ export class Expectations {
       if ((e.flags & ExpectFlag.Inactive) !== 0) continue;
       if (!isAlive(e.master)) return null;
       if ((e.flags & ExpectFlag.Permanent) === 0) this.remove(e);
+      this.stats.met++;
       return e;
     }
     return null;
@@ -130,6 +147,7 @@ export class Expectations {
   remove(expectation: Expectation): void {
     if (!this.#all.delete(expectation)) return;
     this.changes++;
+    this.stats.ended++;
     this.#tell('destroy', expectation);
   }
 

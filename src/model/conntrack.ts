@@ -122,6 +122,7 @@ export interface CtRequester {
 }
 
 export type CtErrno =
+  | 'EALREADY'
   | 'EBUSY'
   | 'EEXIST'
   | 'EINVAL'

@@ -9,7 +9,8 @@
  */
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
-import type { Expectations, ExpectPolicy, NewExpectation } from '../conntrack/expectations.ts';
+import { EXPECT_POLICIES, type Expectations, type NewExpectation } from '../conntrack/expectations.ts';
+import { Helper } from '../conntrack/helper-names.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { payloadStart, replaceInPayload } from '../flow/tcp-payload.ts';
 import { Verdict } from '../hooks/hooks.ts';
@@ -23,7 +24,7 @@ import type { Sequences } from './sequences.ts';
 
 const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const TCP = IpProto.Tcp;
-const POLICY: ExpectPolicy = { maxExpected: 1, timeoutSeconds: 300 };
+const POLICY = EXPECT_POLICIES[Helper.Ftp]!;
 const LINE_END = 10;
 const LOWEST_PORT = 1024;
 const PORTS = 65536 - LOWEST_PORT;

@@ -1,6 +1,7 @@
 /** TFTP (nf_conntrack_tftp.c, nf_nat_tftp.c; RFC 1350 §4): a request to port 69 is answered from another port of the server. */
 import { CtDir, Status } from '../conntrack/entry.ts';
-import type { NewExpectation } from '../conntrack/expectations.ts';
+import { EXPECT_POLICIES, type NewExpectation } from '../conntrack/expectations.ts';
+import { Helper } from '../conntrack/helper-names.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { Drop } from '../packet/drop.ts';
@@ -11,7 +12,7 @@ import type { HelperParts } from './helper-ftp.ts';
 
 const READ = 1;
 const WRITE = 2;
-const POLICY = { maxExpected: 1, timeoutSeconds: 300 };
+const POLICY = EXPECT_POLICIES[Helper.Tftp]!;
 const tuple = new Tuple();
 
 export function helpTftp({ entries, expectations }: HelperParts, p: Packet, now: number): Verdict {

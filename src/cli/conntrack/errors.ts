@@ -3,6 +3,7 @@ import type { CtErrno } from '../../model/conntrack.ts';
 import type { CommandName } from './commands.ts';
 
 const STRERROR: Readonly<Record<CtErrno, string>> = {
+  EALREADY: 'Operation already in progress',
   EBUSY: 'Device or resource busy',
   EEXIST: 'File exists',
   EINVAL: 'Invalid argument',

@@ -271,7 +271,7 @@ describe('an expectation', () => {
 
   it('is an element', () => {
     expect(formatExpectationXml(expectation, undefined)).toBe(
-      '<flow><layer3 protonum="2" protoname="ipv4"><expected><src>10.1.0.2</src><dst>10.1.0.1</dst></expected><mask><src>255.255.255.255</src><dst>255.255.255.255</dst></mask><master><src>10.1.0.2</src><dst>10.1.0.1</dst></master></layer3><layer4 protonum="6" protoname="tcp"><expected><sport>0</sport><dport>50000</dport></expected><mask><sport>0</sport><dport>65535</dport></mask><master><sport>50704</sport><dport>21</dport></master></layer4><meta><helper-name>ftp</helper-name><timeout>299</timeout></meta></flow>',
+      '<flow><layer3 protonum="2" protoname="ipv4"><expected><src>10.1.0.2</src><dst>10.1.0.1</dst></expected><mask><src>255.255.255.255</src><dst>255.255.255.255</dst></mask><master><src>10.1.0.2</src><dst>10.1.0.1</dst></master></layer3><layer4 protonum="6" protoname="tcp"><expected><sport>0</sport><dport>50000</dport></expected><mask><sport>0</sport><dport>65535</dport></mask><master><sport>50704</sport><dport>21</dport></master></layer4><meta><helper-name>ftp</helper-name><timeout>299</timeout><class>0</class></meta></flow>',
     );
   });
 });
