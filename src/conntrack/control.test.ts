@@ -267,7 +267,7 @@ describe('an expectation made by hand', () => {
     expect(expect1(master)).toBe('ENOENT');
     create(tcp('ESTABLISHED'));
     expect(expect1(master)).toBe('EOPNOTSUPP');
-    control.execute({ commands: [{ op: 'flush' }] });
+    control.flush({ cursor: 0, limit: 100 });
     create(master);
     control.watch({ entries: false, expectations: true });
     expect(expect1(master)).toBeNull();

@@ -376,7 +376,7 @@ export class EntryTable {
     const traits = tables.traits[old]!;
     if ((traits & Trait.Counts) !== 0) copy(this.counters, entry, tables.counters, old, 4);
     if ((traits & Trait.Stamps) !== 0) copy(this.stamps, entry, tables.stamps, old, 2);
-    copy(this.labels, entry, tables.labels, old, 4);
+    if ((traits & Trait.Labels) !== 0) copy(this.labels, entry, tables.labels, old, 4);
     return entry;
   }
 
