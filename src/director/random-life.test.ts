@@ -9,11 +9,13 @@ describe('a long random life', () => {
     const b = new Bench({ maxConnections: 300, now: 0x7ffff000 });
     const rng = new SeededRng(20);
     const random = (n: number) => (rng.next() >>> 3) % n;
-    const method = () => (random(3) === 0 ? '-g' : '-m');
+    const method = () => ['-g', '-m', '-b', '-b'][random(4)];
+    const local = () => `10.0.2.1:${1025 + random(24)}`;
     const services = [`-t ${VIP}:80`, '-t 10.0.1.101:80', `-u ${VIP}:53`];
     const targets = [`${VIP}:80`, '10.0.1.101:80', `${VIP}:53`];
     const flags = ['S', 'SA', '.', 'FA', 'R', '', 'PA'];
     const { dests, conns } = b.director;
+    let mostFull = 0;
     for (let i = 0; i < 40000; i++) {
       const s = random(3);
       const server = `10.0.2.${11 + random(4)}`;
@@ -36,11 +38,13 @@ describe('a long random life', () => {
         b.run(
           `${random(3) === 0 ? '--undrain' : '--drain'} ${services[s]} -r ${server}:${s === 2 ? 53 : 80} ${['', '--deadline 20', '--udp-idle 5'][random(3)]}`,
         );
-      else if (dice < 18) b.wait(random(3) === 0 ? random(200) : 1);
+      else if (dice < 17)
+        b.run(`${random(3) === 0 ? '-Q' : '-P'} ${services[s]} -z 10.0.2.1:1025-${1030 + random(20)}`);
+      else if (dice < 19) b.wait(random(3) === 0 ? random(200) : 1);
       else if (dice < 60 && s === 2) b.send(udpPacket(client, targets[s]!));
       else if (dice < 60) b.send(tcpPacket(client, targets[s]!, flags[random(7)]!));
-      else if (s === 2) b.send(udpPacket(`${server}:53`, client));
-      else b.send(tcpPacket(`${server}:80`, client, flags[random(7)]!));
+      else if (s === 2) b.send(udpPacket(`${server}:53`, random(2) === 0 ? local() : client));
+      else b.send(tcpPacket(`${server}:80`, random(2) === 0 ? local() : client, flags[random(7)]!));
 
       if (i % 50 !== 0) continue;
       let counted = 0;
@@ -52,6 +56,13 @@ describe('a long random life', () => {
         listed += dests.isAvailable(d) ? 1 : 0;
       }
       expect(counted).toBe(conns.count);
+      const fulls = b.director.listConnections(0, 1000).rows.filter((row) => row.local !== undefined);
+      const seen = fulls.map((row) => `${row.protocol} ${row.local!.port} ${row.destination.address}`);
+      expect(new Set(seen).size).toBe(seen.length);
+      mostFull = Math.max(mostFull, seen.length);
+      for (const { localAddresses = [] } of b.director.listServices(0, 10).rows) {
+        for (const { conns: its } of localAddresses) expect(its).toBeGreaterThanOrEqual(0);
+      }
       expect(listed).toBe(dests.count);
       let controlled = 0;
       let controlling = 0;
@@ -68,11 +79,13 @@ describe('a long random life', () => {
       expect(rows.length).toBe(conns.count);
       expect(b.flows.size).toBeGreaterThanOrEqual(conns.count - templates);
     }
+    expect(mostFull).toBeGreaterThan(20);
     b.wait(1200);
     expect([conns.count, b.flows.size]).toEqual([0, 0]);
     b.run('-C');
     b.wait(400);
     expect([dests.count, dests.trashed]).toEqual([0, 0]);
+    expect(b.director.locals.room).toBe(65536);
     for (let d = 0; d < dests.highWater; d++) expect(dests.flags[d]).toBe(0);
   }, 30_000);
 });
