@@ -1,35 +1,24 @@
 /** `-j CONNMARK`: the connection's mark, and from it to the packet's and back (net/netfilter/xt_connmark.c, connmark_tg). */
 import { BadRule, CONTINUE, defineTarget, type TargetFunction } from '../extension.ts';
-import { formatHex, readMarkMask, readNumber } from '../values.ts';
+import { formatHex, readNumber } from '../values.ts';
+import { CHANGE_NAMES, changeOptions, listChange, saveChange } from './mark-change.ts';
 
 interface ConnmarkOptions {
   mode: 'set' | 'save' | 'restore' | undefined;
-  /** Of set: as in MARK. */
+  /** Of set: with `ctMask` a MarkChange. */
   mark: number;
   /** Bits of the connection's mark, and of the packet's. */
   ctMask: number;
   nfMask: number;
 }
 
-const OPERATIONS = ['set-xmark', 'set-mark', 'and-mark', 'or-mark', 'xor-mark', 'save-mark', 'restore-mark'];
-const others = (name: string): string[] => OPERATIONS.filter((other) => other !== name);
-
-function operation(name: string, read: (o: ConnmarkOptions, text: string) => void) {
-  return {
-    name,
-    excludes: others(name),
-    read: (o: ConnmarkOptions, text: string): void => {
-      o.mode = 'set';
-      read(o, text);
-    },
-  };
-}
+const OPERATIONS = [...CHANGE_NAMES, 'save-mark', 'restore-mark'];
 
 function copy(name: string, mode: 'save' | 'restore') {
   return {
     name,
     value: 'none' as const,
-    excludes: others(name),
+    excludes: OPERATIONS.filter((other) => other !== name),
     read: (o: ConnmarkOptions): void => {
       o.mode = mode;
     },
@@ -54,23 +43,10 @@ export const connmark = defineTarget<ConnmarkOptions>({
   needsConntrack: () => true,
   init: () => ({ mode: undefined, mark: 0, ctMask: -1, nfMask: -1 }),
   options: [
-    operation('set-xmark', (o, text) => {
-      const { value, mask } = readMarkMask('CONNMARK', 'set-xmark', text);
-      [o.mark, o.ctMask] = [value, mask];
-    }),
-    operation('set-mark', (o, text) => {
-      const { value, mask } = readMarkMask('CONNMARK', 'set-mark', text);
-      [o.mark, o.ctMask] = [value, mask | value];
-    }),
-    operation('and-mark', (o, text) => {
-      [o.mark, o.ctMask] = [0, ~readNumber('CONNMARK', 'and-mark', text)];
-    }),
-    operation('or-mark', (o, text) => {
-      o.mark = readNumber('CONNMARK', 'or-mark', text) | 0;
-      o.ctMask = o.mark;
-    }),
-    operation('xor-mark', (o, text) => {
-      [o.mark, o.ctMask] = [readNumber('CONNMARK', 'xor-mark', text) | 0, 0];
+    ...changeOptions<ConnmarkOptions>('CONNMARK', OPERATIONS, (o, { value, mask }) => {
+      o.mode = 'set';
+      o.mark = value;
+      o.ctMask = mask;
     }),
     copy('save-mark', 'save'),
     copy('restore-mark', 'restore'),
@@ -102,7 +78,7 @@ export const connmark = defineTarget<ConnmarkOptions>({
   },
   save: ({ mode, mark, ctMask, nfMask }) =>
     mode === 'set'
-      ? ['--set-xmark', `${formatHex(mark)}/${formatHex(ctMask)}`]
+      ? saveChange({ value: mark, mask: ctMask })
       : [`--${mode}-mark`, '--nfmask', formatHex(nfMask), '--ctmask', formatHex(ctMask)],
   list: ({ mode, mark, ctMask, nfMask }) => {
     if (mode !== 'set') {
@@ -112,11 +88,7 @@ export const connmark = defineTarget<ConnmarkOptions>({
         ? `CONNMARK save nfmask ${formatHex(nfMask)} ctmask ~${formatHex(ctMask)}`
         : `CONNMARK restore ctmask ${formatHex(ctMask)} nfmask ~${formatHex(nfMask)}`;
     }
-    if (mark === 0) return `CONNMARK and ${formatHex(~ctMask)}`;
-    if (mark === ctMask) return `CONNMARK or ${formatHex(mark)}`;
-    if (ctMask === 0) return `CONNMARK xor ${formatHex(mark)}`;
-    if (ctMask === -1) return `CONNMARK set ${formatHex(mark)}`;
-    return `CONNMARK xset ${formatHex(mark)}/${formatHex(ctMask)}`;
+    return listChange('CONNMARK', { value: mark, mask: ctMask });
   },
   compile: ({ mode, mark, ctMask, nfMask }): TargetFunction => {
     switch (mode!) {

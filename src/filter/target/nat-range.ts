@@ -2,7 +2,15 @@
 import { type NatRange, RangeFlag } from '../../nat/range.ts';
 import { formatIp4, parseIp4 } from '../../wire/addr.ts';
 import { IpProto } from '../../wire/ipv4.ts';
-import { BadRule, type Place, type Reading } from '../extension.ts';
+import {
+  BadRule,
+  defineTarget,
+  type OptionSpec,
+  type Place,
+  type Reading,
+  type TargetExtension,
+  type TargetFunction,
+} from '../extension.ts';
 import { parseNumber } from '../values.ts';
 
 /** While it is read; afterwards it is a NatRange. */
@@ -34,7 +42,7 @@ function readPort(text: string, reading: Reading): number {
 }
 
 /** `80`, `80-90`, `80-90/70`. @throws BadRule */
-export function readPorts(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
+function readPorts(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
   if (!WITH_PORTS.includes(reading.header.proto)) {
     throw new BadRule('Need TCP, UDP, SCTP or DCCP with port specification');
   }
@@ -51,7 +59,7 @@ export function readPorts(range: RangeOptions, text: string, reading: Reading, c
 }
 
 /** `[address[-address]][:ports]`. @throws BadRule */
-export function readTarget(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
+function readTarget(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
   const colon = text.indexOf(':');
   const addresses = colon < 0 ? text : text.slice(0, colon);
   if (colon >= 0) readPorts(range, text.slice(colon + 1), reading, canHaveBase);
@@ -69,13 +77,13 @@ function readAddress(text: string): number {
   return ip;
 }
 
-export function formatPorts({ flags, minPort, maxPort, basePort }: RangeOptions): string {
+function formatPorts({ flags, minPort, maxPort, basePort }: RangeOptions): string {
   if ((flags & ProtoSpecified) === 0) return '';
   const ports = minPort === maxPort ? String(minPort) : `${minPort}-${maxPort}`;
   return (flags & ProtoOffset) === 0 ? ports : `${ports}/${basePort}`;
 }
 
-export function formatTarget(range: RangeOptions): string {
+function formatTarget(range: RangeOptions): string {
   const { flags, minIp, maxIp } = range;
   const low = (flags & MapIps) === 0 ? '' : formatIp4(minIp);
   const addresses = minIp === maxIp ? low : `${low}-${formatIp4(maxIp)}`;
@@ -83,27 +91,81 @@ export function formatTarget(range: RangeOptions): string {
   return ports === '' ? addresses : `${addresses}:${ports}`;
 }
 
-/** Names of what stands in the flags, in the order in which they are printed. */
-export function flagNames({ flags }: RangeOptions): string[] {
-  return [
-    ...((flags & ProtoRandom) !== 0 ? ['random'] : []),
-    ...((flags & ProtoRandomFully) !== 0 ? ['random-fully'] : []),
-    ...((flags & Persistent) !== 0 ? ['persistent'] : []),
-  ];
+type FlagName = 'random' | 'random-fully' | 'persistent';
+
+/** In the order in which they are printed. */
+const FLAGS: readonly (readonly [FlagName, number])[] = [
+  ['random', ProtoRandom],
+  ['random-fully', ProtoRandomFully],
+  ['persistent', Persistent],
+];
+
+function flagNames({ flags }: RangeOptions): string[] {
+  return FLAGS.filter(([, bit]) => (flags & bit) !== 0).map(([name]) => name);
 }
 
-export function flagOption(name: 'random' | 'random-fully' | 'persistent') {
-  const bit = name === 'random' ? ProtoRandom : name === 'persistent' ? Persistent : ProtoRandomFully;
-  return {
+function flagOptions(names: readonly FlagName[]): OptionSpec<RangeOptions>[] {
+  return FLAGS.filter(([name]) => names.includes(name)).map(([name, bit]) => ({
     name,
-    value: 'none' as const,
-    read: (o: RangeOptions): void => {
+    value: 'none',
+    read: (o) => {
       o.flags |= bit;
     },
-  };
+  }));
 }
 
 /** In the nat table, and only reached from these chains. */
 export function isReachedFrom(place: Place, ...chains: string[]): boolean {
   return place.table === 'nat' && place.hooks.every((hook) => chains.includes(hook));
+}
+
+interface NatTarget {
+  readonly name: string;
+  readonly man: string;
+  /** Built-in chains from which a rule of it is reached. */
+  readonly chains: readonly string[];
+  readonly flags: readonly FlagName[];
+  readonly setup: (range: NatRange) => TargetFunction;
+}
+
+function natTarget(
+  { name, man, chains, flags, setup }: NatTarget,
+  option: OptionSpec<RangeOptions>,
+  value: (o: RangeOptions) => string,
+  listed: (value: string) => string,
+): TargetExtension {
+  return defineTarget<RangeOptions>({
+    name,
+    man,
+    needsConntrack: () => true,
+    init: newRange,
+    options: [option, ...flagOptions(flags)],
+    isLegal: (_o, _header, place) => isReachedFrom(place, ...chains),
+    save: (o) => {
+      const text = value(o);
+      const its = text === '' && option.isRequired !== true ? [] : [`--${option.name}`, text];
+      return [...its, ...flagNames(o).map((flag) => `--${flag}`)];
+    },
+    list: (o) => {
+      const text = value(o);
+      const its = text === '' && option.isRequired !== true ? [] : [listed(text)];
+      return [...its, ...flagNames(o)].join(' ');
+    },
+    compile: (o) => setup(toRange(o)),
+  });
+}
+
+/** To addresses, and to ports of them. @param canHaveBase ports may be said as `80-90/70` */
+export function addressTarget(target: NatTarget & { readonly option: string; readonly canHaveBase: boolean }) {
+  const { option, canHaveBase } = target;
+  const read = (o: RangeOptions, text: string, _not: boolean, reading: Reading): void =>
+    readTarget(o, text, reading, canHaveBase);
+  return natTarget(target, { name: option, isRequired: true, read }, formatTarget, (text) => `to:${text}`);
+}
+
+/** To an address that only the packet's way tells; ports may be said. @param listed what `-L` says before them */
+export function portsTarget(target: NatTarget & { readonly listed: string }) {
+  const read = (o: RangeOptions, text: string, _not: boolean, reading: Reading): void =>
+    readPorts(o, text, reading, false);
+  return natTarget(target, { name: 'to-ports', read }, formatPorts, (text) => `${target.listed} ${text}`);
 }
