@@ -70,7 +70,7 @@ rm -rf /etc/systemd/system/*
 ${ROOT}scripts/install
 cp /run/tapvs.yaml /etc/tapvs/tapvs.yaml
 mkdir -p /etc/systemd/system/tapvsd.service.d
-printf '%s\\n' '[Unit]' DefaultDependencies=no After= Wants= '[Service]' WatchdogSec=2s StandardOutput=file:/run/tapvsd.log StandardError=file:/run/tapvsd.log Environment=NODE_OPTIONS=--require=/run/hang.cjs >/etc/systemd/system/tapvsd.service.d/test.conf
+printf '%s\\n' '[Unit]' DefaultDependencies=no After= Wants= '[Service]' WatchdogSec=2s RestartSec=1s StandardOutput=append:/run/tapvsd.log StandardError=append:/run/tapvsd.log Environment=NODE_OPTIONS=--require=/run/hang.cjs >/etc/systemd/system/tapvsd.service.d/test.conf
 printf '%s\\n' '[Unit]' DefaultDependencies=no >/etc/systemd/system/test.target
 exec env -i container=x ${SYSTEMD} --system --unit=test.target
 `;
@@ -196,6 +196,36 @@ describe.skipIf(reason !== null)(`the unit under systemd${reason === null ? '' :
       async () => (await show('NRestarts')) === '2' && (await show('ActiveState')) === 'active',
     );
     expect(await show('MainPID')).not.toBe(before);
+  });
+
+  it.each([
+    ['systemctl restart', ['systemctl', 'restart', 'tapvsd']],
+    ['kill -9', ['systemctl', 'kill', '--kill-who=main', '-s', 'KILL', 'tapvsd']],
+    ['SIGUSR2', ['systemctl', 'kill', '--kill-who=main', '-s', 'USR2', 'tapvsd']],
+  ])('%s: the next process goes on with devices and connections', async (_, restart) => {
+    const devices = async (): Promise<string> =>
+      (await inside('ip', '-o', 'link')).stdout.match(/\d+: (front|host):/g)!.join();
+    const connections = async (): Promise<string[]> =>
+      [...(await inside('tapvs', 'ipvsadm', '-Lnc')).stdout.matchAll(/SYN_RECV +\S+/g)].map(String).sort();
+    // Nobody answers, but the connection is known.
+    await inside('curl', '-s', '--max-time', '0.2', 'http://10.0.1.100/');
+    const before = { devices: await devices(), connections: await connections() };
+    expect(before.connections.length).toBeGreaterThan(0);
+    const pid = await show('MainPID');
+    const logged = (await log()).length;
+    expect((await inside(...restart)).status).toBe(0);
+    await until('the next process', async () => (await log()).slice(logged).includes('tapvsd is ready'));
+    expect(await show('MainPID')).not.toBe(pid);
+    expect((await log()).slice(logged)).toContain('went on from the life before');
+    expect({ devices: await devices(), connections: await connections() }).toEqual(before);
+    expect(await show('ActiveState')).toBe('active');
+  });
+
+  it('begins with nothing when it was stopped between', async () => {
+    expect((await inside('systemctl', 'stop', 'tapvsd')).status).toBe(0);
+    expect((await inside('ip', '-br', 'link')).stdout).not.toMatch(/^(front|host)\b/m);
+    expect((await inside('systemctl', 'start', 'tapvsd')).status).toBe(0);
+    expect((await inside('tapvs', 'ipvsadm', '-Lnc')).stdout).not.toContain('SYN_RECV');
   });
 
   it.each([

@@ -14,6 +14,7 @@ const MAY_IMPORT = {
   device: ['base', 'wire', 'packet'],
   rtnl: ['base', 'wire'],
   decap: ['base', 'wire', 'device'],
+  supervise: ['device'],
   link: ['base', 'wire', 'packet', 'device'],
   conntrack: ['base', 'wire', 'packet', 'flow', 'hooks', 'model'],
   nat: ['base', 'wire', 'packet', 'flow', 'hooks', 'model', 'conntrack'],
@@ -22,7 +23,7 @@ const MAY_IMPORT = {
   ip: ['base', 'wire', 'packet', 'model', 'device', 'link', 'hooks'],
   engine: ['base', 'wire', 'packet', 'model', 'device', 'flow', 'link', 'hooks', 'conntrack', 'nat', 'filter', 'director', 'ip'],
   control: ['base', 'wire', 'model', 'device', 'rtnl', 'engine'],
-  cli: ['base', 'wire', 'model', 'filter', 'control', 'decap'],
+  cli: ['base', 'wire', 'model', 'filter', 'control', 'decap', 'supervise'],
   lab: ['base', 'wire', 'model', 'device', 'rtnl', 'control', 'cli'],
 };
 

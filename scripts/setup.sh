@@ -61,7 +61,7 @@ need_build() {
   make -s -C native
   if [ ! -f dist/.built ] || [ -n "$(find src bench scripts tsconfig.json tsconfig.build.json -newer dist/.built -name '*.[tj]s*' -print -quit)" ]; then
     say "compiling TypeScript"
-    npx --no-install tsc -p tsconfig.build.json
+    npm run -s build:ts
     touch dist/.built
   fi
 }

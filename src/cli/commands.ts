@@ -102,6 +102,12 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import('./decap.ts').then((module) => module.decap),
   },
   {
+    name: 'supervise',
+    summary: 'runs tapvsd where there is no systemd, and restarts it without loss',
+    isClassic: false,
+    load: () => import('./supervise.ts').then((module) => module.supervise),
+  },
+  {
     name: 'lab',
     summary: 'a client, a director and real servers in namespaces, to try things in',
     isClassic: false,

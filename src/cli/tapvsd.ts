@@ -1,42 +1,20 @@
-/** Entry of the daemon. It stands here because the configuration holds lines of ipvsadm, whose grammar belongs to the command of that name. */
-import type { ParseIpvsadm } from '../control/config.ts';
-import { main } from '../control/main.ts';
-import type { IpvsCommand } from '../model/ipvs.ts';
-import { Names } from './ipvsadm/names.ts';
-import { parse } from './ipvsadm/parse.ts';
-import { Refused } from './ipvsadm/refused.ts';
+/** Entry of the daemon. Small, because connections of an earlier life wait until what it imports is loaded: see control/early-start.ts. */
+import { UsageError } from '../control/arguments.ts';
+import { startEarly } from '../control/early-start.ts';
 
-/** Host names are no part of a configuration: a director must start when DNS is down. Names of ports come from /etc/services. */
-const names = new Names();
-const source = {
-  hostAddress: () => undefined,
-  servicePort: (service: string, protocol: string) => names.servicePort(service, protocol),
-};
-
-/** As `ipvsadm -R` reads them, and `#` begins a comment line. */
-const parseIpvsadm: ParseIpvsadm = (lines, _file, firstLine) => {
-  const commands: { line: number; command: IpvsCommand }[] = [];
-  const errors: { line: number; message: string }[] = [];
-  for (const [i, text] of lines.entries()) {
-    const line = firstLine + i;
-    const words = text.split(/[ \t\r]+/).filter((word) => word !== '' && word !== 'ipvsadm');
-    if (words.length === 0 || words[0]?.startsWith('#') === true) continue;
-    try {
-      const parsed = parse(words, 'ipvsadm', source);
-      if (parsed.kind === 'change') commands.push({ line, command: parsed.command });
-      else errors.push({ line, message: `'${words[0]}' changes nothing: only -A, -a and --set make sense here` });
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      const message = error.message.startsWith('Try ')
-        ? `'${text.trim()}' is no command of ipvsadm: see tapvs ipvsadm --help`
-        : error.message;
-      errors.push({ line, message });
-    }
+async function run(): Promise<number> {
+  try {
+    const start = await startEarly(process.argv.slice(2), process.env);
+    const { runDaemon } = await import('./tapvsd-main.ts');
+    return await runDaemon(start);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`tapvsd: ${error.message}; see tapvsd --help\n`);
+    return 64;
   }
-  return { commands, errors };
-};
+}
 
-main(process.argv.slice(2), parseIpvsadm).then(
+run().then(
   (status) => process.exit(status),
   (error: unknown) => {
     process.stderr.write(`tapvsd: internal error: ${error instanceof Error ? error.stack : String(error)}\n`);

@@ -18,11 +18,17 @@ export class Applier {
   readonly #engine: Engine;
   readonly #devices: Devices;
   /** What a sysctl was before a file set it. */
-  readonly #originals = new Map<string, string>();
+  readonly #originals: Map<string, string>;
 
-  constructor(engine: Engine, devices: Devices) {
+  /** @param originals what sysctls were before an earlier life's file set them */
+  constructor(engine: Engine, devices: Devices, originals: Iterable<readonly [key: string, value: string]> = []) {
     this.#engine = engine;
     this.#devices = devices;
+    this.#originals = new Map(originals);
+  }
+
+  get sysctlsBefore(): readonly (readonly [key: string, value: string])[] {
+    return [...this.#originals];
   }
 
   /**

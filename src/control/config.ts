@@ -57,6 +57,8 @@ export interface RouteConfig {
 export interface Config {
   /** Absolute. */
   readonly file: string;
+  /** What was read, by path: the file, and what it names. */
+  readonly texts: ReadonlyMap<string, string>;
   readonly devices: readonly DeviceConfig[];
   /** Local addresses of no device: VIPs. */
   readonly addresses: readonly string[];
@@ -112,12 +114,22 @@ export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm, rehearsal?:
   return parseConfig(readText(path, path), path, parseIpvsadm, rehearsal);
 }
 
-/** The same from a text; `file` names it in errors and is where relative paths start. @throws ConfigError */
-export function parseConfig(text: string, file: string, parseIpvsadm: ParseIpvsadm, rehearsal?: Rehearsal): Config {
+/**
+ * The same from a text; `file` names it in errors and is where relative paths start.
+ * @param others texts of files that it names, by path; others are read
+ * @throws ConfigError
+ */
+export function parseConfig(
+  text: string,
+  file: string,
+  parseIpvsadm: ParseIpvsadm,
+  rehearsal?: Rehearsal,
+  others: ReadonlyMap<string, string> = new Map(),
+): Config {
   const source = new YamlSource(file, text);
   const syntax = source.syntaxErrors();
   if (syntax.length > 0) throw new ConfigError(syntax);
-  const reader = new ConfigReader(source, parseIpvsadm, rehearsal);
+  const reader = new ConfigReader(source, text, parseIpvsadm, rehearsal, others);
   const config = reader.read(file);
   if (reader.faults.length > 0) throw new ConfigError(reader.faults);
   return deepFreeze(config);
@@ -138,10 +150,20 @@ class ConfigReader {
   readonly #source: YamlSource;
   readonly #parseIpvsadm: ParseIpvsadm;
   readonly #rehearsal: Rehearsal | undefined;
+  readonly #others: ReadonlyMap<string, string>;
+  readonly #texts: Map<string, string>;
   #root: Readonly<Record<string, unknown>> = {};
 
-  constructor(source: YamlSource, parseIpvsadm: ParseIpvsadm, rehearsal: Rehearsal | undefined) {
+  constructor(
+    source: YamlSource,
+    text: string,
+    parseIpvsadm: ParseIpvsadm,
+    rehearsal: Rehearsal | undefined,
+    others: ReadonlyMap<string, string>,
+  ) {
     this.#source = source;
+    this.#texts = new Map([[source.file, text]]);
+    this.#others = others;
     this.#parseIpvsadm = parseIpvsadm;
     this.#rehearsal = rehearsal;
   }
@@ -179,6 +201,7 @@ class ConfigReader {
     }
     return {
       file,
+      texts: this.#texts,
       devices: devices.map((device) => device.config),
       addresses,
       routes: routes.map((route) => route.config),
@@ -275,7 +298,8 @@ class ConfigReader {
     const path = resolve(dirname(this.#source.file), name);
     let text: string;
     try {
-      text = readText(path, path);
+      text = this.#others.get(path) ?? readText(path, path);
+      this.#texts.set(path, text);
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
       this.#fault(['ipvsadm_file'], `${path}: ${error.diagnostics[0]?.message ?? 'cannot be read'}`);

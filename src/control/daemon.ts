@@ -1,18 +1,20 @@
 /**
  * The daemon's life: start, reload, status, end.
  *
- *   start    socket free? → worker → plan(nothing, file) → kernel and engine → socket → READY=1
+ *   start    socket free? → worker → plan(nothing, or what the life before had; file) → kernel and engine → socket → READY=1
  *   reload   file → plan(file before, file now) → applied between breaths; a bad file changes nothing
- *   end      STOPPING=1 → host port's rules → worker and its devices → socket
+ *   end      STOPPING=1 → host port's rules → worker and its devices → socket; with a successor only the worker and the socket
  */
 import { unlinkSync } from 'node:fs';
 import type { Server } from 'node:http';
+import type { KeptReport } from '../engine/messages.ts';
 import type { IpCommand } from '../model/ip.ts';
 import type { ReloadResult, Status } from './api.ts';
 import { Applier } from './apply.ts';
 import { Captures } from './capture.ts';
 import { type Config, ConfigError } from './config.ts';
 import { ConntrackEvents } from './conntrack-events.ts';
+import { type ControlState, readControlState, writeControlState } from './control-state.ts';
 import { Devices } from './devices.ts';
 import { DrainStore } from './drain-store.ts';
 import { EngineClient } from './engine-client.ts';
@@ -20,9 +22,10 @@ import { ApiFailure } from './http.ts';
 import type { Log } from './log.ts';
 import { type Action, plan, planText } from './plan.ts';
 import { createApi } from './server.ts';
-import type { ServiceManager } from './service-manager.ts';
 import { claimSocket, listenAt } from './socket.ts';
+import type { Succession } from './succession.ts';
 import { Traces } from './trace.ts';
+import { WorkerThread } from './worker-thread.ts';
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -36,7 +39,11 @@ export interface DaemonOptions {
   readonly log: Log;
   /** True when the command line sets the log's level: then the file does not. */
   readonly fixedLevel: boolean;
-  readonly manager: ServiceManager;
+  readonly succession: Succession;
+  /** The data worker, when it has been started already. */
+  readonly thread: WorkerThread | undefined;
+  /** The configuration of an earlier life from its texts. @throws ConfigError */
+  readonly parseBefore: (texts: ControlState['texts']) => Config;
   /** The data worker has ended by itself: nothing is served any more. */
   readonly onDeath: (reason: string) => void;
 }
@@ -52,6 +59,8 @@ export class StartError extends Error {
   }
 }
 
+type Adopted = Extract<KeptReport, { adopted: true }>;
+
 export class Daemon {
   readonly #options: DaemonOptions;
   readonly #engine: EngineClient;
@@ -64,7 +73,7 @@ export class Daemon {
   readonly #started = performance.now();
   #server: Server | null = null;
   #config: Config;
-  #generation = 1;
+  #generation: number;
   /** Reloads run one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -74,6 +83,7 @@ export class Daemon {
     captures: Captures,
     traces: Traces,
     ctEvents: ConntrackEvents,
+    before: ControlState | null,
   ) {
     this.#options = options;
     this.#config = options.config;
@@ -81,55 +91,59 @@ export class Daemon {
     this.#captures = captures;
     this.#traces = traces;
     this.#ctEvents = ctEvents;
-    this.#devices = new Devices(engine, options.log);
-    this.#applier = new Applier(engine, this.#devices);
+    this.#devices = new Devices(engine, options.log, options.succession);
+    this.#applier = new Applier(engine, this.#devices, before?.sysctlsBefore);
+    this.#generation = before?.generation ?? 1;
     this.#drains = new DrainStore(engine, options.stateDirectory, options.log);
   }
 
   /** Resolves when packets are served and the socket answers. @throws StartError, SocketInUse, EngineError; then nothing is left behind */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const { config, socketPath, testClock, log, onDeath } = options;
+    const { config, socketPath, testClock, log, succession, onDeath } = options;
     await claimSocket(socketPath);
     let captures: Captures | undefined;
     let traces: Traces | undefined;
     let ctEvents: ConntrackEvents | undefined;
     const { limits, spin } = config;
-    const engine = await EngineClient.start(
-      {
-        maxConnections: limits.connections,
-        maxEntries: limits.entries,
-        maxPackets: limits.packets,
-        spin,
-        testClock,
-      },
-      {
-        onLog: (level, message, fields) => log[level](fields, message),
-        onCaptured: (records) => captures?.take(records),
-        onTraced: (records) => traces?.take(records),
-        onConntrackEvents: (events) => ctEvents?.take(events),
-        onDeath,
-      },
-    );
+    const { keep } = succession;
+    const thread = options.thread ?? new WorkerThread({ limits, spin, testClock, keep });
+    const { client: engine, kept } = await EngineClient.start(thread, {
+      onLog: (level, message, fields) => log[level](fields, message),
+      onCaptured: (records) => captures?.take(records),
+      onTraced: (records) => traces?.take(records),
+      onConntrackEvents: (events) => ctEvents?.take(events),
+      onDeath,
+    });
+    const before = kept?.adopted ? readControlState(kept.controlText) : null;
     captures = new Captures(engine, `tapvs ${options.version}`, (message) => log.warn({}, message));
     traces = new Traces(engine);
     ctEvents = new ConntrackEvents(engine);
-    const daemon = new Daemon(options, engine, captures, traces, ctEvents);
+    const daemon = new Daemon(options, engine, captures, traces, ctEvents, before);
     try {
-      await daemon.#begin();
+      await daemon.#begin(kept, before);
     } catch (error) {
-      await daemon.#release();
+      // What was taken over is left for the next try; what is new goes.
+      await daemon.#release(before !== null);
+      if (before === null) succession.end(false);
       throw error;
     }
     return daemon;
   }
 
-  async #begin(): Promise<void> {
-    const { config, log, socketPath, testClock, manager } = this.#options;
-    const actions = plan(null, config);
+  async #begin(kept: KeptReport | undefined, before: ControlState | null): Promise<void> {
+    const { config, log, socketPath, testClock, succession } = this.#options;
+    if (kept?.adopted && before === null)
+      throw new StartError([new Error('what an earlier life has left has no configuration')]);
+    const from = kept?.adopted && before !== null ? await this.#takeOver(kept, before) : null;
+    if (from === null) this.#beginAnew(kept);
+    const actions = plan(from, config);
     await this.#drains.restore();
     const faults = await this.#applier.apply(actions);
     if (faults.length > 0) throw new StartError(faults);
     this.#logChanges(actions);
+    if (from !== null && planText(actions).length > 0) this.#generation++;
+    await this.#keepState();
+    if (from === null) succession.begun([]);
     const server = createApi({
       engine: this.#engine,
       captures: this.#captures,
@@ -144,9 +158,47 @@ export class Daemon {
     });
     await listenAt(server, socketPath);
     this.#server = server;
-    manager.startWatchdog((timeoutMs) => this.#engine.call('ping', {}, timeoutMs));
-    manager.ready(await this.#statusLine());
+    succession.settle(() => this.#engine.call('ping', {}));
+    succession.manager.startWatchdog((timeoutMs) => this.#engine.call('ping', {}, timeoutMs));
+    succession.manager.ready(await this.#statusLine());
     log.info({ socket: socketPath, config: config.file, devices: config.devices.length }, 'tapvsd is ready');
+  }
+
+  /** The worker goes on from the life before. Answers what that life was configured to, as far as it is still there. */
+  async #takeOver(kept: Adopted, before: ControlState): Promise<Config> {
+    const { log, succession, parseBefore } = this.#options;
+    const { services, connections, entries, dropped, pauseMs } = kept;
+    await this.#engine.call('keep-control', { text: kept.controlText });
+    succession.begun(kept.devices.map(({ name }) => name));
+    const devices = kept.devices.length;
+    log.info({ devices, services, connections, entries, dropped, pauseMs }, 'went on from the life before');
+    const config = parseBefore(before.texts);
+    await this.#devices.takeOver(kept.devices, config.devices);
+    return await this.#stillOpen(config);
+  }
+
+  #beginAnew(kept: KeptReport | undefined): void {
+    const { log, succession } = this.#options;
+    const why = kept?.adopted === false ? kept.why : succession.refusal;
+    succession.discard();
+    if (why !== '') log.warn({}, `begins with nothing, connections of the life before are lost: ${why}`);
+  }
+
+  /** A device that could not be had last time, or that somebody deleted, is tried again. */
+  async #stillOpen(config: Config): Promise<Config> {
+    await this.#devices.forgetGone();
+    const open = new Set(this.#devices.list().map((device) => device.name));
+    return { ...config, devices: config.devices.filter((device) => open.has(device.name)) };
+  }
+
+  /** For the next life. */
+  async #keepState(): Promise<void> {
+    if (this.#options.succession.keep === undefined) return;
+    const { texts, limits, spin } = this.#config;
+    const generation = this.#generation;
+    const { sysctlsBefore } = this.#applier;
+    const text = writeControlState({ texts: [...texts], limits, spin, generation, sysctlsBefore });
+    await this.#engine.call('keep-control', { text });
   }
 
   /** @throws ConfigError when the file is bad: then everything stays as it was. ApiFailure when the engine refused a part of it. */
@@ -157,22 +209,20 @@ export class Daemon {
   }
 
   async #reload(): Promise<ReloadResult> {
-    const { log, manager, reread, fixedLevel } = this.#options;
+    const { log, succession, reread, fixedLevel } = this.#options;
+    const { manager } = succession;
     manager.reloading();
     try {
       const before = this.#config;
       const config = readOrRefuse(reread);
-      // A device that could not be had last time, or that somebody deleted, is tried again.
-      await this.#devices.forgetGone();
-      const open = new Set(this.#devices.list().map((device) => device.name));
-      const from = { ...before, devices: before.devices.filter((device) => open.has(device.name)) };
-      const actions = plan(from, config);
+      const actions = plan(await this.#stillOpen(before), config);
       const faults = await this.#applier.apply(actions);
       await this.#drains.changed(actions.flatMap((action) => (action.do === 'ipvs' ? [action.command] : [])));
       this.#config = config;
       if (!fixedLevel) log.level = config.log.level;
       const changes = planText(actions);
       if (changes.length > 0) this.#generation++;
+      await this.#keepState();
       this.#logChanges(actions);
       for (const note of needsRestart(before, config)) log.warn({}, note);
       if (faults.length > 0) {
@@ -207,11 +257,12 @@ export class Daemon {
     };
   }
 
-  /** Ends everything; resolves when nothing of ours is left in the kernel. */
-  async stop(): Promise<void> {
-    this.#options.manager.stopping();
+  /** Ends everything; resolves when nothing of ours is left in the kernel, but for what a successor goes on from. */
+  async stop(hasSuccessor = false): Promise<void> {
+    this.#options.succession.manager.stopping();
     await this.#turn; // a reload under way is not cut in two
-    await this.#release();
+    await this.#release(hasSuccessor);
+    this.#options.succession.end(hasSuccessor);
   }
 
   /** The socket goes at once: for an end that waits for nothing. */
@@ -219,8 +270,9 @@ export class Daemon {
     if (this.#server !== null) removeFile(this.#options.socketPath);
   }
 
-  async #release(): Promise<void> {
-    this.#options.manager.stopWatchdog();
+  async #release(hasSuccessor: boolean): Promise<void> {
+    const { succession } = this.#options;
+    succession.manager.stopWatchdog();
     this.#captures.stopAll();
     this.#traces.stopAll();
     this.#ctEvents.stopAll();
@@ -231,7 +283,7 @@ export class Daemon {
       server.closeAllConnections();
       removeFile(this.#options.socketPath);
     }
-    await this.#devices.cleanUp();
+    if (!hasSuccessor) await this.#devices.cleanUp();
     await this.#engine.shutdown();
   }
 

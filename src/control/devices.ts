@@ -10,6 +10,7 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 import * as native from '../device/native.ts';
 import type { DeviceSpec } from '../engine/messages.ts';
 import { configureHostPort, removeHostPort } from '../rtnl/host-port.ts';
@@ -18,6 +19,7 @@ import { formatMac, mac } from '../wire/addr.ts';
 import type { DeviceConfig } from './config.ts';
 import type { Engine } from './engine-client.ts';
 import type { Log } from './log.ts';
+import type { Succession } from './succession.ts';
 
 /** A device cannot be made as the configuration wants it: one line, what, where and what to do. */
 export class DeviceError extends Error {
@@ -40,16 +42,21 @@ interface Opened {
 
 /** Frames that the kernel keeps for us while a breath is under way: several breaths of 64, some with super-packets. */
 const TAP_QUEUE_LENGTH = 1000;
+/** A second in all. */
+const BUSY_TRIES = 50;
+const BUSY_WAIT_MS = 20;
 const NO_MAC = '00:00:00:00:00:00';
 
 export class Devices {
   readonly #engine: Engine;
   readonly #log: Log;
+  readonly #succession: Pick<Succession, 'deviceOpened' | 'deviceClosed'>;
   readonly #open = new Map<string, { config: DeviceConfig; spec: DeviceSpec; ifindex: number }>();
 
-  constructor(engine: Engine, log: Log) {
+  constructor(engine: Engine, log: Log, succession: Pick<Succession, 'deviceOpened' | 'deviceClosed'>) {
     this.#engine = engine;
     this.#log = log;
+    this.#succession = succession;
   }
 
   /** In the order in which they were made. */
@@ -70,7 +77,22 @@ export class Devices {
       }
       throw new DeviceError(config.name, error);
     }
+    this.#succession.deviceOpened(config.name, spec.fd);
     this.#open.set(config.name, { config, spec, ifindex: await indexOf(config) });
+  }
+
+  /** The engine has these from an earlier life; `configs` is what that life was told about them. */
+  async takeOver(specs: readonly DeviceSpec[], configs: readonly DeviceConfig[]): Promise<void> {
+    for (const spec of specs) {
+      const config = configs.find(({ name }) => name === spec.name);
+      if (config === undefined) {
+        await this.#engine.call('del-device', { name: spec.name });
+        this.#succession.deviceClosed(spec.name);
+        continue;
+      }
+      const mtu = config.kind === 'packet' ? config.mtu : spec.mtu;
+      this.#open.set(spec.name, { config: { ...config, mtu }, spec, ifindex: await indexOf(config) });
+    }
   }
 
   /** Lets go of what somebody has deleted in the kernel (or deleted and made again), so that the next plan makes it anew. */
@@ -86,6 +108,7 @@ export class Devices {
     if (config.host) await this.#removeHostPort(config);
     this.#open.delete(name);
     await this.#engine.call('del-device', { name });
+    this.#succession.deviceClosed(name);
   }
 
   /** MTU, MAC, bridge; a changed `peer` takes effect with the next syncHostPort. @throws DeviceError */
@@ -166,7 +189,7 @@ export class Devices {
   async #openTun(config: DeviceConfig, { fd: netnsFd, rtnl }: Where): Promise<Opened> {
     const { name, offload, persist, mtu } = config;
     const kind = config.kind === 'tun' ? 'tun' : 'tap';
-    const { fd } = native.openTun({ name, kind, netnsFd, vnetHdr: offload });
+    const { fd } = await openWhenFree({ name, kind, netnsFd, vnetHdr: offload });
     try {
       native.setPersist(fd, persist);
       const on = native.setOffload(fd, offload ? { csum: true, tso4: true, tsoEcn: true, uso4: true } : {});
@@ -226,6 +249,18 @@ export class Devices {
   }
 }
 
+/** A device that we or an earlier life had goes away a moment after the service manager is told to let go of it. */
+async function openWhenFree(options: native.TunOptions): Promise<{ fd: number }> {
+  for (let tries = BUSY_TRIES; ; tries--) {
+    try {
+      return native.openTun(options);
+    } catch (error) {
+      if (tries === 0 || !(error instanceof Error && 'code' in error && error.code === 'EBUSY')) throw error;
+      await setTimeout(BUSY_WAIT_MS);
+    }
+  }
+}
+
 /** A namespace that is entered for one task: its descriptor (undefined = our own) and an rtnetlink socket in it. */
 interface Where {
   readonly fd: number | undefined;
@@ -246,13 +281,13 @@ async function inNetns<T>(netns: string | null, use: (where: Where) => Promise<T
   }
 }
 
-/** Index of the device, or of the interface that a packet device is on; -1 when it (or its namespace) is not there. */
+/** Index of the device, or of the interface that a packet device is on; -1 when it (or its namespace) is not there, or not ours to look at any more. */
 async function indexOf({ name, netns, interface: port = name }: DeviceConfig): Promise<number> {
   try {
     return await inNetns(netns, async ({ fd }) => native.linkGet(port, fd).ifindex);
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : '';
-    if (code === 'ENODEV' || code === 'ENOENT') return -1;
+    if (['ENODEV', 'ENOENT', 'EPERM', 'EACCES'].includes(String(code))) return -1;
     throw error;
   }
 }

@@ -1,22 +1,21 @@
 /**
- * The main thread's end of a data worker: starts it, puts requests on its port, wakes it, waits for the answers.
+ * The main thread's end of a data worker: puts requests on its port, wakes it, waits for the answers.
  *
  *   call(name, args) ── postMessage ──► parentPort of the worker
  *                    ── eventfd ──────► its poll(): between two breaths it takes what waits
  *                    ◄─ 'reply' / 'failed' with the same id
  */
-import { Worker } from 'node:worker_threads';
-import { eventfd, eventfdSignal } from '../device/native.ts';
 import type {
   CaptureRecord,
   CtEvents,
   EngineRequestName,
   EngineRequests,
+  KeptReport,
   RequestMessage,
-  WorkerData,
   WorkerMessage,
 } from '../engine/messages.ts';
 import type { TraceRecord } from '../model/way.ts';
+import type { WorkerThread } from './worker-thread.ts';
 
 /** A breath takes microseconds; a request that is not answered by then meets a worker that hangs. */
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -58,44 +57,39 @@ interface Waiting {
 }
 
 export class EngineClient implements Engine {
-  readonly #worker: Worker;
-  readonly #wakeFd: number;
-  /** Not 0: requests wait on the port. The worker looks at it in every breath. */
-  readonly #signal: Int32Array;
+  readonly #thread: WorkerThread;
   readonly #events: EngineEvents;
   readonly #waiting = new Map<number, Waiting>();
-  #ready: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  #ready: { resolve: (kept: KeptReport | undefined) => void; reject: (error: Error) => void } | null = null;
   #nextId = 1;
   #isEnding = false;
   #isDead = false;
 
-  private constructor(worker: Worker, data: WorkerData, events: EngineEvents) {
-    this.#worker = worker;
-    this.#wakeFd = data.eventfd;
-    this.#signal = new Int32Array(data.signal);
+  private constructor(thread: WorkerThread, events: EngineEvents) {
+    this.#thread = thread;
     this.#events = events;
-    worker.on('message', (message: WorkerMessage) => this.#take(message));
-    worker.on('messageerror', (error) => this.#die(`a message could not be read: ${error.message}`));
-    worker.on('error', (error) => this.#die(describe(error)));
-    worker.on('exit', (code) => this.#die(`it ended with status ${code}`));
   }
 
-  /** Resolves when the worker is ready for requests. @throws EngineError when it ends before, or takes longer than two minutes */
-  static async start(settings: Omit<WorkerData, 'eventfd' | 'signal'>, events: EngineEvents): Promise<EngineClient> {
-    const workerData: WorkerData = { ...settings, eventfd: eventfd(), signal: new SharedArrayBuffer(4) };
-    // The compiled tree has worker.js beside the compiled form of this file's neighbours, the sources have worker.ts.
-    const name = import.meta.url.endsWith('.ts') ? '../engine/worker.ts' : '../engine/worker.js';
-    const worker = new Worker(new URL(name, import.meta.url), { workerData, name: 'tapvs-data-0' });
-    const client = new EngineClient(worker, workerData, events);
+  /**
+   * Resolves when the worker is ready for requests, with what became of the life before.
+   * @throws EngineError when it ends before, or takes longer than two minutes
+   */
+  static async start(
+    thread: WorkerThread,
+    events: EngineEvents,
+  ): Promise<{ client: EngineClient; kept: KeptReport | undefined }> {
+    const client = new EngineClient(thread, events);
     let timer: NodeJS.Timeout | undefined;
     try {
-      await new Promise<void>((resolve, reject) => {
+      const kept = await new Promise<KeptReport | undefined>((resolve, reject) => {
         client.#ready = { resolve, reject };
         timer = setTimeout(
           () => reject(new EngineError(`the data worker did not start within ${START_TIMEOUT_MS / 1000} s`)),
           START_TIMEOUT_MS,
         );
+        thread.listen({ take: (message) => client.#take(message), die: (reason) => client.#die(reason) });
       });
+      return { client, kept };
     } catch (error) {
       await client.kill();
       throw error;
@@ -103,7 +97,6 @@ export class EngineClient implements Engine {
       clearTimeout(timer);
       client.#ready = null;
     }
-    return client;
   }
 
   /** @throws EngineError when the worker fails the request, is gone, or is silent for `timeoutMs` */
@@ -121,15 +114,14 @@ export class EngineClient implements Engine {
         reject(new EngineError(`${name}: the data worker has not answered for ${timeoutMs} ms`));
       }, timeoutMs);
       this.#waiting.set(id, { resolve, reject, timer });
-      this.#worker.postMessage(message);
-      this.#wake();
+      this.#thread.post(message);
     });
   }
 
   /** Asks the worker to end; after two seconds it is ended. */
   async shutdown(): Promise<void> {
     this.#isEnding = true;
-    const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    const ended = new Promise<void>((resolve) => this.#thread.onceEnded(resolve));
     if (this.#isDead) return;
     try {
       await this.call('shutdown', {}, SHUTDOWN_TIMEOUT_MS);
@@ -143,20 +135,13 @@ export class EngineClient implements Engine {
   /** Ends the worker where it stands. */
   async kill(): Promise<void> {
     this.#isEnding = true;
-    const ended = this.#worker.terminate();
-    this.#wake(); // out of poll(): native code is not interrupted by terminate
-    await ended;
-  }
-
-  #wake(): void {
-    Atomics.store(this.#signal, 0, 1);
-    eventfdSignal(this.#wakeFd);
+    await this.#thread.kill();
   }
 
   #take(message: WorkerMessage): void {
     switch (message.type) {
       case 'ready':
-        this.#ready?.resolve();
+        this.#ready?.resolve(message.kept);
         break;
       case 'reply':
         this.#settle(message.id)?.resolve(message.result as never);
@@ -193,8 +178,4 @@ export class EngineClient implements Engine {
     for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(error);
     if (!this.#isEnding && this.#ready === null) this.#events.onDeath(reason);
   }
-}
-
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

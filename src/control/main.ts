@@ -1,106 +1,25 @@
 /** tapvsd's command line, signals and exit codes. The entry that runs it is cli/tapvsd.ts, which also knows how to read ipvsadm's lines. */
-import { parseArgs } from 'node:util';
 import { nativeProblem } from '../device/native.ts';
-import { DEFAULT_SOCKET } from './api.ts';
-import { type Config, ConfigError, type LogLevel, loadConfig, type ParseIpvsadm } from './config.ts';
+import { type Arguments, HELP } from './arguments.ts';
+import { type Config, ConfigError, loadConfig, type ParseIpvsadm, parseConfig } from './config.ts';
+import type { ControlState } from './control-state.ts';
 import { Daemon, StartError } from './daemon.ts';
 import { DeviceError } from './devices.ts';
+import type { EarlyStart } from './early-start.ts';
 import { type Log, openLog } from './log.ts';
 import { plan, planText } from './plan.ts';
 import { EngineRehearsal } from './rehearsal.ts';
-import { ServiceManager } from './service-manager.ts';
+import type { Succession } from './succession.ts';
 import { readVersion } from './version.ts';
+import type { WorkerThread } from './worker-thread.ts';
 
 /** sysexits(3), as far as systemd.exec(5) names them. */
-const Exit = { Ok: 0, Usage: 64, Internal: 70, Permission: 77, Config: 78 } as const;
+const Exit = { Ok: 0, Usage: 64, Internal: 70, Again: 75, Permission: 77, Config: 78 } as const;
 
-const DEFAULT_CONFIG = '/etc/tapvs/tapvs.yaml';
 const DEFAULT_STATE = '/var/lib/tapvs';
-const LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error', 'silent'];
-
-const HELP = `Usage: tapvsd [--config FILE] [options]      serve until SIGTERM
-       tapvsd check [--config FILE]          say what is wrong with the file, exit 78 when anything is
-       tapvsd --dry-run [--config FILE]      print what a start would set up
-
-  -c, --config FILE    configuration file (${DEFAULT_CONFIG})
-  -s, --socket PATH    control socket ($TAPVS_SOCKET, or ${DEFAULT_SOCKET})
-  -l, --log-level L    ${LEVELS.join(', ')} (else the file says)
-      --dry-run        print the plan and change nothing
-      --test-clock     POST /v1/clock turns the clock forward (for tests)
-  -h, --help           this text
-  -V, --version        the version
-
-Signals: HUP reads the file again and applies what has changed, established flows live on; a bad file is logged and changes
-nothing. TERM and INT end the daemon and remove its devices and socket; a second one ends it at once.
-Exit codes: 0 ended as told, 64 usage, 70 internal error, 77 permission missing, 78 bad configuration.
-`;
-
-interface Arguments {
-  readonly command: 'serve' | 'check' | 'dry-run' | 'help' | 'version';
-  readonly config: string;
-  readonly socket: string;
-  readonly logLevel: LogLevel | undefined;
-  readonly testClock: boolean;
-}
-
-class UsageError extends Error {}
-
-/** @throws UsageError */
-function readArguments(words: readonly string[], env: Readonly<Record<string, string | undefined>>): Arguments {
-  const { values, positionals } = parse(words);
-  const [command, ...rest] = positionals;
-  if ((command !== undefined && command !== 'check') || rest.length > 0) {
-    throw new UsageError(`'${[command, ...rest].join(' ')}': the only command is 'check'`);
-  }
-  const level = values['log-level'];
-  const logLevel = LEVELS.find((known) => known === level);
-  if (level !== undefined && logLevel === undefined) {
-    throw new UsageError(`--log-level: '${level}' is not one of ${LEVELS.join(', ')}`);
-  }
-  const asked = values.help
-    ? 'help'
-    : values.version
-      ? 'version'
-      : (command ?? (values['dry-run'] ? 'dry-run' : 'serve'));
-  return {
-    command: asked,
-    config: values.config ?? DEFAULT_CONFIG,
-    socket: values.socket ?? (env.TAPVS_SOCKET || DEFAULT_SOCKET),
-    logLevel,
-    testClock: values['test-clock'] ?? false,
-  };
-}
-
-function parse(words: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...words],
-      allowPositionals: true,
-      options: {
-        config: { type: 'string', short: 'c' },
-        socket: { type: 'string', short: 's' },
-        'log-level': { type: 'string', short: 'l' },
-        'dry-run': { type: 'boolean' },
-        'test-clock': { type: 'boolean' },
-        help: { type: 'boolean', short: 'h' },
-        version: { type: 'boolean', short: 'V' },
-      },
-    });
-  } catch (error) {
-    throw new UsageError(messageOf(error).split('. ')[0]);
-  }
-}
 
 /** Runs the program; resolves with its exit status, for `serve` when it has ended. */
-export async function main(words: readonly string[], parseIpvsadm: ParseIpvsadm): Promise<number> {
-  let args: Arguments;
-  try {
-    args = readArguments(words, process.env);
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    process.stderr.write(`tapvsd: ${error.message}; see tapvsd --help\n`);
-    return Exit.Usage;
-  }
+export async function main({ args, succession, thread }: EarlyStart, parseIpvsadm: ParseIpvsadm): Promise<number> {
   if (args.command === 'help') return say(HELP);
   if (args.command === 'version') return say(`tapvsd ${readVersion()}\n`);
   let config: Config;
@@ -124,7 +43,7 @@ export async function main(words: readonly string[], parseIpvsadm: ParseIpvsadm)
         .map((line) => `${line}\n`)
         .join(''),
     );
-  return serve(args, config, () => loadConfig(args.config, parseIpvsadm, new EngineRehearsal()));
+  return serve(args, config, parseIpvsadm, succession, thread);
 }
 
 function say(text: string): number {
@@ -134,7 +53,13 @@ function say(text: string): number {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-async function serve(args: Arguments, config: Config, reread: () => Config): Promise<number> {
+async function serve(
+  args: Arguments,
+  config: Config,
+  parseIpvsadm: ParseIpvsadm,
+  succession: Succession,
+  thread: WorkerThread | undefined,
+): Promise<number> {
   const log = openLog(
     args.logLevel ?? config.log.level,
     config.log.format ?? (process.stdout.isTTY ? 'pretty' : 'json'),
@@ -177,9 +102,24 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
     });
   }
 
+  let hasSuccessor = false;
+  process.on('SIGUSR2', () => {
+    if (++signals > 1) return;
+    hasSuccessor = succession.manager.isThere;
+    log.info(
+      { signal: 'SIGUSR2' },
+      hasSuccessor ? 'ending, a successor goes on' : 'ending; nobody keeps connections for a successor',
+    );
+    end(Exit.Again);
+  });
+
   const options = {
     config,
-    reread,
+    reread: () => loadConfig(args.config, parseIpvsadm, new EngineRehearsal()),
+    parseBefore: (texts: ControlState['texts']) => {
+      const [[file, text] = ['', '']] = texts;
+      return parseConfig(text, file, parseIpvsadm, undefined, new Map(texts));
+    },
     socketPath: args.socket,
     // systemd.exec(5): several are parted by colons.
     stateDirectory: process.env.STATE_DIRECTORY?.split(':')[0] || DEFAULT_STATE,
@@ -187,7 +127,8 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
     version: readVersion(),
     log,
     fixedLevel: args.logLevel !== undefined,
-    manager: new ServiceManager(process.env),
+    succession,
+    thread,
     onDeath: (reason: string) => fail(`the data worker has ended: ${reason}`),
   };
   try {
@@ -198,7 +139,7 @@ async function serve(args: Arguments, config: Config, reread: () => Config): Pro
   if (wantsReload) reload();
   const status = await ended;
   try {
-    await daemon.stop();
+    await daemon.stop(hasSuccessor && status === Exit.Again);
   } catch (error) {
     log.error({}, `while ending: ${messageOf(error)}`);
     daemon.abandon();

@@ -39,6 +39,7 @@ function config(more: Partial<Config>, services: readonly (readonly [ServiceSpec
     for (const one of servers) expect(builder.apply({ op: 'add-server', service: spec.key, server: one })).toBeNull();
   }
   return {
+    texts: new Map(),
     file: '/f',
     devices: [],
     addresses: [],

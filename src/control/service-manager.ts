@@ -1,4 +1,7 @@
-/** What systemd is told: sd_notify(3) datagrams, and the watchdog that is fed only while the data worker answers. Silent when nobody listens. */
+/**
+ * What systemd (or `tapvs supervise`) is told: sd_notify(3) datagrams, descriptors to keep for our next life, and the watchdog that is fed only while the data
+ * worker answers. Silent when nobody listens.
+ */
 import { clockMonotonicUs, notify } from '../device/native.ts';
 
 export class ServiceManager {
@@ -11,6 +14,22 @@ export class ServiceManager {
     this.#path = NOTIFY_SOCKET;
     const isOurs = WATCHDOG_PID === '' || Number(WATCHDOG_PID) === process.pid;
     this.#watchdogMs = isOurs && Number(WATCHDOG_USEC) > 0 ? Number(WATCHDOG_USEC) / 1000 : 0;
+  }
+
+  /** Somebody listens, who may keep descriptors. */
+  get isThere(): boolean {
+    return this.#path !== '';
+  }
+
+  /** The next life gets a copy of the descriptor by this name (control/given.ts), however this one ends. Names have no colon. */
+  keep(name: string, fd: number): void {
+    // FDPOLL=0: a TAP that is down or a socket whose interface went away is kept all the same.
+    this.#say(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, [fd]);
+  }
+
+  /** All that is kept by this name. */
+  forget(name: string): void {
+    this.#say(`FDSTOREREMOVE=1\nFDNAME=${name}`);
   }
 
   ready(status: string): void {
@@ -51,10 +70,10 @@ export class ServiceManager {
     clearInterval(this.#timer);
   }
 
-  #say(text: string): void {
+  #say(text: string, fds: readonly number[] = []): void {
     if (this.#path === '') return;
     try {
-      notify(this.#path, text);
+      notify(this.#path, text, fds);
     } catch {
       // a service manager that went away is no reason to stop serving
     }

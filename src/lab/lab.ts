@@ -48,6 +48,8 @@ export interface DaemonOptions {
   /** Further words for tapvsd. */
   readonly args?: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** Under `tapvs supervise`, which is then the child: it starts the daemon again when it ends, and keeps its descriptors. */
+  readonly isSupervised?: boolean;
 }
 
 export interface LabUpOptions {
@@ -126,10 +128,11 @@ export class Lab {
    */
   async startDaemon(config = labConfig(this.plan), options: DaemonOptions = {}): Promise<ChildProcess> {
     const { director, configFile, socket, runDir, logFile } = this.plan;
-    const { args: extra = [], env = {} } = options;
+    const { args: extra = [], env = {}, isSupervised = false } = options;
     writeFileSync(configFile, config);
     const output = openSync(logFile, 'a');
-    const words = [`${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket, ...extra];
+    const supervisor = isSupervised ? [`${ROOT}bin/tapvs`, 'supervise', '--'] : [];
+    const words = [...supervisor, `${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket, ...extra];
     const [file = '', ...args] = inNetns(director, words);
     const child = spawn(file, args, {
       stdio: ['ignore', output, output],
