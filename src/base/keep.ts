@@ -36,7 +36,7 @@ const Head = {
 const DIRECTORY = 64;
 
 /** Texts, and the bytes that each may have. Untouched bytes cost nothing. */
-const SLOTS = { control: 2 ** 22, settings: 2 ** 24, rules: 2 ** 25, side: 2 ** 24 } as const;
+const SLOTS = { control: 2 ** 20, settings: 2 ** 22, rules: 2 ** 24, side: 2 ** 22 } as const;
 export type SlotName = keyof typeof SLOTS;
 /** Ints before each of the two texts of a slot: serial number (0: none), bytes, checksum. */
 const SLOT_HEAD = 16;

@@ -4,10 +4,6 @@
  *   hosts 10.1.0.0/24 ── va 10.1.0.1 ─ engine ─ vb 10.2.0.1 ── hosts 10.2.0.0/24        every host answers ARP
  */
 import { ManualClock, seconds, TICKS_PER_SECOND } from '../base/clock.ts';
-import { Keep, Kept, keptOr } from '../base/keep.ts';
-import { memoryFile } from '../base/keep-rig.ts';
-import { plainMemory } from '../base/memory.ts';
-import { SeededRng } from '../base/rng.ts';
 import { Change } from '../conntrack/changes.ts';
 import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
 import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
@@ -15,13 +11,11 @@ import { SCTP_STATES } from '../conntrack/sysctl.ts';
 import { TCP_CT_NAMES } from '../conntrack/tcp-states.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Medium } from '../device/device.ts';
-import { MemoryDevice } from '../device/memory.ts';
 import { Hook, Priority, Verdict } from '../hooks/hooks.ts';
 import type { Packet } from '../packet/packet.ts';
 import { formatIp4 } from '../wire/addr.ts';
-import { Engine } from './engine.ts';
-import { inherit, Keeper, LAYOUT } from './keeper.ts';
-import type { KeptReport } from './messages.ts';
+import type { Engine } from './engine.ts';
+import { Lives } from './lives-rig.ts';
 import { ipPackets, type PacketSpec } from './scenario-packets.ts';
 
 interface Sent extends PacketSpec {
@@ -59,22 +53,24 @@ function shownSeconds(n: number): number {
   return n <= 10 ? 10 : Math.ceil(n / 10) * 10;
 }
 
-const SETTINGS = { maxConnections: 64, maxPackets: 128, spin: 0, testClock: false };
-
 export class ScenarioRig {
-  engine: Engine;
   readonly #clock = new ManualClock(1000);
-  #sides: Readonly<Record<'a' | 'b', MemoryDevice>>;
-  #memory = memoryFile();
-  #keeper: Keeper;
+  readonly #lives = new Lives({
+    clock: this.#clock,
+    maxConnections: 64,
+    maxEntries: 256,
+    maxServices: 16,
+    maxDestinations: 64,
+    maxPackets: 128,
+  });
   #states: string[] = [];
   #events: string[] = [];
 
   constructor() {
-    const { engine, keeper } = this.#life(1);
-    this.engine = engine;
-    this.#keeper = keeper;
-    this.#sides = { a: this.#device('va', 1), b: this.#device('vb', 2) };
+    const { engine } = this;
+    const link = { medium: Medium.Ip, macHi: 2, canOffload: false };
+    this.#lives.addDevice({ ...link, name: 'va', macLo: 1 });
+    this.#lives.addDevice({ ...link, name: 'vb', macLo: 2 });
     engine.executeIp([
       { op: 'addr-add', device: 'va', address: '10.1.0.1', prefixLength: 24 },
       { op: 'addr-add', device: 'vb', address: '10.2.0.1', prefixLength: 24 },
@@ -84,42 +80,16 @@ export class ScenarioRig {
       engine.setSysctl(`net.ipv4.${key}`, value);
     }
     this.#watch();
-    keeper.begin();
   }
 
-  #life(number: number): { engine: Engine; keeper: Keeper } {
-    const keep = new Keep(this.#memory, SETTINGS, LAYOUT, number);
-    const engine = new Engine({
-      clock: this.#clock,
-      rng: new SeededRng(6 + number),
-      maxConnections: 64,
-      maxEntries: 256,
-      maxServices: 16,
-      maxDestinations: 64,
-      maxPackets: 128,
-      allocate: keptOr(keep, plainMemory),
-    });
-    return { engine, keeper: new Keeper(engine, keep, () => {}) };
+  get engine(): Engine {
+    return this.#lives.engine;
   }
 
-  /** The engine ends where it stands, and another one takes over what it has left. */
-  restart(): KeptReport {
-    this.#keeper.finish();
-    const kept = Kept.open(this.#memory, LAYOUT);
-    if (typeof kept === 'string') throw new Error(kept);
-    this.#memory = memoryFile();
-    const { engine, keeper } = this.#life(kept.life + 1);
-    this.engine = engine;
-    this.#keeper = keeper;
-    const sides: MemoryDevice[] = [];
-    const report = inherit(engine, kept, ({ name }) => {
-      sides.push(this.#device(name, sides.length + 1));
-      return true;
-    });
-    this.#sides = { a: sides[0]!, b: sides[1]! };
+  /** The engine ends, and another one takes over what it has left. */
+  restart(): void {
+    this.#lives.restart('ends');
     this.#watch();
-    keeper.begin();
-    return report;
   }
 
   #watch(): void {
@@ -138,23 +108,6 @@ export class ScenarioRig {
         },
       },
     ]);
-  }
-
-  #device(name: string, macLo: number): MemoryDevice {
-    const { pool, drops } = this.engine;
-    const device = new MemoryDevice(pool, { name, medium: Medium.Ip, macHi: 2, macLo, drops, canOffload: false });
-    this.engine.addDevice(device);
-    const spec = {
-      name,
-      kind: 'tun',
-      fd: -1,
-      mac: '02:00:00:00:00:00',
-      mtu: device.mtu,
-      isHost: false,
-      offload: false,
-    } as const;
-    this.#keeper.devices.push(spec);
-    return device;
   }
 
   #stateOf(p: Packet): string {
@@ -184,7 +137,7 @@ export class ScenarioRig {
 
   #send(spec: Sent): void {
     for (const bytes of ipPackets(spec)) {
-      this.#sides[spec.side ?? 'a'].inject(bytes);
+      this.#lives.devices.get(spec.side === 'b' ? 'vb' : 'va')!.inject(bytes);
       this.engine.wake();
       this.engine.breathe();
     }

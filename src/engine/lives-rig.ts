@@ -1,0 +1,69 @@
+/** For tests: an engine in memory that ends and comes again, with devices that stay. */
+import { Keep, Kept, keptOr } from '../base/keep.ts';
+import { MemoryFile } from '../base/keep-rig.ts';
+import { plainMemory } from '../base/memory.ts';
+import { SeededRng } from '../base/rng.ts';
+import { MemoryDevice, type MemoryDeviceOptions } from '../device/memory.ts';
+import { formatMac } from '../wire/addr.ts';
+import { Engine, type EngineOptions } from './engine.ts';
+import { inherit, Keeper, LAYOUT } from './keeper.ts';
+import type { KeptReport } from './messages.ts';
+
+type DeviceOptions = Omit<MemoryDeviceOptions, 'drops'> & { readonly name: string };
+type Options = Omit<EngineOptions, 'allocate' | 'rng'>;
+
+export class Lives {
+  engine: Engine;
+  keeper: Keeper;
+  /** Of the life that runs. */
+  memory = new MemoryFile();
+  /** By name; another one in each life. */
+  readonly devices = new Map<string, MemoryDevice>();
+  readonly #options: Options;
+  readonly #deviceOptions = new Map<string, DeviceOptions>();
+  #life = 1;
+
+  constructor(options: Options) {
+    this.#options = options;
+    ({ engine: this.engine, keeper: this.keeper } = this.#begin());
+    this.keeper.begin();
+  }
+
+  #begin(): { engine: Engine; keeper: Keeper } {
+    const { maxConnections, maxEntries, maxPackets } = this.#options;
+    const settings = { maxConnections, maxEntries, maxPackets, spin: 0, testClock: false };
+    const keep = new Keep(this.memory.map, settings, LAYOUT, this.#life);
+    const rng = new SeededRng(6 + this.#life);
+    const engine = new Engine({ ...this.#options, rng, allocate: keptOr(keep, plainMemory) });
+    return { engine, keeper: new Keeper(engine, keep, () => {}) };
+  }
+
+  addDevice(options: DeviceOptions): MemoryDevice {
+    this.#deviceOptions.set(options.name, options);
+    const { pool, drops } = this.engine;
+    const device = new MemoryDevice(pool, { ...options, drops });
+    this.engine.addDevice(device);
+    this.devices.set(options.name, device);
+    const { name, macHi, macLo, mtu } = device;
+    const mac = formatMac(macHi, macLo);
+    this.keeper.devices.push({ name, kind: 'tap', fd: -1, mac, mtu, isHost: false, offload: false });
+    this.keeper.settingsChanged();
+    return device;
+  }
+
+  /** What the engine has written so far is all that is left of it: it was killed. Or, with `ends`, it came to its end. */
+  restart(how: 'ends' | 'killed'): Extract<KeptReport, { adopted: true }> {
+    if (how === 'ends') this.keeper.finish();
+    const kept = Kept.open(this.memory.map, LAYOUT);
+    if (typeof kept === 'string') throw new Error(kept);
+    this.#life = kept.life + 1;
+    this.memory = new MemoryFile();
+    ({ engine: this.engine, keeper: this.keeper } = this.#begin());
+    const report = inherit(this.engine, kept, ({ name }) => {
+      this.addDevice(this.#deviceOptions.get(name)!);
+      return true;
+    });
+    this.keeper.begin();
+    return report;
+  }
+}
