@@ -402,10 +402,6 @@ export class EntryTable {
 }
 
 // cold: copies
-/** A row of `width` numbers; zeros over zeros are not written. */
 function copy<T extends Int32Array | Float64Array>(to: T, row: number, from: T, old: number, width: number): void {
-  for (let i = 0; i < width; i++) {
-    const value = from[old * width + i]!;
-    if (to[row * width + i] !== value) to[row * width + i] = value;
-  }
+  for (let i = 0; i < width; i++) to[row * width + i] = from[old * width + i]!;
 }

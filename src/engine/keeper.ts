@@ -8,7 +8,7 @@
 import { crc32 } from 'node:zlib';
 import { milliseconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import type { Keep, Kept, SlotName } from '../base/keep.ts';
-import { Col } from '../conntrack/entries.ts';
+import { Col, Trait } from '../conntrack/entries.ts';
 import { Status } from '../conntrack/entry.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
 import { inheritEntries } from '../conntrack/inherit.ts';
@@ -29,7 +29,7 @@ import type { DeviceSpec, KeptReport } from './messages.ts';
 
 /** What the columns mean: when any of this is another, so are the rows. */
 export const LAYOUT =
-  crc32(JSON.stringify([Conn, ConnFlag, Col, Status, SCHEDULERS.map(({ name }) => name), HELPER_NAMES])) | 0;
+  crc32(JSON.stringify([Conn, ConnFlag, Col, Status, Trait, SCHEDULERS.map(({ name }) => name), HELPER_NAMES])) | 0;
 
 /** What stands in no column. */
 interface Rest {

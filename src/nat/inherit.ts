@@ -1,6 +1,7 @@
 /** What an earlier life of the daemon has left of translation and helpers (base/keep.ts) becomes this one's. Not per packet. */
 import type { Kept } from '../base/keep.ts';
 import type { Expectation } from '../conntrack/expectations.ts';
+import { Helper } from '../conntrack/helper-names.ts';
 import type { Shift } from '../flow/sequence.ts';
 import type { Translation } from './translation.ts';
 
@@ -32,10 +33,16 @@ export function inheritTranslation(
   deviceOf: (device: number) => number,
 ): void {
   const { nat, helpers, expectations } = translation;
+  let isHelped = rest.shifts.length > 0;
+  const helperOf = kept.uint8('entries.helper');
   const masqDevice = kept.int32('nat.masqDevice');
   for (let old = 1; old < places.length; old++) {
-    if (places[old] !== 0) nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
+    if (places[old] === 0) continue;
+    nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
+    if (helperOf[old] !== Helper.None) isHelped = true;
   }
+  // Rules assign helpers to new connections only, when the first of them comes.
+  if (isHelped) helpers.acquire();
   const placeOf = (old: number): number => places[old] ?? 0;
   for (const e of rest.expectations) {
     const master = placeOf(e.master);
