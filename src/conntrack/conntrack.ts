@@ -409,7 +409,8 @@ export class Conntrack implements FlowTracking {
       if (verdict !== ACCEPT) return verdict;
     }
     const pending = entries.pending[p.entry]!;
-    if (pending !== 0 && (entries.status(p.entry) & DYING) === 0) {
+    // A reset that answers for a rule to a connection's first packet is seen before that is in the table, if it ever is: nothing is told of it.
+    if (pending !== 0 && (entries.status(p.entry) & (CONFIRMED | DYING)) === CONFIRMED) {
       entries.pending[p.entry] = 0;
       if (this.sink !== null && (pending & ~entries.muted[p.entry]!) !== 0) this.sink(p.entry, pending);
     }

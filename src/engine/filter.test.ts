@@ -256,6 +256,18 @@ describe('REJECT', () => {
     expect(rig.send(tcp(80, 'R'))).toEqual([]);
   });
 
+  it('tells nobody of the connection that its reset ends, and gives the reset no type of service', () => {
+    const rig = new FilterRig();
+    rig.rules('filter', '-A FORWARD -p tcp -m conntrack --ctstate NEW -j REJECT --reject-with tcp-reset');
+    const told: number[] = [];
+    rig.engine.conntrack.sink = (_entry, changes) => told.push(changes);
+    const packet = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { tos: 0x10 });
+    const [answer] = rig.send(packet.tcp({ srcPort: 40000, dstPort: 80, flags: 'S' }));
+    expect(answer).toMatch(/IP 10\.0\.2\.2\.80 > 10\.0\.1\.2\.40000: tcp \[R\.\] .*\(ttl 64 id 0 DF\)/);
+    expect(told).toEqual([]);
+    expect(rig.engine.conntrack.entries.count).toBe(0);
+  });
+
   it('says nothing about a datagram with a wrong checksum', () => {
     const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -j REJECT');

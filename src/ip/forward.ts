@@ -35,11 +35,20 @@ export function forward(stack: IpStack, p: Packet, route: Route): void {
   p.outDevice = device;
   p.mtu = mtu;
   ipv4.decrementTtl(view, l3);
-  if (ifc.sendRedirects !== 0 && p.inDevice === device) redirect(stack, p, nexthop);
+  if (ifc.sendRedirects !== 0 && p.inDevice === device) {
+    redirect(stack, p, nexthop);
+    if (stack.hasDeferred) return stack.defer(p, FORWARD);
+  }
+  onward(stack, p);
+}
+
+/** Through FORWARD, with its way chosen. */
+export function onward(stack: IpStack, p: Packet): void {
+  const { nexthop, outDevice } = p;
   const verdict = stack.hooks.forward.run(p, 0);
   if (stack.link.tap !== null) tapHook(stack, p, FORWARD, verdict);
   if (verdict !== ACCEPT) {
-    if (verdict === REROUTE && p.nexthop === nexthop && p.outDevice === device) p.nexthop = 0;
+    if (verdict === REROUTE && p.nexthop === nexthop && p.outDevice === outDevice) p.nexthop = 0;
     return settle(stack, p, verdict);
   }
   afterForward(stack, p);

@@ -31,6 +31,7 @@ const MAX_ERROR_LENGTH = 576;
 /** IP precedence "internetwork control" (RFC 1812 §4.3.2.5). */
 const PRECEDENCE_CONTROL = 0xc0;
 const TOS_BITS = 0x1e;
+const ECN_BITS = 3;
 /** Types above are unknown (NR_ICMP_TYPES). */
 const LAST_TYPE = 18;
 
@@ -126,7 +127,9 @@ export function tcpReset(stack: IpStack, p: Packet, isRejected = false): boolean
   q.l4 = q.l3 + IPV4_HEADER;
   q.proto = TCP;
   const ttl = stack.settings.defaultTtl;
-  ipv4.emit(q.view, q.l3, length, TCP, ipv4.dst(view, l3), ipv4.src(view, l3), ttl, ipv4.tos(view, l3), 0, DF);
+  // A socket's answer keeps the type of service without its ECN bits, that of a rule has none (nf_reject_iphdr_put).
+  const tos = isRejected ? 0 : ipv4.tos(view, l3) & ~ECN_BITS;
+  ipv4.emit(q.view, q.l3, length, TCP, ipv4.dst(view, l3), ipv4.src(view, l3), ttl, tos, 0, DF);
   tcp.emit(q.view, q.l4, tcp.dstPort(view, l4), tcp.srcPort(view, l4), seq, ack, isAck ? RST : RST | ACK, 0);
   fillTransportChecksum(q, q.l3, q.l4, TCP);
   q.isLocalOut = 1;

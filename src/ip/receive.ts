@@ -13,7 +13,7 @@ import type { Packet } from '../packet/packet.ts';
 import { isLoopback, isZeroNet } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { afterForward } from './forward.ts';
+import { afterForward, onward } from './forward.ts';
 import { icmpError } from './icmp.ts';
 import { afterPreRouting, gateIpv4, preRouting } from './input.ts';
 import { deliver } from './local.ts';
@@ -22,7 +22,7 @@ import { settle } from './settle.ts';
 import { type IpStack, tapHook } from './stack.ts';
 
 const { Accept: ACCEPT, Repeat: REPEAT, Drop: DROP } = Verdict;
-const { PreRouting: PRE_ROUTING, LocalOut: LOCAL_OUT } = Hook;
+const { PreRouting: PRE_ROUTING, Forward: FORWARD, LocalOut: LOCAL_OUT } = Hook;
 
 /** A packet that `ifc` received: a frame, an IP packet of the host port, or an IP packet of another TUN. Takes the packet. */
 export function receive(stack: IpStack, ifc: Interface, p: Packet): void {
@@ -66,6 +66,7 @@ function pump(stack: IpStack): void {
   while (stack.hasDeferred) {
     const p = stack.takeDeferred();
     if (p.hook === PRE_ROUTING) preRouting(stack, p);
+    else if (p.hook === FORWARD) onward(stack, p);
     else localOut(stack, p);
   }
 }

@@ -11,7 +11,8 @@ import type { IpStack } from './stack.ts';
 const REDIRECT = IcmpType.Redirect;
 /** For a host; never for a network (RFC 1812 §5.2.7.2). */
 const FOR_HOST = 1;
-/** Tells the sender of a packet that is about to go back where it came from. */
+
+/** Tells the sender of a packet that is about to go back where it came from; that must be sent first. */
 export function redirect(stack: IpStack, p: Packet, nexthop: number): void {
   const sender = ipv4.src(p.view, p.l3);
   const route = stack.routes.lookup(sender);

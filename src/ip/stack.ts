@@ -179,7 +179,7 @@ export class IpStack implements Routing, OwnAddresses {
     return this.addresses.own(device);
   }
 
-  /** Take the packet up again later in this call, at LOCAL_OUT or PREROUTING. */
+  /** Take the packet up again later in this call, at LOCAL_OUT or PREROUTING, or, behind what it has given rise to, at FORWARD. */
   defer(p: Packet, hook: number): void {
     p.hook = hook;
     p.next = NONE;
