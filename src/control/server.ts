@@ -20,6 +20,7 @@ import type { ConntrackEvents } from './conntrack-events.ts';
 import { conntrackRoutes } from './conntrack-routes.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
+import { RuleChanges } from './rule-changes.ts';
 import { sysctlHint } from './sysctl-hint.ts';
 import { TableChanger } from './table-change.ts';
 import type { Traces } from './trace.ts';
@@ -60,6 +61,7 @@ export function createApi(context: ApiContext): Server {
 function apiRoutes(context: ApiContext): Route[] {
   const { engine } = context;
   const tables = new TableChanger(engine);
+  const rules = new RuleChanges(engine);
   const get = (path: string, run: Route['run']): Route => ({ method: 'GET', path: `/v1/${path}`, run });
   const post = (path: string, run: Route['run']): Route => ({ method: 'POST', path: `/v1/${path}`, run });
   return [
@@ -105,7 +107,7 @@ function apiRoutes(context: ApiContext): Route[] {
     }),
     get('iptables', () => engine.call('list-tables', {})),
     get('iptables/*', async ({ rest }) => engine.call('list-table', { table: readTableName(rest) })),
-    post('iptables', async ({ request }) => engine.call('change-table', readTableChange(await readJson(request)))),
+    post('iptables', async ({ request }) => rules.change(readTableChange(await readJson(request)))),
     ...conntrackRoutes(context, get, post),
     get('capture', (call) => startCapture(context, call)),
     post('explain', async ({ request }) => {

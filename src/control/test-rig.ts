@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ManualClock, seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
+import { Slices } from '../base/slices.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import type { Arena } from '../device/native.ts';
 import { Captures as EngineCaptures } from '../engine/capture.ts';
@@ -12,6 +13,7 @@ import { Engine } from '../engine/engine.ts';
 import type { EngineRequestName, EngineRequests } from '../engine/messages.ts';
 import { answer } from '../engine/requests.ts';
 import { Traces as EngineTraces } from '../engine/trace.ts';
+import type { TableCommand } from '../model/iptables.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
 import { Captures } from './capture.ts';
 import { ConntrackEvents } from './conntrack-events.ts';
@@ -28,6 +30,7 @@ export class ControlRig implements EngineCaller {
   readonly changed: IpvsCommand['op'][] = [];
   /** The worker's side; `flush` is what it does after a breath. */
   readonly workerTraces: EngineTraces;
+  readonly #staged: TableCommand[] = [];
   readonly #directory = mkdtempSync(join(tmpdir(), 'tapvs-rig-'));
   readonly #server: Server;
 
@@ -88,11 +91,12 @@ export class ControlRig implements EngineCaller {
       keeper: null,
       arena: {} as Arena,
       post: () => {},
+      staged: this.#staged,
       isStopping: false,
     };
-    return structuredClone(
-      answer(context, { id: 1, name, args: structuredClone(args) }),
-    ) as EngineRequests[N]['result'];
+    let result = answer(context, { id: 1, name, args: structuredClone(args) });
+    if (result instanceof Slices) result = done(result);
+    return structuredClone(result) as EngineRequests[N]['result'];
   }
 
   pass(secondsToPass: number): void {
@@ -100,5 +104,13 @@ export class ControlRig implements EngineCaller {
       this.clock.advance(25);
       this.engine.breathe();
     }
+  }
+}
+
+/** All of it now. */
+function done<T>(slices: Slices<T>): T {
+  for (;;) {
+    const end = slices.next();
+    if (end !== undefined) return end.value;
   }
 }

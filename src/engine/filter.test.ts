@@ -431,6 +431,37 @@ describe('changes', () => {
     expect(rig.engine.hooks.localIn.ops.some(({ name }) => name === 'filter/filter')).toBe(false);
   });
 
+  it('are made in small steps, between which packets meet and count at the old rules', () => {
+    const rig = new FilterRig();
+    const { filter } = rig.engine;
+    rig.rules('filter', '-A FORWARD -p tcp', '-A FORWARD -p udp -j DROP');
+    const commands = Array.from(
+      { length: 5000 },
+      (_, i): TableCommand => ({
+        op: 'append',
+        chain: i % 2 === 0 ? 'FORWARD' : 'INPUT',
+        rule: { words: `-s 10.9.${i >> 8}.${i & 255} -p udp -j ACCEPT`.split(' ') },
+      }),
+    );
+    const steps = filter.changeInSteps({
+      table: 'filter',
+      commands: [{ op: 'delete-at', chain: 'FORWARD', at: 2 }, ...commands],
+    });
+    let pauses = 0;
+    let passed = 0;
+    while (steps.next().done !== true) {
+      if (pauses++ % 20 !== 0) continue;
+      passed += rig.send(tcp(80)).length;
+      expect(rig.send(udp(53))).toEqual([]);
+    }
+    // 64 commands between two pauses, as many rules that are checked, and blocks of 1,024.
+    expect(pauses).toBeGreaterThan(2 * (5000 / 64 - 1));
+    expect(rig.send(udp(53))).toHaveLength(1);
+    expect(passed).toBeGreaterThan(5);
+    expect(rig.counts('filter', 'FORWARD')[0]).toBe(passed);
+    expect(rig.counts('filter', 'FORWARD')).toHaveLength(2502);
+  });
+
   it('keeps what rules have counted while others come and go', () => {
     const rig = new FilterRig();
     rig.rules('filter', '-A FORWARD -p udp');

@@ -20,7 +20,7 @@ import type {
   UpdateResult,
 } from '../model/conntrack.ts';
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
-import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
+import type { TableChange, TableCommand, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
 import type {
   ConnectionRow,
   DaemonRow,
@@ -171,8 +171,10 @@ export interface EngineRequests {
   };
   'list-sysctls': { args: Record<string, never>; result: readonly (readonly [string, string])[] };
   ipvs: { args: { readonly commands: readonly IpvsCommand[] }; result: readonly (IpvsErrno | null)[] };
-  /** Do all of it or nothing. */
-  'change-table': { args: TableChange; result: TableOutcome };
+  /** The first commands of the next `change-table`, a few at a time: a long message stops whoever reads it. Nobody else may come between. */
+  'stage-rules': { args: { readonly at: number; readonly commands: readonly TableCommand[] }; result: null };
+  /** Do all of it or nothing; `at` commands were staged before. */
+  'change-table': { args: TableChange & { readonly at: number }; result: TableOutcome };
   'list-table': { args: { readonly table: TableName }; result: TableRow };
   /** Tables that somebody has asked for, the latest first. */
   'list-tables': { args: Record<string, never>; result: readonly TableName[] };

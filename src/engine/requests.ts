@@ -1,10 +1,13 @@
 /**
  * What the worker does when the main thread asks: one function per request of messages.ts. Runs between two breaths, never per packet.
  */
+
 import { seconds, type TurnableClock } from '../base/clock.ts';
+import { Slices } from '../base/slices.ts';
 import { KernelDevice } from '../device/kernel-device.ts';
 import type { Arena } from '../device/native.ts';
 import { HOOK_NAMES } from '../hooks/hooks.ts';
+import type { TableCommand, TableOutcome } from '../model/iptables.ts';
 import { Drop, dropText } from '../packet/drop.ts';
 import { mac, parsePrefix } from '../wire/addr.ts';
 import type { Captures } from './capture.ts';
@@ -31,11 +34,16 @@ export interface RequestContext {
   /** Who keeps what the next life of the daemon shall find; null: there is nobody to hand it on. */
   readonly keeper: Keeper | null;
   readonly post: (message: WorkerMessage) => void;
+  /** Commands for the next change of a table. */
+  readonly staged: TableCommand[];
   isStopping: boolean;
 }
 
 type Handlers = {
-  [N in EngineRequestName]: (c: RequestContext, args: EngineRequests[N]['args']) => EngineRequests[N]['result'];
+  [N in EngineRequestName]: (
+    c: RequestContext,
+    args: EngineRequests[N]['args'],
+  ) => EngineRequests[N]['result'] | Slices<EngineRequests[N]['result']>;
 };
 
 const handlers: Handlers = {
@@ -61,7 +69,12 @@ const handlers: Handlers = {
   'list-sysctls': ({ engine }) => engine.listSysctls(),
   ipvs: ({ engine }, { commands }) => engine.executeIpvs(commands),
   'ipvs-all': ({ engine }, { commands, generation }) => engine.executeAllIpvs(commands, generation),
-  'change-table': ({ engine }, change) => engine.filter.change(change),
+  'stage-rules': ({ staged }, { at, commands }) => {
+    staged.length = Math.min(staged.length, at);
+    staged.push(...commands);
+    return null;
+  },
+  'change-table': changeTable,
   'list-table': ({ engine }, { table }) => engine.filter.list(table),
   'list-tables': ({ engine }) => engine.filter.knownTables,
   'ipvs-generation': ({ engine }) => engine.director.generation,
@@ -105,7 +118,7 @@ const handlers: Handlers = {
   },
 };
 
-/** Answer one request. @throws what the handler throws: the caller reports it as a failed request */
+/** Answer one request; Slices where that takes longer than packets may wait. @throws what the handler throws: the caller reports it as a failed request */
 export function answer(context: RequestContext, request: RequestMessage): unknown {
   const handler = handlers[request.name] as (c: RequestContext, args: unknown) => unknown;
   return handler(context, request.args);
@@ -136,6 +149,15 @@ export function addDevice({ engine, arena, post, keeper }: RequestContext, spec:
   });
   keeper?.devices.push(spec);
   return null;
+}
+
+function changeTable(
+  { engine, staged }: RequestContext,
+  { at, ...change }: EngineRequests['change-table']['args'],
+): Slices<TableOutcome> {
+  const first = staged.splice(0);
+  if (first.length !== at) throw new Error(`${at} commands should have come before, ${first.length} have`);
+  return new Slices(engine.filter.changeInSteps({ ...change, commands: [...first, ...change.commands] }));
 }
 
 function hookRows({ engine }: RequestContext): HookRow[] {

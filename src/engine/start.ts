@@ -89,6 +89,7 @@ function create(
     keeper: keep === null ? null : new Keeper(engine, keep, tooLong),
     arena: native.registerArena(engine.pool.arena),
     post,
+    staged: [],
     isStopping: false,
   };
 }

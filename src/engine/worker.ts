@@ -6,9 +6,10 @@
  *       └────── poll(devices, eventfd, 100 ms) ◄┘  no, not yet: yield the CPU, and again
  *
  * It never returns to its event loop while it runs: messages are taken synchronously between two breaths (receiveMessageOnPort), when the main thread has
- * raised `signal`, and the eventfd ends a sleep. A breath that throws is our bug: it is reported with its stack and ends the daemon, which systemd restarts.
+ * raised `signal`, and the eventfd ends a sleep. A request that takes long (Slices) is answered a millisecond's worth per breath, and others wait for it. A breath that throws is our bug: it is reported with its stack and ends the daemon, which systemd restarts.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { Slices } from '../base/slices.ts';
 import * as native from '../device/native.ts';
 import type { Engine } from './engine.ts';
 import type { Keeper } from './keeper.ts';
@@ -20,6 +21,17 @@ import { start } from './start.ts';
 const MAX_SLEEP_MS = 100;
 /** The same in test mode, where a timer is compared with another host's. */
 const TEST_SLEEP_MS = 5;
+
+/** What a request has left is done for so long between two breaths, or a little longer. */
+const WORK_MS = 1;
+
+interface Work {
+  readonly request: RequestMessage;
+  readonly slices: Slices<unknown>;
+}
+
+/** While there is some, no other request is taken. */
+let work: Work | null = null;
 
 const data = workerData as WorkerData;
 const port = parentPort!;
@@ -45,8 +57,14 @@ function run(): void {
   if (keeper !== null) keeper.begin();
   post({ type: 'ready', kept: report });
   while (!context.isStopping) {
+    const isWorking = work !== null;
+    if (work !== null) {
+      goOn(context, work);
+      // Others have waited for it.
+      ready |= 1;
+    }
     // The eventfd may be signalled after its message was taken (the flag is raised first): drain it then too, or poll would never sleep again.
-    if (signal[0] !== 0 || (ready & 1) !== 0) {
+    if (work === null && (signal[0] !== 0 || (ready & 1) !== 0)) {
       ready = 0;
       takeMessages(context);
       if (generation !== engine.generation) {
@@ -59,7 +77,7 @@ function run(): void {
     context.traces.flush();
     if (keeper !== null) keeper.advance();
     if (engine.tracking.hasEvents) postEvents(engine);
-    if (received > 0) {
+    if (received > 0 || isWorking || work !== null) {
       idle = 0;
       continue;
     }
@@ -90,15 +108,43 @@ function postEvents({ tracking }: Engine): void {
 function takeMessages(context: RequestContext): void {
   Atomics.store(signal, 0, 0);
   native.eventfdDrain(data.eventfd);
-  for (let got = receiveMessageOnPort(port); got !== undefined; got = receiveMessageOnPort(port)) {
+  while (work === null) {
+    const got = receiveMessageOnPort(port);
+    if (got === undefined) return;
     const request = got.message as RequestMessage;
     try {
       const result = answer(context, request);
-      if (context.keeper !== null) noteChange(context.keeper, request.name);
-      post({ type: 'reply', id: request.id, result });
+      if (result instanceof Slices) work = { request, slices: result };
+      else reply(context, request, result);
     } catch (error) {
-      post({ type: 'failed', id: request.id, message: error instanceof Error ? error.message : String(error) });
+      fail(request, error);
     }
+  }
+}
+
+function reply({ keeper }: RequestContext, { id, name }: RequestMessage, result: unknown): void {
+  if (keeper !== null) noteChange(keeper, name);
+  post({ type: 'reply', id, result });
+}
+
+function fail({ id }: RequestMessage, error: unknown): void {
+  post({ type: 'failed', id, message: error instanceof Error ? error.message : String(error) });
+}
+
+/** A little of the work that a request has left. */
+function goOn(context: RequestContext, { request, slices }: Work): void {
+  const end = performance.now() + WORK_MS;
+  try {
+    do {
+      const done = slices.next();
+      if (done === undefined) continue;
+      work = null;
+      reply(context, request, done.value);
+      return;
+    } while (performance.now() < end);
+  } catch (error) {
+    work = null;
+    fail(request, error);
   }
 }
 

@@ -1,4 +1,5 @@
 /** The chains of a table → its program. */
+import type { Steps } from '../base/slices.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { prefixLength } from '../wire/addr.ts';
 import { BLOCK_RULES, BlockIndex, type DeviceHint, type Hints, WORTH_IT } from './block-index.ts';
@@ -33,8 +34,8 @@ export function compileRule({ matches, target }: Rule): CompiledRule {
   };
 }
 
-/** The chains must be sound: every jump's chain is there, and there are no loops. */
-export function compile(chains: readonly Chain[]): { program: Program; counters: Counters } {
+/** The chains must be sound: every jump's chain is there, and there are no loops. What their rules have counted is not in the counters yet. */
+export function* compile(chains: readonly Chain[]): Steps<{ program: Program; counters: Counters }> {
   const starts = new Map<string, number>();
   let count = 0;
   for (const chain of chains) {
@@ -55,9 +56,10 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
   };
   const blockOf = new Int32Array(count).fill(NO_BLOCK);
   const blocks: Block[] = [];
+  yield;
   let row = 0;
   for (const chain of chains) {
-    addBlocks(chain.rules, row, blocks, blockOf);
+    yield* addBlocks(chain.rules, row, blocks, blockOf);
     if (chain.hook !== null) entry[chain.hook] = row;
     for (const rule of chain.rules) {
       const at = row << ROW_SHIFT;
@@ -66,9 +68,7 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
       writeTarget(rows, at, target, starts);
       matches[row] = rule.compiled.matches;
       targets[row] = rule.compiled.target;
-      counters.packets[row] = rule.packets;
-      counters.bytes[row] = rule.bytes;
-      row++;
+      if (++row % BLOCK_RULES === 0) yield;
     }
     if (chain.hook === null) {
       rows[(row << ROW_SHIFT) + Cell.Kind] = Kind.Return;
@@ -76,8 +76,6 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
       policy[chain.hook] = row;
       rows[(row << ROW_SHIFT) + Cell.Kind] = Kind.Verdict;
       rows[(row << ROW_SHIFT) + Cell.Argument] = VERDICTS[chain.policy];
-      counters.packets[row] = chain.packets;
-      counters.bytes[row] = chain.bytes;
     }
     row++;
   }
@@ -88,12 +86,13 @@ export function compile(chains: readonly Chain[]): { program: Program; counters:
 /** Indexes by their first rule: most changes of a table leave most blocks as they are. */
 const known = new WeakMap<StoredRule, { readonly rules: readonly StoredRule[]; readonly index: BlockIndex }>();
 
-function addBlocks(rules: readonly StoredRule[], row: number, blocks: Block[], blockOf: Int32Array): void {
+function* addBlocks(rules: readonly StoredRule[], row: number, blocks: Block[], blockOf: Int32Array): Steps<void> {
   if (rules.length < WORTH_IT) return;
   for (let at = 0; at < rules.length; at += BLOCK_RULES) {
     const some = rules.slice(at, at + BLOCK_RULES);
     blockOf.fill(blocks.length, row + at, row + at + some.length);
     blocks.push({ index: indexOf(some), start: row + at });
+    yield;
   }
 }
 

@@ -4,6 +4,7 @@
  *   raw −300 │ mangle −150 │ filter 0 │ security 50           at the hooks of their built-in chains
  *   nat                                                       asked by NAT itself, once per connection
  */
+import { finish, type Steps } from '../base/slices.ts';
 import { type Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
 import type { Nat } from '../nat/nat.ts';
@@ -66,12 +67,25 @@ export class Filter {
   }
 
   /** Do all of it, or nothing. */
-  change({ table: name, commands, isTest = false }: TableChange): TableOutcome {
+  change(change: TableChange): TableOutcome {
+    return finish(this.changeInSteps(change));
+  }
+
+  /** The same with pauses, in which packets meet the old rules. No other change may begin before its end. */
+  *changeInSteps({ table: name, commands, isTest = false }: TableChange): Steps<TableOutcome> {
     const entry = this.#know(name);
-    if (entry.walk !== null) entry.table.count(entry.walk.counters);
-    const outcome = entry.table.change(commands, isTest, this.#conditions.tracking);
-    if (outcome === null && !isTest) this.#commit(entry);
-    return outcome;
+    const { table } = entry;
+    if (entry.walk !== null) table.count(entry.walk.counters);
+    const chains = yield* table.draft(commands, this.#conditions.tracking);
+    if ('fault' in chains) return chains;
+    if (isTest || chains === table.chains) return null;
+    const { program, counters } = yield* compile(chains);
+    // From here on without a pause: what the old program has counted is the new one's.
+    if (entry.walk !== null) table.count(entry.walk.counters);
+    table.chains = chains;
+    table.tell(counters);
+    this.#commit(entry, new Walk(program, counters, this.#conditions));
+    return null;
   }
 
   list(name: TableName): TableRow {
@@ -124,11 +138,6 @@ export class Filter {
     return this.#tables[name];
   }
 
-  #commit(entry: Entry): void {
-    this.#compile(entry);
-    this.#askForTracking();
-  }
-
   /** Hold connection tracking while a rule needs it, and translation while the nat table has something to say then. */
   #askForTracking(): void {
     const { tracking, nat } = this.#conditions;
@@ -144,18 +153,16 @@ export class Filter {
     this.#hasNat = wantsNat;
   }
 
-  #compile(entry: Entry): void {
-    const { table } = entry;
-    if (!table.isInUse) {
+  #commit(entry: Entry, walk: Walk): void {
+    if (entry.table.isInUse) {
+      this.#use(entry, walk);
+    } else {
       this.#hooks.unregister(entry.ops);
       entry.ops = [];
       // Counters of policies stay to be read.
-      if (entry.walk === null) return;
+      if (entry.walk !== null) entry.walk = walk;
     }
-    const { program, counters } = compile(table.chains);
-    const walk = new Walk(program, counters, this.#conditions);
-    if (table.isInUse) this.#use(entry, walk);
-    else entry.walk = walk;
+    this.#askForTracking();
   }
 
   #use(entry: Entry, walk: Walk): void {

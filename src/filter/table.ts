@@ -2,6 +2,7 @@
  * One table: its chains and rules, and what commands do to them, as libiptc and the kernel's checks do it (libiptc/libiptc.c; mark_source_chains and
  * find_check_entry in net/ipv4/netfilter/ip_tables.c). A change is made to a draft, which takes the table's place when all of it could be done.
  */
+import type { Steps } from '../base/slices.ts';
 import { Hook } from '../hooks/hooks.ts';
 import {
   BUILT_IN_CHAINS,
@@ -25,6 +26,8 @@ export interface StoredRule {
   readonly words: readonly string[];
   readonly rule: Rule;
   readonly compiled: CompiledRule;
+  readonly needsConntrack: boolean;
+  readonly needsLabels: boolean;
   /** Hooks (bits) for which it was found to be legal; -1: not looked at yet. */
   isLegalFor: number;
   /** As of the last look at the program's counters. */
@@ -63,6 +66,13 @@ class Refusal extends Error {
   }
 }
 
+/** Commands run, or rules checked, between two pauses. */
+const COMMANDS = 64;
+/** The same of rules that are only passed by. */
+const SEEN = 4096;
+
+export type Refused = Exclude<TableOutcome, null>;
+
 export class Table {
   readonly name: TableName;
   /** Built-in ones first, then the users' by name. */
@@ -80,52 +90,71 @@ export class Table {
 
   /** Does one of its rules need connection tracking? */
   get needsConntrack(): boolean {
-    return this.chains.some(({ rules }) =>
-      rules.some(({ rule }) => usesOf(rule).some(({ extension, options }) => needsConntrack(extension, options))),
-    );
+    return this.chains.some(({ rules }) => rules.some((rule) => rule.needsConntrack));
   }
 
   /** Does one of its rules look at labels, or set them? */
   get needsLabels(): boolean {
-    return this.chains.some(({ rules }) =>
-      rules.some(({ rule }) => usesOf(rule).some(({ extension }) => extension.needsLabels === true)),
-    );
+    return this.chains.some(({ rules }) => rules.some((rule) => rule.needsLabels));
   }
 
   /** Take over what the program has counted. */
-  count(counters: Counters): void {
+  count({ packets, bytes }: Counters): void {
     let row = 0;
     for (const chain of this.chains) {
-      for (const rule of chain.rules) {
-        rule.packets = counters.packets[row]!;
-        rule.bytes = counters.bytes[row]!;
+      const { rules } = chain;
+      for (let i = 0; i < rules.length; i++) {
+        const rule = rules[i]!;
+        rule.packets = packets[row]!;
+        rule.bytes = bytes[row]!;
         row++;
       }
-      chain.packets = counters.packets[row]!;
-      chain.bytes = counters.bytes[row]!;
+      chain.packets = packets[row]!;
+      chain.bytes = bytes[row]!;
       row++;
     }
   }
 
-  /** All or nothing. With `isTest` nothing, either way. @param tracking null: rules that need it cannot be had */
-  change(commands: readonly TableCommand[], isTest: boolean, tracking: Tracking | null): TableOutcome {
+  /** Let new counters go on from what was counted. */
+  tell({ packets, bytes }: Counters): void {
+    let row = 0;
+    for (const chain of this.chains) {
+      const { rules } = chain;
+      for (let i = 0; i < rules.length; i++) {
+        const rule = rules[i]!;
+        packets[row] = rule.packets;
+        bytes[row] = rule.bytes;
+        row++;
+      }
+      if (chain.hook !== null) {
+        packets[row] = chain.packets;
+        bytes[row] = chain.bytes;
+      }
+      row++;
+    }
+  }
+
+  /** What it would be after the commands, or why it cannot be. @param tracking null: rules that need it cannot be had */
+  *draft(commands: readonly TableCommand[], tracking: Tracking | null): Steps<Refused | readonly Chain[]> {
+    yield;
     const draft = new Draft(this.name, this.chains, tracking);
+    yield;
     let index = 0;
     try {
       for (const command of commands) {
         draft.run(command);
-        index++;
+        if (++index % COMMANDS === 0) yield;
       }
       index = -1;
-      draft.check();
+      yield;
+      yield* draft.check();
     } catch (error) {
       if (error instanceof Refusal) return { index, fault: error.fault, what: error.what };
       if (error instanceof BadRule) return { index, fault: 'BAD-WORDS', what: error.message };
       throw error;
     }
     const isChange = commands.some(({ op }) => op !== 'check');
-    if (isChange && !isTest) this.chains = draft.chains;
-    return null;
+    return isChange ? draft.chains : this.chains;
   }
 
   list(): ChainRow[] {
@@ -161,6 +190,8 @@ function store({ words, counters }: NewRule): StoredRule {
     words: saveRule(rule),
     rule,
     compiled: compileRule(rule),
+    needsConntrack: usesOf(rule).some(({ extension, options }) => needsConntrack(extension, options)),
+    needsLabels: usesOf(rule).some(({ extension }) => extension.needsLabels === true),
     isLegalFor: -1,
     packets: counters?.packets ?? 0,
     bytes: counters?.bytes ?? 0,
@@ -257,15 +288,19 @@ class Draft {
   }
 
   /** What the kernel looks at before it takes the whole table: loops, and rules where they must not stand. */
-  check(): void {
+  *check(): Steps<void> {
     const reached = new Map(this.#chains.map((chain) => [chain, new Uint8Array(chain.rules.length)]));
-    for (const chain of this.#chains) if (chain.hook !== null) this.#walk(chain, 1 << chain.hook, reached);
+    for (const chain of this.#chains) if (chain.hook !== null) yield* this.#walk(chain, 1 << chain.hook, reached);
+    let checked = 0;
     for (const [{ rules }, hooks] of reached) {
-      for (const [i, stored] of rules.entries()) {
+      for (let i = 0; i < rules.length; i++) {
+        if (i % SEEN === 0) yield;
+        const stored = rules[i]!;
         // Most changes of a table leave most rules where they were.
         if (stored.isLegalFor === hooks[i]) continue;
         this.#checkRule(stored.rule, hooks[i]!);
         stored.isLegalFor = hooks[i]!;
+        if (++checked % COMMANDS === 0) yield;
       }
     }
   }
@@ -284,24 +319,28 @@ class Draft {
   }
 
   /** mark_source_chains: from which hooks (bits) each rule can be met. What stands behind an unconditional verdict cannot. */
-  #walk(from: Chain, hook: number, reached: ReadonlyMap<Chain, Uint8Array>): void {
-    const done = new Set<Chain>();
-    const way = new Set<Chain>();
-    const enter = (chain: Chain): void => {
-      if (way.has(chain)) throw new Refusal('ELOOP');
-      if (done.has(chain)) return;
-      way.add(chain);
-      const hooks = reached.get(chain)!;
-      for (const [i, { rule, words }] of chain.rules.entries()) {
-        hooks[i]! |= hook;
-        const { target } = rule;
-        if (target.kind === 'chain') enter(this.#get(target.name));
-        if (target.kind === 'verdict' && isUnconditional(words)) break;
-      }
-      way.delete(chain);
-      done.add(chain);
-    };
-    enter(from);
+  *#walk(
+    chain: Chain,
+    hook: number,
+    reached: ReadonlyMap<Chain, Uint8Array>,
+    done = new Set<Chain>(),
+    way = new Set<Chain>(),
+  ): Steps<void> {
+    if (way.has(chain)) throw new Refusal('ELOOP');
+    if (done.has(chain)) return;
+    way.add(chain);
+    const hooks = reached.get(chain)!;
+    const { rules } = chain;
+    for (let i = 0; i < rules.length; i++) {
+      if (i % SEEN === SEEN - 1) yield;
+      hooks[i]! |= hook;
+      const { rule, words } = rules[i]!;
+      const { target } = rule;
+      if (target.kind === 'chain') yield* this.#walk(this.#get(target.name), hook, reached, done, way);
+      if (target.kind === 'verdict' && isUnconditional(words)) break;
+    }
+    way.delete(chain);
+    done.add(chain);
   }
 
   /** Parsed, with a target that exists. */
