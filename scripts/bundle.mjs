@@ -27,7 +27,7 @@ const read = (name) => {
     return undefined;
   }
 };
-const script = new Script(readFileSync(filename, 'utf8'), { filename, cachedData: read('engine.cache') });
+const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData: read('engine.cache') });
 script.runInThisContext()({}, require, { exports: {} }, filename, __dirname);
 `;
 
@@ -40,7 +40,9 @@ async function bundle(input, format, options) {
 rmSync(out, { recursive: true, force: true });
 await bundle('src/engine/worker.js', 'cjs', { entryFileNames: 'engine.cjs', codeSplitting: false });
 const engine = join(out, 'engine.cjs');
-const source = `(function (exports, require, module, __filename, __dirname) {${readFileSync(engine, 'utf8')}\n})`;
+// In ASCII, which is read without decoding.
+const ascii = (text) => text.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+const source = ascii(`(function (exports, require, module, __filename, __dirname) {${readFileSync(engine, 'utf8')}\n})`);
 writeFileSync(engine, source);
 writeFileSync(join(out, 'engine.cache'), new Script(source, { filename: engine }).createCachedData());
 writeFileSync(join(out, 'worker.cjs'), WORKER);

@@ -7,7 +7,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import * as native from '../device/native.ts';
@@ -22,6 +22,9 @@ const YOUNG_MS = 5_000;
 const FREE_TRIES = 2;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 10_000;
+
+/** Packets wait for it, at its start most of all: Nice= of our unit. */
+const NICE = -10;
 
 interface Ending {
   readonly code: number | null;
@@ -105,6 +108,7 @@ export class Supervisor {
       env: { ...env, ...given, NOTIFY_SOCKET: this.#path },
       stdio: ['inherit', 'inherit', 'inherit', ...kept.map(({ fd }) => fd)],
     });
+    prefer(child.pid);
     this.#child = child;
     this.#store.pid = child.pid ?? 0;
     this.#isRestarting = false;
@@ -173,5 +177,14 @@ export class Supervisor {
         native.eventfdSignal(eventfd);
       },
     };
+  }
+}
+
+/** Before it has threads, which begin as their parent is. */
+function prefer(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) setPriority(pid, NICE);
+  } catch {
+    // without CAP_SYS_NICE it takes its turn
   }
 }
