@@ -142,6 +142,10 @@ export class Daemon {
     if (faults.length > 0) throw new StartError(faults);
     this.#logChanges(actions);
     if (from !== null && planText(actions).length > 0) this.#generation++;
+    // A worker that was started early has the tables of the life before.
+    if (from !== null && this.#options.thread !== undefined) {
+      for (const note of needsRestart(from, config)) log.warn({}, note);
+    }
     await this.#keepState();
     if (from === null) succession.begun([]);
     const server = createApi({

@@ -1,6 +1,6 @@
 /**
  * Drains outlive the daemon: they are kept in the state directory, deadlines as times of day, and begun again before the configuration adds their servers.
- * The connections are gone after a restart; the server stays without new ones.
+ * Also where a restart takes over no connections, the server stays without new ones.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,9 +1,9 @@
 /**
- * The first thing that the daemon does. When an earlier life has left connections and the configuration is still what it was, the data worker goes on from
- * them at once; only then is the rest loaded, which takes longer than all of that. Imports nothing big.
+ * The first thing that the daemon does. When an earlier life has left connections, the data worker goes on from them at once; only then is the rest
+ * loaded, which takes longer than all of that. Imports nothing big.
  */
 import { type Arguments, readArguments } from './arguments.ts';
-import { isUnchanged } from './control-state.ts';
+import { hasSameLimits } from './control-state.ts';
 import { Succession } from './succession.ts';
 import { WorkerThread } from './worker-thread.ts';
 
@@ -29,7 +29,7 @@ export async function startEarly(
 
 function startWorker({ testClock }: Arguments, succession: Succession): WorkerThread | undefined {
   const state = succession.stateBefore();
-  if (state === null || !isUnchanged(state)) return undefined;
+  if (state === null || !hasSameLimits(state)) return undefined;
   const { limits, spin } = state;
   return new WorkerThread({ limits, spin, testClock, keep: succession.keep });
 }
