@@ -36,6 +36,7 @@ const SUBJECTS: Readonly<Record<string, Subject>> = {
   untracked: { ...FEW, what: 'as base, others are tracked', rules: TRACKING_RULES },
   rules: { ...FEW, what: `as base, ${RULES} rules before it`, rules: manyRules(RULES) },
   'rules-device': { ...FEW, what: `as base, ${RULES} rules that differ by device`, rules: deviceRules(RULES) },
+  fullnat: { ...FEW, what: 'as base, full NAT', method: 'fullnat' },
   dr: { ...FEW, what: 'as base, direct routing, requests only', method: 'route' },
   ipip: { ...FEW, what: 'as base, IPIP, requests only', method: 'tunnel' },
   'bulk-dr': { ...FEW, ...SUPER, what: 'super-packets, direct routing, per super-packet', method: 'route' },

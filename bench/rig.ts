@@ -43,12 +43,18 @@ function serviceCommands(method: ForwardMethod, address: string, port: number): 
   const commands: IpvsCommand[] = [
     { op: 'add-service', service: { key: service, scheduler: 'rr', schedulerFlags: 0, ops: false } },
   ];
+  if (method === 'fullnat') commands.push({ op: 'add-local-address', service, local: { address: '10.0.2.1' } });
   for (let i = 0; i < SERVERS; i++) {
     const key = { address: serverAddress(i), port };
     const server = { key, method, weight: 1, upperThreshold: 0, lowerThreshold: 0 } as const;
     commands.push({ op: 'add-server', service, server });
   }
   return commands;
+}
+
+/** Do answers cross the director? */
+function isAnswered(method: ForwardMethod): boolean {
+  return method === 'masq' || method === 'fullnat';
 }
 
 function execute(engine: Engine, commands: readonly IpvsCommand[]): number {
@@ -67,6 +73,7 @@ export class Rig {
 
   constructor(subject: Subject) {
     this.subject = subject;
+    const isFullNat = subject.method === 'fullnat';
     const maxConnections = Math.max(65_536, subject.flows + 1000);
     this.engine = new Engine({
       clock: systemClock,
@@ -77,7 +84,7 @@ export class Rig {
     });
     const { pool } = this.engine;
     this.client = new ClientDevice(pool, mac(FRONT_MAC), octets(CLIENT_MAC), ip4(VIP), PORT);
-    this.server = new ServerDevice(pool, mac(BACK_MAC), octets(SERVER_MAC), PORT, subject.flows);
+    this.server = new ServerDevice(pool, mac(BACK_MAC), octets(SERVER_MAC), PORT, subject.flows, isFullNat);
     for (const device of [this.client, this.server]) this.engine.addDevice(device, { isHost: false, peer: 0 });
     this.engine.executeIp([
       { op: 'addr-add', device: 'front', address: '10.0.1.1', prefixLength: 24 },
@@ -107,7 +114,7 @@ export class Rig {
     this.drain();
     if (this.server.scheduled !== flows)
       throw new Error(`only ${this.server.scheduled} of ${flows} flows were scheduled`);
-    if (method === 'masq') {
+    if (isAnswered(method)) {
       this.server.play(flows, flows, 'sequential');
       this.drain();
     }
@@ -135,7 +142,7 @@ export class Rig {
   round(packets: number): number {
     const { active, order, method, segments } = this.subject;
     const pieces = method === 'tunnel' ? segments : 1;
-    const fromServers = method === 'masq' ? packets >> 1 : 0;
+    const fromServers = isAnswered(method) ? packets >> 1 : 0;
     const fromClients = Math.ceil((packets - fromServers) / pieces);
     const expected = fromClients * pieces + fromServers;
     const sent = this.client.stats.txPackets + this.server.stats.txPackets;

@@ -7,8 +7,10 @@
 import { type Device, Medium, noStats } from '../src/device/device.ts';
 import type { Burst } from '../src/packet/burst.ts';
 import type { PacketPool } from '../src/packet/pool.ts';
+import { IpProto } from '../src/wire/ipv4.ts';
 import { GsoType } from '../src/wire/virtio-net.ts';
 
+const TCP = IpProto.Tcp;
 const FRAME_BYTES = 60;
 /** Payload of one segment of a super-packet, bytes: what fits an IPIP packet of 1,500. */
 const SEGMENT_BYTES = 1440;
@@ -168,6 +170,9 @@ export class ClientDevice extends TrafficDevice {
 export class ServerDevice extends TrafficDevice {
   readonly #serverOf: Int32Array;
   readonly #port: number;
+  /** Full NAT: where a flow's packets come from, address and port; the flows begin one after the other. */
+  readonly #peers: Int32Array | null;
+  #begun = 0;
   /** SYN+ACK instead of data. */
   isOpening = true;
 
@@ -177,10 +182,12 @@ export class ServerDevice extends TrafficDevice {
     peerMac: readonly number[],
     port: number,
     flows: number,
+    isFullNat = false,
   ) {
     super(pool, 'back', mac.hi, mac.lo, peerMac);
     this.#serverOf = new Int32Array(flows);
     this.#port = port;
+    this.#peers = isFullNat ? new Int32Array(flows * 2) : null;
   }
 
   override transmit(burst: Burst): void {
@@ -188,7 +195,14 @@ export class ServerDevice extends TrafficDevice {
       for (let i = 0; i < burst.count; i++) {
         const p = burst.packets[i]!;
         const l3 = p.end - (FRAME_BYTES - L3); // of the innermost header, whatever stands around it
-        const flow = flowOf(p.view.getInt32(l3 + 12), p.view.getUint16(l3 + L4 - L3));
+        const peer = p.view.getInt32(l3 + 12);
+        const port = p.view.getUint16(l3 + L4 - L3);
+        // The first frame of the device is an ARP announcement.
+        const flow = this.#peers === null ? flowOf(peer, port) : p.proto === TCP ? this.#begun++ : -1;
+        if (this.#peers !== null && flow >= 0 && flow < this.#serverOf.length) {
+          this.#peers[flow * 2] = peer;
+          this.#peers[flow * 2 + 1] = port;
+        }
         if (flow >= 0 && flow < this.#serverOf.length) this.#serverOf[flow] = p.view.getInt32(l3 + 16);
       }
     }
@@ -203,6 +217,9 @@ export class ServerDevice extends TrafficDevice {
   protected next(burst: Burst): boolean {
     const flow = this.nextFlow();
     const flags = this.isOpening ? SYN | ACK : PSH_ACK;
-    return this.emit(burst, this.#serverOf[flow]!, this.#port, clientIp(flow), clientPort(flow), flags);
+    const peers = this.#peers;
+    const ip = peers === null ? clientIp(flow) : peers[flow * 2]!;
+    const port = peers === null ? clientPort(flow) : peers[flow * 2 + 1]!;
+    return this.emit(burst, this.#serverOf[flow]!, this.#port, ip, port, flags);
   }
 }
