@@ -64,7 +64,7 @@ class End {
   }
 
   /** The other end's segment speaks of what this one sent. */
-  acknowledge({ ack, sacks }: Segment): string[] {
+  acknowledge({ ack, sacks }: Segment, isCut: boolean): string[] {
     const faults: string[] = [];
     const upTo = this.relative(ack);
     if (upTo > this.next) faults.push(`acknowledges ${upTo}, sent are ${this.next}`);
@@ -72,7 +72,8 @@ class End {
     for (const [left, right] of sacks) {
       const [from, to] = [this.relative(left), this.relative(right)];
       // A first block below the acknowledgement is a duplicate's (RFC 2883 §4).
-      if (from >= to || to > this.next || !this.#edges.has(from) || !this.#edges.has(to))
+      const areEdges = this.#edges.has(from) && this.#edges.has(to);
+      if (from >= to || to > this.next || (isCut && !areEdges))
         faults.push(`selectively acknowledges ${from} to ${to}, which is no run of segments`);
     }
     return faults;
@@ -87,8 +88,11 @@ class End {
   }
 }
 
-/** All connections whose SYN the capture holds, oldest first, and what is wrong with them. Ethernet frames; what is not TCP is passed over. */
-export function tcpStreams(frames: readonly Uint8Array[]): { streams: TcpStream[]; faults: string[] } {
+/**
+ * All connections whose SYN the capture holds, oldest first, and what is wrong with them. Ethernet frames; what is not TCP is passed over.
+ * @param isCut no frame is a super-packet: what is acknowledged selectively begins and ends where segments do
+ */
+export function tcpStreams(frames: readonly Uint8Array[], isCut = true): { streams: TcpStream[]; faults: string[] } {
   const faults: string[] = [];
   const open = new Map<string, { ends: [End, End]; names: [string, string]; sacks: number }>();
   const all: (typeof open extends Map<string, infer C> ? C : never)[] = [];
@@ -110,7 +114,7 @@ export function tcpStreams(frames: readonly Uint8Array[]): { streams: TcpStream[
     const [self, peer] = connection.names[0] === src ? connection.ends : [...connection.ends].reverse();
     if (segment.flags & Flag.Syn) self!.isn = segment.seq;
     const said = segment.flags & Flag.Reset ? ['a reset'] : self!.send(segment);
-    if (segment.flags & Flag.Ack) said.push(...peer!.acknowledge(segment));
+    if (segment.flags & Flag.Ack) said.push(...peer!.acknowledge(segment, isCut));
     connection.sacks += segment.sacks.length;
     faults.push(...said.map((fault) => `frame ${i + 1}: ${src} > ${dst}: ${fault}`));
   });
