@@ -263,6 +263,40 @@ describe('the choice of an address and a port', () => {
     expect([b.director.locals.room, b.director.locals.isEmpty(0)]).toEqual([65536, true]);
   });
 
+  it('an address that gets other ports keeps its place, and its connections theirs', () => {
+    b.routing.locals.add(0x0a000202 as never);
+    run(`-P -t ${VIP}:80 -z ${LIP}`, `-P -t ${VIP}:80 -z 10.0.2.2`, `-a -t ${VIP}:80 -r ${RIP} -b`);
+    syn(0);
+    syn(1);
+    const edit = (from: number, to: number, address = LIP) =>
+      b.director.execute([
+        {
+          op: 'edit-local-address',
+          service: { kind: 'address', protocol: 'tcp', address: VIP, port: 80 },
+          local: { address, ports: { from, to } },
+        },
+      ]);
+    const port = b.director.listConnections(0, 10).rows.find((row) => row.local!.address === LIP)!.local!.port;
+    expect(edit(1025, 65535)).toEqual([null]);
+    expect(locals()).toMatchObject([
+      { address: LIP, conns: 1 },
+      { address: '10.0.2.2', conns: 1 },
+    ]);
+    expect(edit(7000, 7000)).toEqual([null]);
+    expect(locals()).toMatchObject([
+      { address: LIP, ports: { from: 7000, to: 7000 }, conns: 0 },
+      { address: '10.0.2.2' },
+    ]);
+    expect(edit(1, 2, '10.0.1.1')).toEqual(['ENOENT']);
+    expect(sound(b.send(tcpPacket(`${RIP}:80`, `${LIP}:${port}`, 'SA')))).toContain('IP 10.0.1.100.80 >');
+    expect([syn(2), syn(3)].map(sourceOf)).toContain('10.0.2.1.7000');
+    // A second one finds no other port there, and goes to the other address.
+    expect([syn(4), syn(5)].map(sourceOf)).toEqual([
+      expect.stringMatching(/^10\.0\.2\.2\./),
+      expect.stringMatching(/^10\.0\.2\.2\./),
+    ]);
+  });
+
   it('persistence: a client keeps its server, each connection has a port of its own', () => {
     run(`-E -t ${VIP}:80 -s rr -p 60`, `-P -t ${VIP}:80 -z ${LIP}`);
     run(`-a -t ${VIP}:80 -r ${RIP} -b`, `-a -t ${VIP}:80 -r 10.0.2.12 -b`);

@@ -95,6 +95,8 @@ export class LocalAddresses {
 
   /** A new address, the last of its service's pool, or the same one in its place with other ports. False when there is no room. */
   set(service: number, ip: number, low: number, high: number, device: string): boolean {
+    const old = this.#find(service, ip);
+    if (old !== undefined && old.low === low && old.high === high && old.device === device) return true;
     if (this.room === 0) return false;
     const id = this.#freeIds.pop() ?? this.#all.length;
     const stride = strideOf(high - low + 1);
@@ -102,7 +104,6 @@ export class LocalAddresses {
     this.#all[id] = address;
     const pool = this.#pools.get(service) ?? { addresses: [], at: 0 };
     this.#pools.set(service, pool);
-    const old = this.#find(service, ip);
     if (old === undefined) {
       pool.addresses.push(address);
       return true;
