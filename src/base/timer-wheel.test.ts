@@ -52,6 +52,36 @@ describe('TimerWheel', () => {
     expect([0, 1, 2].some((t) => wheel.isPending(t))).toBe(false);
   });
 
+  it('fires no more at once than it may, and all in the end, while others come and go', () => {
+    const rng = new SeededRng(3);
+    const wheel = new TimerWheel(3000, 0);
+    const fired = new Int32Array(3000);
+    for (let i = 0; i < 2000; i++) wheel.add(i, 1000 + (i % 3) * 400);
+    let late = 0;
+    let most = 0;
+    for (let now = 1; now < 2500; now++) {
+      let count = 0;
+      wheel.advance(
+        now,
+        (t) => {
+          fired[t]!++;
+          count++;
+        },
+        7,
+      );
+      most = Math.max(most, count);
+      if (wheel.isBehind) late++;
+      if (now === 1100) for (let i = 0; i < 2000; i += 10) wheel.cancel(i);
+      // New ones are neither lost nor early while the wheel is behind.
+      if (now >= 1000 && now < 1200) wheel.add(2000 + now - 1000, now + 1 + ((rng.next() >>> 0) % 60));
+    }
+    expect(most).toBe(7);
+    expect(late).toBeGreaterThan(100);
+    expect(wheel.isBehind).toBe(false);
+    expect(fired.subarray(2000, 2200).every((n) => n === 1)).toBe(true);
+    expect(fired.subarray(0, 2000).every((n, i) => n === 1 || (n === 0 && i % 10 === 0))).toBe(true);
+  });
+
   it('crosses a month of idle time at once', () => {
     const wheel = new TimerWheel(2, 0);
     wheel.add(0, 250 * 86400 * 31);

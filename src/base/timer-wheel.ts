@@ -17,6 +17,8 @@ const LEVELS = 9;
 const SLOTS = 64;
 const MASK = SLOTS - 1;
 const NONE = -1;
+/** No bound. */
+const MOST = 0x7fffffff;
 /** Longest delay, ticks; longer ones are cut to it (about 48 days). */
 const LONGEST = (63 << 24) - 1;
 
@@ -35,6 +37,8 @@ export class TimerWheel {
   /** Pending timers of each level, so that empty levels cost no steps. */
   readonly #pending = new Int32Array(LEVELS);
   #now: number;
+  /** Level whose slot at #now is not empty yet, as too many were due at once; -1: none. */
+  #level = -1;
 
   /** @param capacity timers are 0 … capacity-1  @param now ticks */
   constructor(capacity: number, now: number) {
@@ -80,8 +84,21 @@ export class TimerWheel {
     this.#pending[slot >> 6]!--;
   }
 
-  /** Move on to tick `now` and fire what is due, in order of slots. `fire` may add and cancel any timer. */
-  advance(now: number, fire: (timer: number) => void): void {
+  /** Did the last `advance` leave something that is due? */
+  get isBehind(): boolean {
+    return this.#level >= 0;
+  }
+
+  /**
+   * Move on to tick `now` and fire what is due, in order of slots. `fire` may add and cancel any timer.
+   * @param most timers fired at once; the rest waits for the next `advance`, for a million that are due at once would stop whoever waits for their end
+   */
+  advance(now: number, fire: (timer: number) => void, most = MOST): void {
+    let left = most;
+    if (this.#level >= 0) {
+      left = this.#fire(this.#level, left, fire);
+      if (left < 0) return;
+    }
     while (((now - this.#now) | 0) > 0) {
       let finest = 0;
       while (finest < LEVELS && this.#pending[finest] === 0) finest++;
@@ -96,16 +113,31 @@ export class TimerWheel {
         return;
       }
       this.#now = t;
-      for (let level = finest; level < LEVELS; level++) {
-        const shift = 3 * level;
-        if ((t & ((1 << shift) - 1)) !== 0) break;
-        const slot = level * SLOTS + ((t >> shift) & MASK);
-        // What `fire` adds never lands in the slot that is firing: at an edge the farthest reach is 63 slots.
-        for (let timer = this.#head[slot]!; timer !== NONE; timer = this.#head[slot]!) {
-          this.cancel(timer);
-          fire(timer);
+      left = this.#fire(finest, left, fire);
+      if (left < 0) return;
+    }
+  }
+
+  /** What is due at #now, from `level` on. Answers how many more may fire; -1: there are more. */
+  #fire(from: number, most: number, fire: (timer: number) => void): number {
+    const t = this.#now;
+    let left = most;
+    for (let level = from; level < LEVELS; level++) {
+      const shift = 3 * level;
+      if ((t & ((1 << shift) - 1)) !== 0) break;
+      const slot = level * SLOTS + ((t >> shift) & MASK);
+      // What `fire` adds never lands in the slot that is firing: at an edge the farthest reach is 63 slots.
+      for (let timer = this.#head[slot]!; timer !== NONE; timer = this.#head[slot]!) {
+        if (left === 0) {
+          this.#level = level;
+          return -1;
         }
+        left--;
+        this.cancel(timer);
+        fire(timer);
       }
     }
+    this.#level = -1;
+    return left;
   }
 }

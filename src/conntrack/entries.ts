@@ -57,6 +57,8 @@ export const NO_ENTRY = 0;
 export const CLAIMED = 0;
 export const NO_ROOM = -1;
 const ZONE_SHIFT = 16;
+/** Entries that end in one tick: of a million idle ones the time is over at once (timer-wheel.ts), and packets shall not wait for all. */
+const MOST_ENDS = 1024;
 const COPIED_FREE = 64;
 
 const { Src: SRC, Dst: DST, Ports: PORTS, Kind: KIND, Status: STATUS, Expires: EXPIRES, Due: DUE } = Col;
@@ -339,10 +341,15 @@ export class EntryTable {
     return Math.max(left, 0);
   }
 
-  /** `onExpire` is called for each entry whose time is over by `now`. */
+  /** Are there more entries whose time is over than one tick may end? */
+  get isBehind(): boolean {
+    return this.#wheel.isBehind;
+  }
+
+  /** `onExpire` is called for each entry whose time is over by `now`, as many as a tick may end. */
   advance(now: number): void {
     this.#now = now;
-    this.#wheel.advance(now, this.#fire);
+    this.#wheel.advance(now, this.#fire, MOST_ENDS);
   }
 
   // cold: copies

@@ -104,6 +104,9 @@ const { Tcp: TCP } = IpProto;
 /** The columns of a connection that outlive the process. */
 export type KeptConnections = Pick<ConnTable, 'rows' | 'local' | 'control'>;
 
+/** As of entries (conntrack/entries.ts). */
+const MOST_ENDS = 1024;
+
 export class ConnTable {
   /** The rows; hot code indexes them with `(id << CONN_SHIFT) + Conn.X`. */
   readonly rows: Int32Array;
@@ -356,9 +359,14 @@ export class ConnTable {
     else this.#link(flow, id, Dir.In);
   }
 
-  /** Fire the timers that are due at tick `now`; `expire` is called for connections whose time is really over, and removes or restarts them. */
+  /** Are there more connections whose time is over than one tick may end? */
+  get isBehind(): boolean {
+    return this.#wheel.isBehind;
+  }
+
+  /** Fire the timers that are due at tick `now`, as many as a tick may; `expire` is called for connections whose time is really over, and removes or restarts them. */
   advance(now: number, fire: (id: number) => void): void {
-    this.#wheel.advance(now, fire);
+    this.#wheel.advance(now, fire, MOST_ENDS);
   }
 
   /** For the function that `advance` calls: true when packets have moved the deadline, and the timer was started again for the rest. */

@@ -176,7 +176,13 @@ export class Engine {
     }
     if (this.director.resets.isDue) this.#sendResets();
     flush(stack.link);
-    return received === 0 && this.director.sync.isBusy ? 1 : received;
+    return received === 0 && this.#isBehind ? 1 : received;
+  }
+
+  /** Is there something to do for us though nobody has something? */
+  get #isBehind(): boolean {
+    const { director, conntrack } = this;
+    return director.sync.isBusy || director.conns.isBehind || conntrack.entries.isBehind;
   }
 
   /** What is due by now happens. */
