@@ -2,7 +2,7 @@
 import { CtInfo } from '../../conntrack/entry.ts';
 import type { Packet } from '../../packet/packet.ts';
 import { BadRule, CONTINUE, defineTarget } from '../extension.ts';
-import { Inverted } from '../rule.ts';
+import { type Header, Inverted } from '../rule.ts';
 import type { Template } from '../tracking.ts';
 import { parseNumber } from '../values.ts';
 
@@ -10,8 +10,11 @@ interface CtOptions {
   isUntracked: boolean;
   /** Undefined: not asked for. */
   zone: number | 'mark' | undefined;
-  zoneDir: '' | '-orig' | '-reply';
+  /** Of which directions: bits of DIRECTIONS; none and both are all. */
+  zoneDirs: number;
   helper: string;
+  /** Name of a timeout policy. Nobody makes any here, so only a rule that tracks nothing can name one. */
+  timeout: string;
   /** Bits by the place in EVENTS; 0: not asked for. */
   events: number;
   expectationEvents: number;
@@ -43,14 +46,16 @@ export function untrack(p: Packet): number {
   return CONTINUE;
 }
 
-function zoneOption(dir: CtOptions['zoneDir']) {
+const DIRECTIONS = ['', '-orig', '-reply', ''] as const;
+
+function zoneOption(dir: (typeof DIRECTIONS)[number]) {
   return {
     name: `zone${dir}`,
     read: (o: CtOptions, text: string): void => {
       const zone = text === 'mark' ? text : parseNumber(text, 0xffff);
       if (zone === undefined) throw new BadRule(`Cannot parse ${text} as a zone ID`);
       o.zone = zone;
-      o.zoneDir = dir;
+      o.zoneDirs |= DIRECTIONS.indexOf(dir);
     },
   };
 }
@@ -60,10 +65,16 @@ function parts(o: CtOptions): [string, string][] {
   const all: [string, string][] = [];
   if (o.isUntracked) all.push(['notrack', '']);
   if (o.helper !== '') all.push(['helper', o.helper]);
+  if (o.timeout !== '') all.push(['timeout', o.timeout]);
   if (o.events !== 0) all.push(['ctevents', formatEvents(o.events)]);
   if (o.expectationEvents !== 0) all.push(['expevents', 'new']);
-  if (o.zone !== undefined) all.push([`zone${o.zoneDir}`, String(o.zone)]);
+  if (o.zone !== undefined) all.push([`zone${DIRECTIONS[o.zoneDirs]}`, String(o.zone)]);
   return all;
+}
+
+/** 0: any, or any but one. */
+function protocolOf({ inverted, proto }: Header): number {
+  return (inverted & Inverted.Proto) === 0 ? proto : 0;
 }
 
 export const ct = defineTarget<CtOptions>({
@@ -71,18 +82,20 @@ export const ct = defineTarget<CtOptions>({
   man: `CT target options:
  --notrack			Don't track connection
  --helper name			Use conntrack helper 'name' for connection
+ --timeout name 		Use timeout policy 'name' for connection
  --ctevents event[,event...]	Generate specified conntrack events for connection
  --expevents event[,event...]	Generate specified expectation events for connection
  --zone {ID|mark}		Assign/Lookup connection in zone ID/packet nfmark
  --zone-orig {ID|mark}		Same as 'zone' option, but only applies to ORIGINAL direction
- --zone-reply {ID|mark}		Same as 'zone' option, but only applies to REPLY direction
+ --zone-reply {ID|mark} 	Same as 'zone' option, but only applies to REPLY direction
 `,
   needsConntrack: ({ isUntracked }) => !isUntracked,
   init: () => ({
     isUntracked: false,
     zone: undefined,
-    zoneDir: '',
+    zoneDirs: 0,
     helper: '',
+    timeout: '',
     events: 0,
     expectationEvents: 0,
   }),
@@ -102,6 +115,13 @@ export const ct = defineTarget<CtOptions>({
       },
     },
     {
+      name: 'timeout',
+      isText: true,
+      read: (o, text) => {
+        o.timeout = text;
+      },
+    },
+    {
       name: 'ctevents',
       read: (o, text) => {
         o.events = readEvents(text, EVENTS);
@@ -117,11 +137,14 @@ export const ct = defineTarget<CtOptions>({
     zoneOption('-orig'),
     zoneOption('-reply'),
   ],
-  isLegal: (_o, _header, { table }) => table === 'raw',
-  isMissing: ({ helper, isUntracked }, header, tracking) => {
-    if (helper === '' || isUntracked) return false;
-    const proto = (header.inverted & Inverted.Proto) === 0 ? header.proto : 0;
-    return !tracking.hasHelper(helper, proto);
+  isLegal: ({ helper, timeout, isUntracked }, header, { table }) => {
+    if (table !== 'raw') return false;
+    // A policy is of a protocol; a helper that is asked for is looked for first.
+    return timeout === '' || isUntracked || helper !== '' || protocolOf(header) !== 0;
+  },
+  isMissing: ({ helper, timeout, isUntracked }, header, tracking) => {
+    if (isUntracked) return false;
+    return timeout !== '' || (helper !== '' && !tracking.hasHelper(helper, protocolOf(header)));
   },
   save: (o) => parts(o).flatMap(([name, value]) => (value === '' ? [`--${name}`] : [`--${name}`, value])),
   list: (o) => ['CT', ...parts(o).map(([name, value]) => (value === '' ? name : `${name} ${value}`))].join(' '),
@@ -129,10 +152,11 @@ export const ct = defineTarget<CtOptions>({
     if (o.isUntracked) return untrack;
     const isOfMark = o.zone === 'mark';
     const zone = typeof o.zone === 'number' ? o.zone : 0;
+    const dir = DIRECTIONS[o.zoneDirs]!;
     const template: Template = {
-      originalZone: o.zoneDir === '-reply' ? 0 : zone,
-      replyZone: o.zoneDir === '-orig' ? 0 : zone,
-      zoneOfMark: isOfMark ? o.zoneDir : null,
+      originalZone: dir === '-reply' ? 0 : zone,
+      replyZone: dir === '-orig' ? 0 : zone,
+      zoneOfMark: isOfMark ? dir : null,
       helper: o.helper,
       events: o.events === 0 ? null : o.events,
       expectationEvents: o.expectationEvents === 0 ? null : o.expectationEvents,
