@@ -1,8 +1,9 @@
-/** The daemon behind its entry (tapvsd.ts). It stands here because the configuration holds lines of ipvsadm, whose grammar belongs to the command of that name. */
+/** The daemon behind its entry (tapvsd.ts). It stands here because the configuration holds lines of ipvsadm, and of iptables-save, whose grammars belong to the commands of those names. */
 import type { ParseIpvsadm } from '../control/config.ts';
 import type { EarlyStart } from '../control/early-start.ts';
 import { main } from '../control/main.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
+import { readRules, rulesFault } from './iptables/config-rules.ts';
 import { Names } from './ipvsadm/names.ts';
 import { parse } from './ipvsadm/parse.ts';
 import { Refused } from './ipvsadm/refused.ts';
@@ -38,5 +39,5 @@ const parseIpvsadm: ParseIpvsadm = (lines, _file, firstLine) => {
 };
 
 export function runDaemon(start: EarlyStart): Promise<number> {
-  return main(start, parseIpvsadm);
+  return main(start, { ipvsadm: parseIpvsadm, rules: readRules, rulesFault });
 }

@@ -77,6 +77,10 @@ export class Applier {
           ? null
           : `${what(action)}: ${errno}`;
       }
+      case 'rules': {
+        const outcome = await this.#engine.call('change-table', action.rules);
+        return outcome === null ? null : `${what(action)}: ${outcome.fault} ${outcome.what ?? ''}`.trimEnd();
+      }
       case 'sysctl':
         return this.#setSysctl(action.key, action.value);
       case 'reset-sysctl': {

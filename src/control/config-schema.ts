@@ -105,6 +105,8 @@ export const fileSchema = {
   ),
   ipvsadm: z.string(),
   ipvsadm_file: z.string().min(1),
+  iptables: z.string(),
+  iptables_file: z.string().min(1),
   log: z.strictObject({
     level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
     format: z.enum(['json', 'pretty']).optional(),

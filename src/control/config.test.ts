@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { IpvsCommand } from '../model/ipvs.ts';
-import { type Config, ConfigError, loadConfig, type ParseIpvsadm, parseConfig } from './config.ts';
+import { type Config, ConfigError, type Grammars, loadConfig, type ParseIpvsadm, parseConfig } from './config.ts';
 
 /** Two words are enough of a grammar here: `service IP` and `server IP IP`; the real one has its own tests. */
 const parseLines: ParseIpvsadm = (lines, _file, firstLine) => {
@@ -28,7 +28,12 @@ const parseLines: ParseIpvsadm = (lines, _file, firstLine) => {
   return { commands, errors };
 };
 
-const read = (text: string, file = '/etc/tapvs/tapvs.yaml'): Config => parseConfig(text, file, parseLines);
+const GRAMMARS: Grammars = {
+  ipvsadm: parseLines,
+  rules: (lines, firstLine) => ({ tables: [], errors: [{ line: firstLine, message: lines[0]! }] }),
+  rulesFault: ({ fault }) => fault,
+};
+const read = (text: string, file = '/etc/tapvs/tapvs.yaml'): Config => parseConfig(text, file, GRAMMARS);
 
 /** First lines of all faults, without the file's name. */
 function faults(text: string): string[] {
@@ -308,16 +313,14 @@ describe('files', () => {
     const file = join(dir, 'tapvs.yaml');
     writeFileSync(file, 'ipvsadm_file: rules\n');
     writeFileSync(join(dir, 'rules'), 'service 10.0.0.1\n');
-    expect([...loadConfig(file, parseLines).ipvs.services.keys()]).toEqual(['tcp 10.0.0.1:80']);
+    expect([...loadConfig(file, GRAMMARS).ipvs.services.keys()]).toEqual(['tcp 10.0.0.1:80']);
     writeFileSync(join(dir, 'rules'), 'service 10.0.0.1\n  nonsense\n');
-    expect(() => loadConfig(file, parseLines)).toThrow(`${dir}/rules:2:3: no such word: nonsense\n    nonsense\n    ^`);
+    expect(() => loadConfig(file, GRAMMARS)).toThrow(`${dir}/rules:2:3: no such word: nonsense\n    nonsense\n    ^`);
     rmSync(join(dir, 'rules'));
-    expect(() => loadConfig(file, parseLines)).toThrow(
-      `${file}:1:15: ipvsadm_file: ${dir}/rules: there is no such file`,
-    );
+    expect(() => loadConfig(file, GRAMMARS)).toThrow(`${file}:1:15: ipvsadm_file: ${dir}/rules: there is no such file`);
   });
 
   it('a file that is not there is one line', () => {
-    expect(() => loadConfig(join(dir, 'none.yaml'), parseLines)).toThrow(`${dir}/none.yaml: there is no such file`);
+    expect(() => loadConfig(join(dir, 'none.yaml'), GRAMMARS)).toThrow(`${dir}/none.yaml: there is no such file`);
   });
 });

@@ -7,6 +7,13 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { z } from 'zod';
 import type { AddressRow } from '../model/ip.ts';
+import {
+  acceptingPolicies,
+  type TableChange,
+  type TableCommand,
+  type TableName,
+  type TableOutcome,
+} from '../model/iptables.ts';
 import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import { formatIp4, parsePrefix } from '../wire/addr.ts';
 import {
@@ -66,6 +73,8 @@ export interface Config {
   /** Dotted names; values as sysctl(8) prints them. */
   readonly sysctl: ReadonlyMap<string, string>;
   readonly ipvs: IpvsTable;
+  /** Of iptables; tables that the file does not name are not here. */
+  readonly rules: readonly TableRules[];
   readonly log: { readonly level: LogLevel; readonly format?: 'json' | 'pretty' | undefined };
   /** Director connections, tracked connections, and packets alive at once, at most. */
   readonly limits: { readonly connections: number; readonly entries: number; readonly packets: number };
@@ -88,6 +97,29 @@ export type ParseIpvsadm = (
   readonly errors: readonly { readonly line: number; readonly message: string }[];
 };
 
+/** Lines of iptables-save as tables; `line` of each command counts from `firstLine`. */
+export type ReadRules = (
+  lines: readonly string[],
+  firstLine: number,
+) => {
+  readonly tables: readonly (TableRules & { readonly lines: readonly number[] })[];
+  readonly errors: readonly { readonly line: number; readonly message: string }[];
+};
+
+/** The languages of the classic tools that a configuration holds. */
+export interface Grammars {
+  readonly ipvsadm: ParseIpvsadm;
+  readonly rules: ReadRules;
+  /** Why a table cannot be had, in words. @param op of the command that failed */
+  readonly rulesFault: (outcome: NonNullable<TableOutcome>, op: string) => string;
+}
+
+/** One table as the file wants it: commands that make it from whatever it is. */
+export interface TableRules {
+  readonly table: TableName;
+  readonly commands: readonly TableCommand[];
+}
+
 /** The file cannot be used: everything that is wrong with it, in the order of its lines. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -106,12 +138,13 @@ export interface Rehearsal {
   addAddress(row: Pick<AddressRow, 'device' | 'address' | 'prefixLength'>): void;
   setSysctl(key: string, value: string): 'EINVAL' | 'ENOENT' | 'EPERM' | null;
   run(command: IpvsCommand): IpvsErrno | null;
+  changeTable(change: TableChange): TableOutcome;
 }
 
 /** Reads and checks the file. @throws ConfigError */
-export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm, rehearsal?: Rehearsal): Config {
+export function loadConfig(file: string, grammars: Grammars, rehearsal?: Rehearsal): Config {
   const path = resolve(file);
-  return parseConfig(readText(path, path), path, parseIpvsadm, rehearsal);
+  return parseConfig(readText(path, path), path, grammars, rehearsal);
 }
 
 /**
@@ -122,14 +155,14 @@ export function loadConfig(file: string, parseIpvsadm: ParseIpvsadm, rehearsal?:
 export function parseConfig(
   text: string,
   file: string,
-  parseIpvsadm: ParseIpvsadm,
+  grammars: Grammars,
   rehearsal?: Rehearsal,
   others: ReadonlyMap<string, string> = new Map(),
 ): Config {
   const source = new YamlSource(file, text);
   const syntax = source.syntaxErrors();
   if (syntax.length > 0) throw new ConfigError(syntax);
-  const reader = new ConfigReader(source, text, parseIpvsadm, rehearsal, others);
+  const reader = new ConfigReader(source, text, grammars, rehearsal, others);
   const config = reader.read(file);
   if (reader.faults.length > 0) throw new ConfigError(reader.faults);
   return deepFreeze(config);
@@ -148,7 +181,7 @@ function readText(path: string, asWritten: string): string {
 class ConfigReader {
   readonly faults: Diagnostic[] = [];
   readonly #source: YamlSource;
-  readonly #parseIpvsadm: ParseIpvsadm;
+  readonly #grammars: Grammars;
   readonly #rehearsal: Rehearsal | undefined;
   readonly #others: ReadonlyMap<string, string>;
   readonly #texts: Map<string, string>;
@@ -157,14 +190,14 @@ class ConfigReader {
   constructor(
     source: YamlSource,
     text: string,
-    parseIpvsadm: ParseIpvsadm,
+    grammars: Grammars,
     rehearsal: Rehearsal | undefined,
     others: ReadonlyMap<string, string>,
   ) {
     this.#source = source;
     this.#texts = new Map([[source.file, text]]);
     this.#others = others;
-    this.#parseIpvsadm = parseIpvsadm;
+    this.#grammars = grammars;
     this.#rehearsal = rehearsal;
   }
 
@@ -207,6 +240,7 @@ class ConfigReader {
       routes: routes.map((route) => route.config),
       sysctl: this.#sysctl(),
       ipvs: this.#ipvs(),
+      rules: this.#rules(),
       log: this.#key('log') ?? { level: 'info' },
       limits: this.#limits(),
       spin: this.#key('spin') ?? DEFAULT_SPIN,
@@ -279,35 +313,75 @@ class ConfigReader {
 
   #ipvs(): IpvsTable {
     const builder = new IpvsTableBuilder();
-    const block = this.#key('ipvsadm');
-    const file = this.#key('ipvsadm_file');
-    if (block !== undefined && file !== undefined) {
-      this.#fault(['ipvsadm_file'], "stands beside 'ipvsadm': the services are either in this file or in another");
-    } else if (block !== undefined) {
-      const where = this.#source.linesOf(['ipvsadm']);
-      if (where === null)
-        this.#fault(['ipvsadm'], "must be a literal block: write 'ipvsadm: |' and each command on a line below");
-      else this.#ipvsadm(builder, where.lines, where.firstLine, this.#source, 'ipvsadm');
-    } else if (file !== undefined) {
-      this.#ipvsadmFile(builder, file);
-    }
+    this.#text('ipvsadm', 'services', (lines, firstLine, source, path) =>
+      this.#ipvsadm(builder, lines, firstLine, source, path),
+    );
     return builder.table();
   }
 
-  #ipvsadmFile(builder: IpvsTableBuilder, name: string): void {
+  #rules(): TableRules[] {
+    const rules: TableRules[] = [];
+    this.#text('iptables', 'rules', (lines, firstLine, source, path) => {
+      rules.push(...this.#tables(lines, firstLine, source, path));
+    });
+    return rules;
+  }
+
+  /** Lines of a classic tool: a literal block of this file, or another file. */
+  #text(
+    key: 'ipvsadm' | 'iptables',
+    what: string,
+    take: (lines: readonly string[], firstLine: number, source: LineSource, path: string) => void,
+  ): void {
+    const fileKey = `${key}_file` as const;
+    const block = this.#key(key);
+    const file = this.#key(fileKey);
+    if (block !== undefined && file !== undefined) {
+      this.#fault([fileKey], `stands beside '${key}': the ${what} are either in this file or in another`);
+    } else if (block !== undefined) {
+      const where = this.#source.linesOf([key]);
+      if (where === null)
+        this.#fault([key], `must be a literal block: write '${key}: |' and each command on a line below`);
+      else take(where.lines, where.firstLine, this.#source, key);
+    } else if (file !== undefined) {
+      const read = this.#otherFile(fileKey, file);
+      // Only its lines are wanted: any text has them, YAML or not.
+      if (read !== null) take(read.lines, 1, new PlainSource(read.path, read.lines), '');
+    }
+  }
+
+  /** A file that this one names; null when it cannot be read. */
+  #otherFile(key: FileKey, name: string): { readonly path: string; readonly lines: readonly string[] } | null {
     const path = resolve(dirname(this.#source.file), name);
-    let text: string;
     try {
-      text = this.#others.get(path) ?? readText(path, path);
+      const text = this.#others.get(path) ?? readText(path, path);
       this.#texts.set(path, text);
+      return { path, lines: text.replace(/\n+$/, '').split(/\r?\n/) };
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
-      this.#fault(['ipvsadm_file'], `${path}: ${error.diagnostics[0]?.message ?? 'cannot be read'}`);
-      return;
+      this.#fault([key], `${path}: ${error.diagnostics[0]?.message ?? 'cannot be read'}`);
+      return null;
     }
-    const lines = text.replace(/\n+$/, '').split(/\r?\n/);
-    // Only its lines are wanted: any text has them, YAML or not.
-    this.#ipvsadm(builder, lines, 1, new PlainSource(path, lines), '');
+  }
+
+  /** Each table from scratch: policies that are not said are ACCEPT. */
+  #tables(lines: readonly string[], firstLine: number, source: LineSource, path: string): TableRules[] {
+    const { tables, errors } = this.#grammars.rules(lines, firstLine);
+    const fault = (line: number, message: string): unknown =>
+      this.faults.push(source.at(source.lineStart(line), path, message));
+    for (const { line, message } of errors) fault(line, message);
+    if (errors.length > 0) return [];
+    return tables.map(({ table, commands, lines: places }) => {
+      const policies = acceptingPolicies(table);
+      const rules: TableRules = { table, commands: [...policies, ...commands] };
+      const outcome = this.#rehearsal?.changeTable(rules) ?? null;
+      if (outcome !== null) {
+        const index = outcome.index - policies.length;
+        const message = this.#grammars.rulesFault(outcome, commands[index]?.op ?? '');
+        fault(places[index] ?? places.at(-1) ?? firstLine, message);
+      }
+      return rules;
+    });
   }
 
   #ipvsadm(
@@ -317,7 +391,7 @@ class ConfigReader {
     source: LineSource,
     path: string,
   ): void {
-    const { commands, errors } = this.#parseIpvsadm(lines, source.file, firstLine);
+    const { commands, errors } = this.#grammars.ipvsadm(lines, source.file, firstLine);
     for (const { line, message } of errors) this.faults.push(source.at(source.lineStart(line), path, message));
     if (errors.length > 0) return; // what follows from a line that could not be read would only confuse
     for (const { line, command } of commands) {

@@ -1,7 +1,7 @@
-/** tapvsd's command line, signals and exit codes. The entry that runs it is cli/tapvsd.ts, which also knows how to read ipvsadm's lines. */
+/** tapvsd's command line, signals and exit codes. The entry that runs it is cli/tapvsd.ts, which also knows how to read the lines of the classic tools. */
 import { nativeProblem } from '../device/native.ts';
 import { type Arguments, HELP } from './arguments.ts';
-import { type Config, ConfigError, loadConfig, type ParseIpvsadm, parseConfig } from './config.ts';
+import { type Config, ConfigError, type Grammars, loadConfig, parseConfig } from './config.ts';
 import type { ControlState } from './control-state.ts';
 import { Daemon, StartError } from './daemon.ts';
 import { DeviceError } from './devices.ts';
@@ -19,12 +19,12 @@ const Exit = { Ok: 0, Usage: 64, Internal: 70, Again: 75, Permission: 77, Config
 const DEFAULT_STATE = '/var/lib/tapvs';
 
 /** Runs the program; resolves with its exit status, for `serve` when it has ended. */
-export async function main({ args, succession, thread }: EarlyStart, parseIpvsadm: ParseIpvsadm): Promise<number> {
+export async function main({ args, succession, thread }: EarlyStart, grammars: Grammars): Promise<number> {
   if (args.command === 'help') return say(HELP);
   if (args.command === 'version') return say(`tapvsd ${readVersion()}\n`);
   let config: Config;
   try {
-    config = loadConfig(args.config, parseIpvsadm, new EngineRehearsal());
+    config = loadConfig(args.config, grammars, new EngineRehearsal());
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     const { length } = error.diagnostics;
@@ -43,7 +43,7 @@ export async function main({ args, succession, thread }: EarlyStart, parseIpvsad
         .map((line) => `${line}\n`)
         .join(''),
     );
-  return serve(args, config, parseIpvsadm, succession, thread);
+  return serve(args, config, grammars, succession, thread);
 }
 
 function say(text: string): number {
@@ -56,7 +56,7 @@ function say(text: string): number {
 async function serve(
   args: Arguments,
   config: Config,
-  parseIpvsadm: ParseIpvsadm,
+  grammars: Grammars,
   succession: Succession,
   thread: WorkerThread | undefined,
 ): Promise<number> {
@@ -115,10 +115,10 @@ async function serve(
 
   const options = {
     config,
-    reread: () => loadConfig(args.config, parseIpvsadm, new EngineRehearsal()),
+    reread: () => loadConfig(args.config, grammars, new EngineRehearsal()),
     parseBefore: (texts: ControlState['texts']) => {
       const [[file, text] = ['', '']] = texts;
-      return parseConfig(text, file, parseIpvsadm, undefined, new Map(texts));
+      return parseConfig(text, file, grammars, undefined, new Map(texts));
     },
     socketPath: args.socket,
     // systemd.exec(5): several are parted by colons.

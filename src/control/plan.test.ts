@@ -49,6 +49,7 @@ function config(more: Partial<Config>, services: readonly (readonly [ServiceSpec
     limits: { connections: 1, entries: 1, packets: 1 },
     spin: 0,
     ipvs: builder.table(),
+    rules: [],
     ...more,
   };
 }

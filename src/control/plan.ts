@@ -6,8 +6,9 @@
  * namespace, interface, offload, …); the flows over it survive that too, for the flow table does not know devices.
  */
 import type { IpCommand } from '../model/ip.ts';
+import { acceptingPolicies } from '../model/iptables.ts';
 import type { DaemonSpec, IpvsCommand, LocalAddressSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
-import type { Config, DeviceConfig, RouteConfig } from './config.ts';
+import type { Config, DeviceConfig, RouteConfig, TableRules } from './config.ts';
 import { EMPTY_TABLE, type IpvsService, type IpvsTable, serviceId } from './ipvs-table.ts';
 
 /** One change. `text` is its line in the diff (`+ device front …`); empty when it only restores what another change took along. */
@@ -21,6 +22,8 @@ export type Action = { readonly text: string } & (
   /** Back to the value that it had before a file set it. */
   | { readonly do: 'reset-sysctl'; readonly key: string }
   | { readonly do: 'ipvs'; readonly command: IpvsCommand }
+  /** A whole table of iptables at once. */
+  | { readonly do: 'rules'; readonly rules: TableRules }
 );
 
 export type IpvsAction = Extract<Action, { readonly do: 'ipvs' }>;
@@ -34,6 +37,8 @@ export function plan(from: Config | null, to: Config): readonly Action[] {
   const isShaken = devices.del.length > 0 || devices.add.length > 0 || addresses.del.length > 0;
   const routes = planRoutes(from?.routes ?? [], to.routes, isShaken);
   return [
+    // Before anything comes that they are to guard against.
+    ...planRules(from?.rules ?? [], to.rules),
     ...routes.del,
     ...addresses.del,
     ...devices.del,
@@ -192,6 +197,29 @@ function planSysctls(from: ReadonlyMap<string, string>, to: ReadonlyMap<string, 
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+
+/** Tables that differ are made anew, each in one step; what was changed in them at run time goes with that. */
+function planRules(from: readonly TableRules[], to: readonly TableRules[]): Action[] {
+  const actions: Action[] = [];
+  for (const { table } of from) {
+    if (to.some((rules) => rules.table === table)) continue;
+    const commands = [...acceptingPolicies(table), { op: 'flush' as const }, { op: 'delete-chain' as const }];
+    actions.push({ do: 'rules', rules: { table, commands }, text: `- iptables ${table}` });
+  }
+  for (const rules of to) {
+    const before = from.find(({ table }) => table === rules.table);
+    if (before !== undefined && JSON.stringify(before) === JSON.stringify(rules)) continue;
+    const text =
+      before === undefined ? `+ iptables ${rulesText(rules)}` : `~ iptables ${rulesText(before)} → ${rulesText(rules)}`;
+    actions.push({ do: 'rules', rules, text });
+  }
+  return actions;
+}
+
+function rulesText({ table, commands }: TableRules): string {
+  const rules = commands.filter(({ op }) => op === 'append' || op === 'insert').length;
+  return `${table} ${rules} ${rules === 1 ? 'rule' : 'rules'}`;
+}
 
 /** From one table to the other: what stays is not touched, what differs is edited. */
 export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { IpvsCommand } from '../model/ipvs.ts';
-import { ConfigError, type ParseIpvsadm, parseConfig } from './config.ts';
+import { ConfigError, type Grammars, type ParseIpvsadm, parseConfig } from './config.ts';
 import { EngineRehearsal } from './rehearsal.ts';
 
 /** `service IP SCHEDULER` is enough of a grammar here. */
@@ -14,9 +14,15 @@ const parseLines: ParseIpvsadm = (lines, _file, firstLine) => ({
   errors: [],
 });
 
+const grammars: Grammars = {
+  ipvsadm: parseLines,
+  rules: () => ({ tables: [], errors: [] }),
+  rulesFault: ({ fault }) => fault,
+};
+
 function faults(text: string): string[] {
   try {
-    parseConfig(text, 'f', parseLines, new EngineRehearsal());
+    parseConfig(text, 'f', grammars, new EngineRehearsal());
     return [];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;

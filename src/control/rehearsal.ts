@@ -7,6 +7,7 @@ import { SeededRng } from '../base/rng.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import { Engine } from '../engine/engine.ts';
 import type { AddressRow } from '../model/ip.ts';
+import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
 import type { IpvsCommand, IpvsErrno, ServerKey, ServiceKey, ServiceRow } from '../model/ipvs.ts';
 import type { Rehearsal } from './config.ts';
 
@@ -56,6 +57,14 @@ export class EngineRehearsal implements Rehearsal {
 
   choose(service: ServiceKey, client: ServerKey, virtual: ServerKey): ServerKey | null {
     return this.#engine.director.choose(service, client, virtual);
+  }
+
+  changeTable(change: TableChange): TableOutcome {
+    return this.#engine.filter.change(change);
+  }
+
+  table(name: TableName): TableRow {
+    return this.#engine.filter.list(name);
   }
 
   run(command: IpvsCommand): IpvsErrno | null {

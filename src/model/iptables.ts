@@ -108,3 +108,8 @@ export interface TableRow {
   readonly name: TableName;
   readonly chains: readonly ChainRow[];
 }
+
+/** All built-in chains let pass, as those of a new table do. */
+export function acceptingPolicies(table: TableName): TableCommand[] {
+  return BUILT_IN_CHAINS[table].map((chain) => ({ op: 'policy', chain, policy: 'ACCEPT' }));
+}

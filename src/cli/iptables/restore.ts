@@ -2,19 +2,15 @@
  * `iptables-restore`: tables from a file or standard input, each whole at its COMMIT or not at all (iptables/iptables-restore.c). A fault ends it; tables that
  * were committed before stay.
  */
-import { BadRule } from '../../filter/extension.ts';
-import { BadWord, type CommandLine } from '../../filter/parse.ts';
-import type { RuleCounters, TableCommand, TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
-import { BUILT_IN_CHAINS, TABLE_NAMES } from '../../model/iptables.ts';
+import type { TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
 import { type CliCommand, type CliContext, CliError } from '../command.ts';
-import { tableCommands } from './commands.ts';
-import { hint, parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
+import { LookupNeeded } from '../ipvsadm/names.ts';
+import { parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
 import { formatChangedRule } from './list.ts';
-import { listForm, parseWithNames, RuleNames } from './names.ts';
+import { listForm, RuleNames } from './names.ts';
+import { PROGRAM, RestoreReader, type Step, type TableDraft } from './restore-reader.ts';
 import { readSmallOptions, type SmallOption } from './small-options.ts';
 
-const PROGRAM = 'iptables-restore';
-const LONGEST_CHAIN = 28;
 const USAGE = `Usage: iptables-restore [-c] [-v] [-V] [-t] [-h] [-n] [-w secs] [-W usecs] [-T table] [-M command] [file]
 	   [ --counters ]
 	   [ --verbose ]
@@ -75,71 +71,56 @@ async function readInput(file: string | undefined, { stdin }: CliContext): Promi
   return text;
 }
 
-/** A table under way. */
-interface Draft {
-  readonly table: TableName;
-  readonly commands: TableCommand[];
-  /** Line of each command. */
-  readonly lines: number[];
-  /** Its lines are passed over: -T names another. */
-  readonly isSkipped: boolean;
-}
-
 class Restore {
   readonly #context: CliContext;
   readonly #given: ReadonlyMap<string, string>;
   readonly #names: RuleNames;
-  #draft: Draft | null = null;
-  #line = 0;
+  readonly #reader: RestoreReader;
 
   constructor(given: ReadonlyMap<string, string>, context: CliContext) {
+    const { out, err } = context;
     this.#given = given;
     this.#context = context;
-    this.#names = new RuleNames(context.err);
+    this.#names = new RuleNames(err);
+    this.#reader = new RestoreReader({ given, names: this.#names, out, warn: err });
   }
 
   async run(text: string): Promise<number> {
     const lines = text.split('\n');
     if (lines.at(-1) === '') lines.pop();
     for (const line of lines) {
-      this.#line++;
+      this.#reader.line++;
       await this.#take(line);
     }
-    if (this.#draft !== null) {
-      throw new CliError(`${PROGRAM}: COMMIT expected at line ${this.#line + 1}`, Status.Other);
-    }
+    this.#reader.end();
     return Status.Ok;
   }
 
+  /** A line whose host must be looked up is read again. */
   async #take(line: string): Promise<void> {
-    const { out } = this.#context;
-    if (line === '') return;
-    if (line[0] === '#') {
-      if (this.#given.has('v')) out(`${line}\n`);
-      return;
+    for (;;) {
+      try {
+        return await this.#do(this.#reader.take(line));
+      } catch (error) {
+        if (!(error instanceof LookupNeeded)) throw error;
+        await this.#names.lookUpAddress(error.host);
+      }
     }
-    const draft = this.#draft;
-    if (line === 'COMMIT' && draft !== null) return this.#commit(draft);
-    if (line[0] === '*' && draft === null) return this.#begin(line);
-    if (draft === null) throw this.#failed(this.#line);
-    if (draft.isSkipped) return;
-    if (line[0] === ':') return this.#chain(draft, line);
-    await this.#rule(draft, line);
   }
 
-  async #begin(line: string): Promise<void> {
-    const name = line.slice(1).split(/[ \t]/)[0] ?? '';
-    const wanted = this.#given.get('T');
-    const table = TABLE_NAMES.find((known) => known === name);
-    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.#line} table name invalid\n`);
-    const isSkipped = wanted !== undefined && wanted !== name;
-    if (table === undefined && !isSkipped) throw this.#problem(`${PROGRAM}: unable to initialize table '${name}'`);
-    this.#draft = { table: table ?? 'filter', commands: [], lines: [], isSkipped };
-    if (isSkipped) return;
-    if (this.#given.has('n')) return;
-    this.#add({ op: 'flush' });
-    this.#add({ op: 'delete-chain' });
-    if (this.#given.has('v')) await this.#tellFlush(this.#draft.table);
+  async #do(step: Step): Promise<void> {
+    switch (step?.do) {
+      case 'commit':
+        return this.#commit(step.draft);
+      case 'begin':
+        return this.#given.has('v') ? this.#tellFlush(step.draft.table) : undefined;
+      case 'tell': {
+        const form = listForm({ numeric: true }, this.#names);
+        for (const rule of step.rules) this.#context.out(formatChangedRule(rule, form));
+        return;
+      }
+      default:
+    }
   }
 
   async #tellFlush(table: TableName): Promise<void> {
@@ -149,129 +130,14 @@ class Restore {
     for (const { name, policy } of chains) if (policy === null) out(`Deleting chain \`${name}'\n`);
   }
 
-  /** `:CHAIN POLICY [packets:bytes]` */
-  #chain(draft: Draft, line: string): void {
-    const [name = '', policy, counts] = line.slice(1).split(/[ \t]+/);
-    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.#line} chain name invalid\n`);
-    if (name.length > LONGEST_CHAIN) {
-      throw this.#problem(`Invalid chain name \`${name}' (${LONGEST_CHAIN} chars max)`);
-    }
-    const builtIn: readonly string[] = BUILT_IN_CHAINS[draft.table];
-    const isBuiltIn = builtIn.includes(name);
-    if (!isBuiltIn) {
-      if (['ACCEPT', 'DROP', 'QUEUE', 'RETURN'].includes(name)) {
-        throw this.#problem(`error creating chain '${name}':File exists`);
-      }
-      this.#add({ op: 'make-chain', chain: name });
-    }
-    if (policy === undefined) throw this.#problem(`${PROGRAM}: line ${this.#line} policy invalid`);
-    let counters: RuleCounters | undefined;
-    if (this.#given.has('c')) {
-      const found = /^\[(\d+):(\d+)\]/.exec(counts ?? '');
-      if (found === null) throw this.#problem(`invalid policy counters for chain '${name}'`);
-      counters = { packets: Number(found[1]), bytes: Number(found[2]) };
-    }
-    if (policy === '-' || !isBuiltIn) return;
-    if (policy !== 'ACCEPT' && policy !== 'DROP') {
-      throw new CliError(
-        `${PROGRAM} ${VERSION}: Can't set policy \`${policy}' on \`${name}' line ${this.#line}: Bad policy name`,
-        Status.Other,
-      );
-    }
-    this.#add({ op: 'policy', chain: name, policy, counters });
-  }
-
-  async #rule(draft: Draft, line: string): Promise<void> {
-    let rest = line;
-    let counters: string[] = [];
-    if (line[0] === '[') {
-      const end = line.indexOf(']');
-      if (end < 0) throw this.#problem(`Bad line ${this.#line}: need ]\n`.trimEnd());
-      const colon = line.indexOf(':');
-      if (colon < 0 || colon > end) throw this.#problem(`Bad line ${this.#line}: need :\n`.trimEnd());
-      if (this.#given.has('c')) counters = ['-c', line.slice(1, colon), line.slice(colon + 1, end)];
-      rest = line.slice(end + 1);
-    }
-    const words = [...counters, ...splitWords(rest)];
-    const parsed = await this.#parse(['-t', draft.table, ...words]);
-    if (parsed.command === 'L' || parsed.command === 'S') {
-      throw this.#problem(`-${parsed.command} within a table is not supported: list it after its COMMIT`);
-    }
-    for (const command of tableCommands(parsed)) this.#add(command);
-    const isTold = parsed.verbose > 0 || (this.#given.has('v') && !this.#given.has('n'));
-    if (isTold && 'AIDRC'.includes(parsed.command)) {
-      const form = listForm({ numeric: true }, this.#names);
-      for (const rule of parsed.rules) this.#context.out(formatChangedRule(rule, form));
-    }
-  }
-
-  async #parse(words: readonly string[]): Promise<CommandLine> {
-    try {
-      const settings = { program: PROGRAM, isRestore: true };
-      const { parsed, warnings } = await parseWithNames(words, this.#names, settings);
-      if (warnings !== '') this.#context.err(warnings);
-      if (parsed.kind === 'command') return parsed.line;
-      throw this.#problem('a rule was expected');
-    } catch (error) {
-      if (!(error instanceof BadRule)) throw error;
-      if (error instanceof BadWord) {
-        throw new CliError(`${error.message}\n${hint(PROGRAM, this.#line)}`, Status.BadParameter);
-      }
-      throw this.#problem(error.message);
-    }
-  }
-
-  async #commit(draft: Draft): Promise<void> {
-    this.#draft = null;
-    if (draft.isSkipped) return;
-    const change = { table: draft.table, commands: draft.commands, isTest: this.#given.has('t') };
+  async #commit({ table, commands, lines }: TableDraft): Promise<void> {
+    const change = { table, commands, isTest: this.#given.has('t') };
     const outcome = await this.#context.client.post<TableOutcome>('/v1/iptables', change);
     if (outcome === null) return;
     const { index, fault, what = '' } = outcome;
-    const line = draft.lines[index] ?? this.#line;
+    const line = lines[index] ?? this.#reader.line;
     const message = parserMessage(fault, what);
     if (message !== undefined) throw parameterProblem(PROGRAM, message, line);
-    throw this.#failed(line);
+    throw this.#reader.failed(line);
   }
-
-  #add(command: TableCommand): void {
-    this.#draft!.commands.push(command);
-    this.#draft!.lines.push(this.#line);
-  }
-
-  #failed(line: number): CliError {
-    return new CliError(`${PROGRAM}: line ${line} failed`, Status.Other);
-  }
-
-  #problem(message: string): CliError {
-    return parameterProblem(PROGRAM, message, this.#line);
-  }
-}
-
-/** Words of a rule's line: parted by blanks; a closing quote ends its word, and within quotes a backslash takes the next character as it is (add_param_to_argv). */
-export function splitWords(line: string): string[] {
-  const words: string[] = [];
-  let word = '';
-  let isQuoted = false;
-  for (let i = 0; i < line.length; i++) {
-    const c = line[i]!;
-    if (isQuoted) {
-      if (c === '\\') word += line[++i] ?? '';
-      else if (c !== '"') word += c;
-      else {
-        words.push(word);
-        word = '';
-        isQuoted = false;
-      }
-    } else if (c === '"') {
-      isQuoted = true;
-    } else if (c === ' ' || c === '\t') {
-      if (word !== '') words.push(word);
-      word = '';
-    } else {
-      word += c;
-    }
-  }
-  if (word !== '' && !isQuoted) words.push(word);
-  return words;
 }

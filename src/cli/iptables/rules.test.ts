@@ -6,7 +6,7 @@ import type { Rule } from '../../filter/rule.ts';
 import { saveRule, writeWords } from '../../filter/save.ts';
 import { Names } from '../ipvsadm/names.ts';
 import { formatRule } from './list.ts';
-import { splitWords } from './restore.ts';
+import { splitWords } from './restore-reader.ts';
 
 const table = readFileSync(new URL('../../../golden/cli/iptables.t', import.meta.url), 'utf8');
 const lines = table.split('\n').filter((line) => line !== '' && !line.startsWith('#'));

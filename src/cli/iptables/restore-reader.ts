@@ -1,0 +1,214 @@
+/**
+ * The text that iptables-restore reads, line by line: the tables that it makes, and what is wrong with it (iptables/iptables-restore.c). Asks nobody: a host whose
+ * address is not known yet is thrown as LookupNeeded, before its line has changed anything.
+ */
+import { BadRule } from '../../filter/extension.ts';
+import { BadWord, type CommandLine, type ParseSettings, parseLine } from '../../filter/parse.ts';
+import type { Rule } from '../../filter/rule.ts';
+import {
+  BUILT_IN_CHAINS,
+  type RuleCounters,
+  TABLE_NAMES,
+  type TableCommand,
+  type TableName,
+} from '../../model/iptables.ts';
+import { CliError } from '../command.ts';
+import { tableCommands } from './commands.ts';
+import { hint, parameterProblem, Status, VERSION } from './failure.ts';
+
+export const PROGRAM = 'iptables-restore';
+const LONGEST_CHAIN = 28;
+
+/** A table under way. */
+export interface TableDraft {
+  readonly table: TableName;
+  readonly commands: TableCommand[];
+  /** Line of each command. */
+  readonly lines: number[];
+  /** Its lines are passed over: -T names another. */
+  readonly isSkipped: boolean;
+}
+
+/** What a line asks for beyond being read. */
+export type Step =
+  | { readonly do: 'commit'; readonly draft: TableDraft }
+  /** A table begins that is emptied first. */
+  | { readonly do: 'begin'; readonly draft: TableDraft }
+  | { readonly do: 'tell'; readonly rules: readonly Rule[] }
+  | null;
+
+export interface ReaderParts {
+  /** Options of iptables-restore, by letter. */
+  readonly given: ReadonlyMap<string, string>;
+  readonly names: ParseSettings['names'];
+  readonly out: (text: string) => void;
+  readonly warn: (text: string) => void;
+}
+
+export class RestoreReader {
+  readonly #parts: ReaderParts;
+  #draft: TableDraft | null = null;
+  /** Of the text, from 1; set by who reads. */
+  line = 0;
+
+  constructor(parts: ReaderParts) {
+    this.#parts = parts;
+  }
+
+  get #given(): ReadonlyMap<string, string> {
+    return this.#parts.given;
+  }
+
+  /** After the last line. @throws CliError */
+  end(): void {
+    if (this.#draft !== null) throw new CliError(`${PROGRAM}: COMMIT expected at line ${this.line + 1}`, Status.Other);
+  }
+
+  /** @throws CliError, LookupNeeded */
+  take(line: string): Step {
+    if (line === '') return null;
+    if (line[0] === '#') {
+      if (this.#given.has('v')) this.#parts.out(`${line}\n`);
+      return null;
+    }
+    const draft = this.#draft;
+    if (line === 'COMMIT' && draft !== null) {
+      this.#draft = null;
+      return draft.isSkipped ? null : { do: 'commit', draft };
+    }
+    if (line[0] === '*' && draft === null) return this.#begin(line);
+    if (draft === null) throw this.failed(this.line);
+    if (draft.isSkipped) return null;
+    if (line[0] !== ':') return this.#rule(draft, line);
+    this.#chain(draft, line);
+    return null;
+  }
+
+  #begin(line: string): Step {
+    const name = line.slice(1).split(/[ \t]/)[0] ?? '';
+    const wanted = this.#given.get('T');
+    const table = TABLE_NAMES.find((known) => known === name);
+    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} table name invalid\n`);
+    const isSkipped = wanted !== undefined && wanted !== name;
+    if (table === undefined && !isSkipped) throw this.#problem(`${PROGRAM}: unable to initialize table '${name}'`);
+    const draft: TableDraft = { table: table ?? 'filter', commands: [], lines: [], isSkipped };
+    this.#draft = draft;
+    if (isSkipped || this.#given.has('n')) return null;
+    this.#add({ op: 'flush' });
+    this.#add({ op: 'delete-chain' });
+    return { do: 'begin', draft };
+  }
+
+  /** `:CHAIN POLICY [packets:bytes]` */
+  #chain(draft: TableDraft, line: string): void {
+    const [name = '', policy, counts] = line.slice(1).split(/[ \t]+/);
+    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} chain name invalid\n`);
+    if (name.length > LONGEST_CHAIN) {
+      throw this.#problem(`Invalid chain name \`${name}' (${LONGEST_CHAIN} chars max)`);
+    }
+    const builtIn: readonly string[] = BUILT_IN_CHAINS[draft.table];
+    const isBuiltIn = builtIn.includes(name);
+    if (!isBuiltIn) {
+      if (['ACCEPT', 'DROP', 'QUEUE', 'RETURN'].includes(name)) {
+        throw this.#problem(`error creating chain '${name}':File exists`);
+      }
+      this.#add({ op: 'make-chain', chain: name });
+    }
+    if (policy === undefined) throw this.#problem(`${PROGRAM}: line ${this.line} policy invalid`);
+    let counters: RuleCounters | undefined;
+    if (this.#given.has('c')) {
+      const found = /^\[(\d+):(\d+)\]/.exec(counts ?? '');
+      if (found === null) throw this.#problem(`invalid policy counters for chain '${name}'`);
+      counters = { packets: Number(found[1]), bytes: Number(found[2]) };
+    }
+    if (policy === '-' || !isBuiltIn) return;
+    if (policy !== 'ACCEPT' && policy !== 'DROP') {
+      throw new CliError(
+        `${PROGRAM} ${VERSION}: Can't set policy \`${policy}' on \`${name}' line ${this.line}: Bad policy name`,
+        Status.Other,
+      );
+    }
+    this.#add({ op: 'policy', chain: name, policy, counters });
+  }
+
+  #rule(draft: TableDraft, line: string): Step {
+    let rest = line;
+    let counters: string[] = [];
+    if (line[0] === '[') {
+      const end = line.indexOf(']');
+      if (end < 0) throw this.#problem(`Bad line ${this.line}: need ]\n`.trimEnd());
+      const colon = line.indexOf(':');
+      if (colon < 0 || colon > end) throw this.#problem(`Bad line ${this.line}: need :\n`.trimEnd());
+      if (this.#given.has('c')) counters = ['-c', line.slice(1, colon), line.slice(colon + 1, end)];
+      rest = line.slice(end + 1);
+    }
+    const words = [...counters, ...splitWords(rest)];
+    const parsed = this.#parse(['-t', draft.table, ...words]);
+    if (parsed.command === 'L' || parsed.command === 'S') {
+      throw this.#problem(`-${parsed.command} within a table is not supported: list it after its COMMIT`);
+    }
+    for (const command of tableCommands(parsed)) this.#add(command);
+    const isTold = parsed.verbose > 0 || (this.#given.has('v') && !this.#given.has('n'));
+    return isTold && 'AIDRC'.includes(parsed.command) ? { do: 'tell', rules: parsed.rules } : null;
+  }
+
+  #parse(words: readonly string[]): CommandLine {
+    let warnings = '';
+    const warn = (text: string): void => {
+      warnings += text;
+    };
+    try {
+      const parsed = parseLine(words, { program: PROGRAM, isRestore: true, names: this.#parts.names, warn });
+      if (warnings !== '') this.#parts.warn(warnings);
+      if (parsed.kind === 'command') return parsed.line;
+    } catch (error) {
+      if (!(error instanceof BadRule)) throw error;
+      if (error instanceof BadWord) {
+        throw new CliError(`${error.message}\n${hint(PROGRAM, this.line)}`, Status.BadParameter);
+      }
+      throw this.#problem(error.message);
+    }
+    throw this.#problem('a rule was expected');
+  }
+
+  #add(command: TableCommand): void {
+    this.#draft!.commands.push(command);
+    this.#draft!.lines.push(this.line);
+  }
+
+  failed(line: number): CliError {
+    return new CliError(`${PROGRAM}: line ${line} failed`, Status.Other);
+  }
+
+  #problem(message: string): CliError {
+    return parameterProblem(PROGRAM, message, this.line);
+  }
+}
+
+/** Words of a rule's line: parted by blanks; a closing quote ends its word, and within quotes a backslash takes the next character as it is (add_param_to_argv). */
+export function splitWords(line: string): string[] {
+  const words: string[] = [];
+  let word = '';
+  let isQuoted = false;
+  for (let i = 0; i < line.length; i++) {
+    const c = line[i]!;
+    if (isQuoted) {
+      if (c === '\\') word += line[++i] ?? '';
+      else if (c !== '"') word += c;
+      else {
+        words.push(word);
+        word = '';
+        isQuoted = false;
+      }
+    } else if (c === '"') {
+      isQuoted = true;
+    } else if (c === ' ' || c === '\t') {
+      if (word !== '') words.push(word);
+      word = '';
+    } else {
+      word += c;
+    }
+  }
+  if (word !== '' && !isQuoted) words.push(word);
+  return words;
+}
