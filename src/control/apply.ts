@@ -4,6 +4,7 @@ import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
 import type { Devices } from './devices.ts';
 import type { Engine } from './engine-client.ts';
 import type { Action } from './plan.ts';
+import type { RuleChanges } from './rule-changes.ts';
 import { sysctlHint } from './sysctl-hint.ts';
 
 /** Commands given to the worker at a time: what it can do between two breaths. */
@@ -17,12 +18,19 @@ export class ApplyError extends Error {
 export class Applier {
   readonly #engine: Engine;
   readonly #devices: Devices;
+  readonly #rules: RuleChanges;
   /** What a sysctl was before a file set it. */
   readonly #originals: Map<string, string>;
 
   /** @param originals what sysctls were before an earlier life's file set them */
-  constructor(engine: Engine, devices: Devices, originals: Iterable<readonly [key: string, value: string]> = []) {
+  constructor(
+    engine: Engine,
+    devices: Devices,
+    rules: RuleChanges,
+    originals: Iterable<readonly [key: string, value: string]> = [],
+  ) {
     this.#engine = engine;
+    this.#rules = rules;
     this.#devices = devices;
     this.#originals = new Map(originals);
   }
@@ -78,7 +86,7 @@ export class Applier {
           : `${what(action)}: ${errno}`;
       }
       case 'rules': {
-        const outcome = await this.#engine.call('change-table', action.rules);
+        const outcome = await this.#rules.change(action.rules);
         return outcome === null ? null : `${what(action)}: ${outcome.fault} ${outcome.what ?? ''}`.trimEnd();
       }
       case 'sysctl':

@@ -21,6 +21,7 @@ import { EngineClient } from './engine-client.ts';
 import { ApiFailure } from './http.ts';
 import type { Log } from './log.ts';
 import { type Action, plan, planText } from './plan.ts';
+import { RuleChanges } from './rule-changes.ts';
 import { createApi } from './server.ts';
 import { claimSocket, listenAt } from './socket.ts';
 import type { Succession } from './succession.ts';
@@ -66,6 +67,7 @@ export class Daemon {
   readonly #engine: EngineClient;
   readonly #devices: Devices;
   readonly #applier: Applier;
+  readonly #rules: RuleChanges;
   readonly #captures: Captures;
   readonly #drains: DrainStore;
   readonly #traces: Traces;
@@ -92,7 +94,8 @@ export class Daemon {
     this.#traces = traces;
     this.#ctEvents = ctEvents;
     this.#devices = new Devices(engine, options.log, options.succession);
-    this.#applier = new Applier(engine, this.#devices, before?.sysctlsBefore);
+    this.#rules = new RuleChanges(engine);
+    this.#applier = new Applier(engine, this.#devices, this.#rules, before?.sysctlsBefore);
     this.#generation = before?.generation ?? 1;
     this.#drains = new DrainStore(engine, options.stateDirectory, options.log);
   }
@@ -150,6 +153,7 @@ export class Daemon {
     if (from === null) succession.begun([]);
     const server = createApi({
       engine: this.#engine,
+      rules: this.#rules,
       captures: this.#captures,
       traces: this.#traces,
       ctEvents: this.#ctEvents,

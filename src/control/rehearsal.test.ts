@@ -78,7 +78,7 @@ ipvsadm: |
   pool 10.0.1.104 10.0.2.1%front
   pool 10.0.1.105 10.0.2.1%nowhere
 `;
-  expect(() => parseConfig(text, 'f', parsePools, new EngineRehearsal())).toThrow(
+  expect(() => parseConfig(text, 'f', { ...grammars, ipvsadm: parsePools }, new EngineRehearsal())).toThrow(
     expect.objectContaining({
       diagnostics: [
         [9, "10.0.2.2 is no address of tapvs: give it to a device, or to 'addresses'"],

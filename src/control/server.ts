@@ -20,7 +20,7 @@ import type { ConntrackEvents } from './conntrack-events.ts';
 import { conntrackRoutes } from './conntrack-routes.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
-import { RuleChanges } from './rule-changes.ts';
+import type { RuleChanges } from './rule-changes.ts';
 import { sysctlHint } from './sysctl-hint.ts';
 import { TableChanger } from './table-change.ts';
 import type { Traces } from './trace.ts';
@@ -37,6 +37,8 @@ export interface ApiContext {
   readonly traces: Traces;
   readonly ctEvents: ConntrackEvents;
   readonly testClock: boolean;
+  /** Whoever changes tables of iptables stands in one queue. */
+  readonly rules: RuleChanges;
   readonly status: () => Promise<Status>;
   readonly reload: () => Promise<ReloadResult>;
   /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
@@ -59,9 +61,8 @@ export function createApi(context: ApiContext): Server {
 }
 
 function apiRoutes(context: ApiContext): Route[] {
-  const { engine } = context;
+  const { engine, rules } = context;
   const tables = new TableChanger(engine);
-  const rules = new RuleChanges(engine);
   const get = (path: string, run: Route['run']): Route => ({ method: 'GET', path: `/v1/${path}`, run });
   const post = (path: string, run: Route['run']): Route => ({ method: 'POST', path: `/v1/${path}`, run });
   return [

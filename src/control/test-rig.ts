@@ -18,6 +18,7 @@ import type { IpvsCommand } from '../model/ipvs.ts';
 import { Captures } from './capture.ts';
 import { ConntrackEvents } from './conntrack-events.ts';
 import type { Engine as EngineCaller } from './engine-client.ts';
+import { RuleChanges } from './rule-changes.ts';
 import { createApi } from './server.ts';
 import { Traces } from './trace.ts';
 
@@ -50,6 +51,7 @@ export class ControlRig implements EngineCaller {
     this.workerTraces = new EngineTraces(this.engine, (records) => traces.take(structuredClone(records)));
     this.#server = createApi({
       engine: this,
+      rules: new RuleChanges(this),
       captures: new Captures(this, 'test', () => {}),
       traces,
       ctEvents: new ConntrackEvents(this),
