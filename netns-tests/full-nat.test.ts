@@ -26,12 +26,13 @@ afterAll(async () => {
   await lab?.down();
 });
 
-const curl = (path: string) => lab.run(plan.client, ['curl', '-sS', '--max-time', '3', `${url}${path}`]);
+const curl = (path: string, seconds = 10) =>
+  lab.run(plan.client, ['curl', '-sS', '--max-time', String(seconds), `${url}${path}`]);
 
 /** A UDP client's request and who answered it. */
 async function echo(text: string): Promise<string> {
   const ask = `import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5)
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(10)
 s.sendto(b"${text}",("${plan.vip}",${LAB_ECHO_PORT})); print(s.recvfrom(100))`;
   return (await lab.run(plan.client, ['python3', '-c', ask])).stdout;
 }
@@ -39,7 +40,7 @@ s.sendto(b"${text}",("${plan.vip}",${LAB_ECHO_PORT})); print(s.recvfrom(100))`;
 /** A UDP client that asks at a port where no server listens. */
 async function refused(): Promise<string> {
   const ask = `import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(3); s.connect(("${plan.vip}",9)); s.send(b"x")
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(10); s.connect(("${plan.vip}",9)); s.send(b"x")
 try: print(s.recv(100))
 except ConnectionRefusedError: print("refused")`;
   return (await runIn(plan.client, ['python3', '-c', ask])).stdout;
@@ -69,7 +70,7 @@ const pairsOf = (local: string): string[] =>
   plan.servers.flatMap(({ address }) => [`${local} > ${address}`, `${address} > ${local}`]).sort();
 
 it('without translation of the source nothing comes back', async () => {
-  const { status, stderr } = await curl('/');
+  const { status, stderr } = await curl('/', 3);
   expect([status, stderr]).toEqual([28, expect.stringContaining('timed out')]);
 });
 
@@ -203,7 +204,7 @@ describe('a pool of local addresses', () => {
 
   it('a datagram in fragments, there and back', async () => {
     const ask = `import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5)
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(10)
 s.sendto(b"x"*4000,("${plan.vip}",${LAB_ECHO_PORT})); print(len(s.recvfrom(9000)[0]))`;
     const watches = await watchAll('ip');
     expect(Number((await lab.run(plan.client, ['python3', '-c', ask])).stdout)).toBeGreaterThanOrEqual(4000);
@@ -224,7 +225,7 @@ s.sendto(b"x"*4000,("${plan.vip}",${LAB_ECHO_PORT})); print(len(s.recvfrom(9000)
   });
 
   it('a client on the director is served, too', async () => {
-    const own = await lab.run(plan.director, ['curl', '-sS', '--max-time', '5', `${url}/client`]);
+    const own = await lab.run(plan.director, ['curl', '-sS', '--max-time', '10', `${url}/client`]);
     expect(own.stdout).toMatch(/^10\.0\.2\.1:4\d{4}\n$/);
   });
 
@@ -241,7 +242,7 @@ s.sendto(b"x"*4000,("${plan.vip}",${LAB_ECHO_PORT})); print(len(s.recvfrom(9000)
       'curl',
       '-sS',
       '--max-time',
-      '20',
+      '60',
       '--limit-rate',
       '10k',
       '-o',
