@@ -5,17 +5,17 @@
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import type { CtErrno, CtTuple, EntryChange, EntrySpec, ExpectationSpec } from '../model/conntrack.ts';
 import { changedMark } from '../model/entry-change.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../model/entry-states.ts';
+import { Status } from '../model/entry-status.ts';
 import { parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
-import { Status } from './entry.ts';
 import { EXPECT_POLICIES, type Expectations } from './expectations.ts';
 import { HELPER_NAMES } from './helper-names.ts';
 import { TAG } from './listing.ts';
-import { SCTP_CT_NAMES } from './sctp.ts';
-import { TCP_CT_NAMES, TcpCt } from './tcp-states.ts';
+import { TcpCt } from './tcp-states.ts';
 import { WindowFlag } from './tcp-window.ts';
 import { Tuple } from './tuple.ts';
 

@@ -4,11 +4,10 @@ import { SeededRng } from '../base/rng.ts';
 import { FlowTable } from '../flow/flow-table.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import type { CtErrno, CtTuple, EntryChange, EntryFilter, EntryRow, EntrySpec } from '../model/conntrack.ts';
-import { StatusBit } from '../model/entry-status.ts';
+import { Status } from '../model/entry-status.ts';
 import { PacketPool } from '../packet/pool.ts';
 import { Conntrack } from './conntrack.ts';
 import { ConntrackControl } from './control.ts';
-import { Status } from './entry.ts';
 import { Expectations } from './expectations.ts';
 
 const WALL = 1_795_193_512_120.5;
@@ -86,7 +85,7 @@ describe('a list', () => {
   it('shows all of an entry', () => {
     create({
       ...udp(1),
-      status: StatusBit.Assured,
+      status: Status.Assured,
       mark: 0xfffffff0,
       zones: { original: 3, reply: 4 },
       sourceNat: { address: '9.9.9.9', port: 77 },
@@ -130,7 +129,7 @@ describe('making an entry', () => {
     ['the original is there', udp(1), 'EEXIST'],
     ['the original is what another answers', { ...udp(9), original: udp(1).reply, reply: udp(1).original }, 'EEXIST'],
     ['the reply is there', { ...udp(2), reply: udp(1).reply }, 'EEXIST'],
-    ['nobody may say that it is expected', { ...udp(2), status: StatusBit.Expected }, 'EBUSY'],
+    ['nobody may say that it is expected', { ...udp(2), status: Status.Expected }, 'EBUSY'],
     ['the helper is not known', { ...udp(2), helper: 'nosuch' }, 'EOPNOTSUPP'],
     [
       'nothing answers such a packet',
@@ -149,7 +148,7 @@ describe('making an entry', () => {
   });
 
   it('fails when the table is full, and leaves nothing behind', () => {
-    for (let port = 1; port <= 16; port++) expect(create({ ...udp(port), status: StatusBit.Assured })).toBeNull();
+    for (let port = 1; port <= 16; port++) expect(create({ ...udp(port), status: Status.Assured })).toBeNull();
     expect(create(udp(17))).toBe('ENOMEM');
     expect(list()).toHaveLength(16);
     expect(control.flush({ cursor: 0, limit: 100 })).toEqual({ next: -1 });
@@ -193,14 +192,14 @@ describe('an update', () => {
     expect(update({ mark: { value: 0x10, mask: 0xf0 } })).toMatchObject([{ entry: { original: udp(2).original } }]);
     expect(update({ mark: { value: 0x10, mask: 0xf0 } })).toEqual([]);
     expect(
-      update({ timeoutSeconds: 200, status: StatusBit.FixedTimeout }, { mark: { value: 0x10, mask: 0xff } }),
+      update({ timeoutSeconds: 200, status: Status.FixedTimeout }, { mark: { value: 0x10, mask: 0xff } }),
     ).toHaveLength(2);
   });
 
   it('cannot move a fixed timeout, nor set what nobody may', () => {
-    create({ ...udp(1), status: StatusBit.FixedTimeout });
+    create({ ...udp(1), status: Status.FixedTimeout });
     expect(update({ timeoutSeconds: 5 })).toMatchObject([{ errno: 'EPERM', entry: { timeoutSeconds: 50 } }]);
-    expect(update({ status: StatusBit.Expected })).toMatchObject([{ errno: 'EBUSY' }]);
+    expect(update({ status: Status.Expected })).toMatchObject([{ errno: 'EBUSY' }]);
     expect(update({ labels: { value: '0'.repeat(31) + '1', mask: '0'.repeat(31) + '1' } })).toMatchObject([
       { errno: 'ENOSPC' },
     ]);

@@ -20,11 +20,11 @@ import type {
 } from '../model/conntrack.ts';
 import { wouldChange } from '../model/entry-change.ts';
 import { isMeant } from '../model/entry-filter.ts';
+import { Status } from '../model/entry-status.ts';
 import { CHANGE_NAMES, Change } from './changes.ts';
 import { changeEntry, createEntry, createExpectation, findEntry, readTuple } from './commands.ts';
 import type { Conntrack } from './conntrack.ts';
 import { NO_ENTRY } from './entries.ts';
-import { Status } from './entry.ts';
 import type { Expectation, Expectations } from './expectations.ts';
 import { entryRow, expectationRow, nanoseconds } from './listing.ts';
 import { Tuple } from './tuple.ts';

@@ -13,7 +13,8 @@ import { adoptRow } from '../base/copy-state.ts';
 import { type Allocate, Columns } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
-import { CtDir, Status } from './entry.ts';
+import { Status } from '../model/entry-status.ts';
+import { CtDir } from './entry.ts';
 import { Tuple } from './tuple.ts';
 
 export const ENTRY_SHIFT = 5;

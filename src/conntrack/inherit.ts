@@ -1,7 +1,7 @@
 /** What an earlier life of the daemon has left of connection tracking (base/keep.ts) becomes this one's: confirmed entries, with their masters. Not per packet. */
 import type { Kept } from '../base/keep.ts';
+import { Status } from '../model/entry-status.ts';
 import { Col, ENTRY_SHIFT, type EntryTable, NO_ENTRY, Trait } from './entries.ts';
-import { Status } from './entry.ts';
 
 const CONFIRMED = Status.Confirmed;
 

@@ -1,14 +1,13 @@
 /** Entries and expectations as the control API shows them: ctnetlink_fill_info (net/netfilter/nf_conntrack_netlink.c). Cold. */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import type { CtTuple, EntryRow, ExpectationRow } from '../model/conntrack.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../model/entry-states.ts';
 import { formatIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { Col, ENTRY_SHIFT, type EntryTable, Trait } from './entries.ts';
 import { CtDir } from './entry.ts';
 import type { Expectation } from './expectations.ts';
 import { HELPER_NAMES } from './helper-names.ts';
-import { SCTP_CT_NAMES } from './sctp.ts';
-import { TCP_CT_NAMES } from './tcp-states.ts';
 import { Tuple } from './tuple.ts';
 
 const GRE = 47;

@@ -6,30 +6,18 @@
  */
 import { swapBytes } from '../base/jhash.ts';
 import { Hook } from '../hooks/hooks.ts';
+import { Status } from '../model/entry-status.ts';
 import type { Packet } from '../packet/packet.ts';
 import { crc32c } from '../wire/crc32c.ts';
 import { CHUNK_HEADER, ChunkType, SCTP_HEADER } from '../wire/sctp.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
-import { CtDir, Status } from './entry.ts';
+import { CtDir } from './entry.ts';
 import { sayInvalid, unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 
 export const SctpCt = { None: 0, Closed: 1, Established: 4, ShutdownSent: 5, ShutdownAckSent: 7, Invalid: 9 } as const;
-/** As `conntrack -L` prints them. */
-export const SCTP_CT_NAMES = [
-  'NONE',
-  'CLOSED',
-  'COOKIE_WAIT',
-  'COOKIE_ECHOED',
-  'ESTABLISHED',
-  'SHUTDOWN_SENT',
-  'SHUTDOWN_RECD',
-  'SHUTDOWN_ACK_SENT',
-  'HEARTBEAT_SENT',
-] as const;
-
 // biome-ignore format: tables are read by eye
 const TABLE = `
                      NO CL CW CE ES SS SR SA HS

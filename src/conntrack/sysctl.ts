@@ -5,22 +5,10 @@
 import { seconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
 import { parseNumber } from '../base/sysctl-number.ts';
-import { TCP_CT_NAMES } from './tcp-states.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../model/entry-states.ts';
 
 /** Timeouts of TCP that are no state's: behind those of the states. */
 export const TcpTimeout = { MaxRetrans: 10, Unacknowledged: 11 } as const;
-/** States of SCTP's tracker, by number; `none` has no timeout of its own. */
-export const SCTP_STATES = [
-  'none',
-  'closed',
-  'cookie_wait',
-  'cookie_echoed',
-  'established',
-  'shutdown_sent',
-  'shutdown_recd',
-  'shutdown_ack_sent',
-  'heartbeat_sent',
-] as const;
 
 const TCP_SECONDS = [10, 120, 60, 432000, 120, 60, 30, 120, 10, 120, 300, 300];
 const SCTP_SECONDS = [10, 10, 3, 3, 210, 3, 3, 3, 30];
@@ -93,8 +81,8 @@ export class ConntrackSysctls {
     }
     this.#timeout('tcp_timeout_max_retrans', tcpTimeouts, TcpTimeout.MaxRetrans);
     this.#timeout('tcp_timeout_unacknowledged', tcpTimeouts, TcpTimeout.Unacknowledged);
-    for (const [state, name] of SCTP_STATES.entries()) {
-      if (name !== 'none') this.#timeout(`sctp_timeout_${name}`, sctpTimeouts, state);
+    for (const [state, name] of SCTP_CT_NAMES.entries()) {
+      if (name !== 'NONE') this.#timeout(`sctp_timeout_${name.toLowerCase()}`, sctpTimeouts, state);
     }
     this.#single('udp_timeout', 'udpTimeout');
     this.#single('udp_timeout_stream', 'udpStreamTimeout');

@@ -23,20 +23,6 @@ export const TcpCt = {
   Ignore: 11,
 } as const;
 
-/** As `conntrack -L` prints them. */
-export const TCP_CT_NAMES = [
-  'NONE',
-  'SYN_SENT',
-  'SYN_RECV',
-  'ESTABLISHED',
-  'FIN_WAIT',
-  'CLOSE_WAIT',
-  'LAST_ACK',
-  'TIME_WAIT',
-  'CLOSE',
-  'SYN_SENT2',
-] as const;
-
 /** What a segment is: RST beats SYN beats FIN beats ACK. */
 export const Segment = { Syn: 0, SynAck: 1, Fin: 2, Ack: 3, Rst: 4, None: 5 } as const;
 

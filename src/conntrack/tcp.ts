@@ -4,16 +4,19 @@
  * What it cannot judge it lets pass without believing it (IGNORE): the receiver's answer tells. So a SYN on an old connection is remembered, and the SYN+ACK that
  * acknowledges it puts us in step again.
  */
+
+import { TCP_CT_NAMES } from '../model/entry-states.ts';
+import { Status } from '../model/entry-status.ts';
 import type { Packet } from '../packet/packet.ts';
 import * as tcp from '../wire/tcp.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
-import { CtDir, Status } from './entry.ts';
+import { CtDir } from './entry.ts';
 import { sayInvalid, unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 import { TcpTimeout } from './sysctl.ts';
-import { areFlagsValid, nextState, Segment, segmentOf, TCP_CT_NAMES, TcpCt } from './tcp-states.ts';
+import { areFlagsValid, nextState, Segment, segmentOf, TcpCt } from './tcp-states.ts';
 import { Fit, fitsWindow, readSegment, readSynOptions, seg, WindowFlag, windowFault } from './tcp-window.ts';
 
 const { Accept: ACCEPT, Invalid: INVALID, Repeat: REPEAT } = CtResult;

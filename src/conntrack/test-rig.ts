@@ -3,6 +3,8 @@ import { seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import { FlowTable } from '../flow/flow-table.ts';
 import { Hook, Hooks, Verdict } from '../hooks/hooks.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../model/entry-states.ts';
+import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { PacketPool } from '../packet/pool.ts';
@@ -15,9 +17,7 @@ import { check as checkUdp } from '../wire/udp.ts';
 import { CHANGE_NAMES } from './changes.ts';
 import { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
-import { CtInfo, Status } from './entry.ts';
-import { SCTP_CT_NAMES } from './sctp.ts';
-import { TCP_CT_NAMES } from './tcp-states.ts';
+import { CtInfo } from './entry.ts';
 import { Tuple } from './tuple.ts';
 
 const INFO_NAMES: Readonly<Record<number, string>> = {

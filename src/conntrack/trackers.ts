@@ -3,6 +3,7 @@
  * (nf_conntrack_proto_udp.c, _icmp.c, _generic.c, _gre.c; TCP and SCTP have files of their own).   @hot
  */
 import { seconds } from '../base/clock.ts';
+import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { sum } from '../packet/sum.ts';
@@ -13,7 +14,6 @@ import { UDP_CHECKSUM } from '../wire/udp.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
-import { Status } from './entry.ts';
 import { unsound } from './log-invalid.ts';
 import { CtResult } from './result.ts';
 import { beginSctp, isSctpSound, trackSctp } from './sctp.ts';

@@ -9,12 +9,12 @@ import { crc32 } from 'node:zlib';
 import { milliseconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import type { Keep, Kept, SlotName } from '../base/keep.ts';
 import { Col, Trait } from '../conntrack/entries.ts';
-import { Status } from '../conntrack/entry.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
 import { inheritEntries } from '../conntrack/inherit.ts';
 import { Conn, ConnFlag } from '../director/connections.ts';
 import * as directors from '../director/inherit.ts';
 import { SCHEDULERS } from '../director/sched/index.ts';
+import { Status } from '../model/entry-status.ts';
 import * as translations from '../nat/inherit.ts';
 import type { Engine } from './engine.ts';
 import {

@@ -6,12 +6,12 @@
 import { ManualClock, seconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import { Change } from '../conntrack/changes.ts';
 import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
-import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
-import { SCTP_STATES } from '../conntrack/sysctl.ts';
-import { TCP_CT_NAMES } from '../conntrack/tcp-states.ts';
+import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Medium } from '../device/device.ts';
 import { Hook, Priority, Verdict } from '../hooks/hooks.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../model/entry-states.ts';
+import { Status } from '../model/entry-status.ts';
 import type { Packet } from '../packet/packet.ts';
 import { formatIp4 } from '../wire/addr.ts';
 import type { Engine } from './engine.ts';
@@ -172,7 +172,7 @@ export class ScenarioRig {
     const status = entries.status(entry);
     const proto = entries.proto(entry);
     const word = entries.rows[(entry << ENTRY_SHIFT) + Col.Word]! & 0xff;
-    const state = proto === 6 ? TCP_CT_NAMES[word] : proto === 132 ? SCTP_STATES[word]?.toUpperCase() : undefined;
+    const state = proto === 6 ? TCP_CT_NAMES[word] : proto === 132 ? SCTP_CT_NAMES[word] : undefined;
     return [
       `${PROTO_NAMES[proto] ?? 'unknown'} ${proto}`,
       shownSeconds(entries.left(entry, now) / TICKS_PER_SECOND),

@@ -4,7 +4,7 @@
  */
 import { parseIp4 } from '../wire/addr.ts';
 import type { CtTuple, EntryFilter, EntryRow, NatFilter, PartialTuple } from './conntrack.ts';
-import { StatusBit } from './entry-status.ts';
+import { Status } from './entry-status.ts';
 
 export function isMeant(row: EntryRow, filter: EntryFilter): boolean {
   const { original, reply, status, mark } = row;
@@ -68,8 +68,8 @@ function natFits(row: EntryRow, filter: EntryFilter): boolean {
 function isTranslated({ original, reply, status }: EntryRow, side: 'source' | 'destination', nat: NatFilter): boolean {
   const [done, was, is, wasPort, isPort] =
     side === 'source'
-      ? [StatusBit.SrcNatDone, original.src, reply.dst, original.ports?.src, reply.ports?.dst]
-      : [StatusBit.DstNatDone, original.dst, reply.src, original.ports?.dst, reply.ports?.src];
+      ? [Status.SrcNatDone, original.src, reply.dst, original.ports?.src, reply.ports?.dst]
+      : [Status.DstNatDone, original.dst, reply.src, original.ports?.dst, reply.ports?.src];
   if ((status & done) === 0) return false;
   const address = was !== is;
   const port = wasPort !== isPort;

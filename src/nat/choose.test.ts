@@ -1,9 +1,10 @@
 /** Which translation a connection gets: what the kernel gave (10.2.0.100 and its neighbours, by client) and the rules for ports. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
-import { CtDir, Status } from '../conntrack/entry.ts';
+import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
+import { Status } from '../model/entry-status.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { EntryList, tupleOf } from './entry-list.ts';
 import { Nat } from './nat.ts';

@@ -1,6 +1,7 @@
 /** For tests of translation alone: entries as a plain list, looked through one by one. */
-import { CtDir, Status } from '../conntrack/entry.ts';
+import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
+import { Status } from '../model/entry-status.ts';
 import { ip4 } from '../wire/addr.ts';
 import type { Entries } from './entries.ts';
 

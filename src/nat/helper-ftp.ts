@@ -8,12 +8,13 @@
  * others.
  */
 import type { Rng } from '../base/rng.ts';
-import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
+import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import { EXPECT_POLICIES, type Expectations, type NewExpectation } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { payloadStart, replaceInPayload } from '../flow/tcp-payload.ts';
 import { Verdict } from '../hooks/hooks.ts';
+import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { type Announcement, announcementText, FtpLine, readAnnouncement } from '../wire/ftp-lines.ts';

@@ -1,9 +1,10 @@
 /** TFTP (nf_conntrack_tftp.c, nf_nat_tftp.c; RFC 1350 §4): a request to port 69 is answered from another port of the server. */
-import { CtDir, Status } from '../conntrack/entry.ts';
+import { CtDir } from '../conntrack/entry.ts';
 import { EXPECT_POLICIES, type NewExpectation } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Verdict } from '../hooks/hooks.ts';
+import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { IpProto } from '../wire/ipv4.ts';

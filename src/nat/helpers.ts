@@ -3,10 +3,11 @@
  * before confirmation, so that they see what leaves). The hook function stands there only while a rule assigns a helper.
  */
 import type { Rng } from '../base/rng.ts';
-import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
+import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import type { Expectations } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
+import { Status } from '../model/entry-status.ts';
 import type { Packet } from '../packet/packet.ts';
 import { IpProto, isFragment } from '../wire/ipv4.ts';
 import type { Entries } from './entries.ts';

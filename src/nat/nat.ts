@@ -10,10 +10,11 @@
  */
 import { type Allocate, Columns } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
-import { CtDir, CtInfo, Status } from '../conntrack/entry.ts';
+import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
+import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
 import * as ipv4 from '../wire/ipv4.ts';

@@ -1,6 +1,7 @@
 /** Sequence numbers of connections whose payload a helper has changed in length (nf_conntrack_seqadj.c; flow/sequence.ts). Few connections are: a map. */
-import { Status } from '../conntrack/entry.ts';
+
 import { adjustSequence, noShift, type Shift, shiftBehind } from '../flow/sequence.ts';
+import { Status } from '../model/entry-status.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Entries } from './entries.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { CtChange, CtTuple, EntryRow, ExpectationRow } from '../../model/conntrack.ts';
-import { StatusBit } from '../../model/entry-status.ts';
+import { Status } from '../../model/entry-status.ts';
 import { LabelNames } from '../../model/label-names.ts';
 import { formatEntry, formatExpectation, timestamp } from './format.ts';
 import { labelBits } from './labels.ts';
@@ -21,7 +21,7 @@ function row(changes: Partial<EntryRow>): EntryRow {
     id: 1_233_234_386,
     original: ends(17, '10.1.0.2', 40_001, '10.2.0.2', 53),
     reply: ends(17, '10.2.0.2', 53, '10.2.0.1', 40_001),
-    status: StatusBit.SeenReply | StatusBit.Assured,
+    status: Status.SeenReply | Status.Assured,
     timeoutSeconds: 119,
     mark: 0,
     zones: { original: 0, reply: 0 },
@@ -41,7 +41,7 @@ const TCP = row({
 const ICMP = row({
   original: { src: '10.1.0.2', dst: '10.2.0.2', proto: 1, icmp: { type: 8, code: 0, id: 11_618 } },
   reply: { src: '10.2.0.2', dst: '10.2.0.1', proto: 1, icmp: { type: 0, code: 0, id: 11_618 } },
-  status: StatusBit.SeenReply,
+  status: Status.SeenReply,
   timeoutSeconds: 26,
 });
 const GRE = row({
@@ -109,7 +109,7 @@ describe('a line of a list', () => {
     ],
     [
       'udp      17 119 src=10.1.0.2 dst=10.2.0.2 sport=40001 dport=53 src=10.2.0.2 dst=10.2.0.1 sport=53 dport=40001 [OFFLOAD] mark=0 use=1',
-      row({ status: StatusBit.SeenReply | StatusBit.Assured | StatusBit.Offload }),
+      row({ status: Status.SeenReply | Status.Assured | Status.Offload }),
       0,
     ],
   ])('%s', (expected, entry, forms) => {
@@ -156,7 +156,7 @@ describe('-o save', () => {
   it.each<[string, EntryRow]>([
     [
       '-A -t 119 -u SEEN_REPLY,ASSURED -s 10.1.0.2 -d 10.2.0.2 -r 10.2.0.2 -n 10.2.0.1 -p udp --sport 40001 --dport 53 --reply-port-src 53 --reply-port-dst 40001',
-      row({ status: StatusBit.SeenReply | StatusBit.Assured | StatusBit.SrcNatDone | StatusBit.DstNatDone }),
+      row({ status: Status.SeenReply | Status.Assured | Status.SrcNatDone | Status.DstNatDone }),
     ],
     [
       '-A -t 431997 -u UNSET -s 10.1.0.2 -d 10.1.0.1 -r 10.2.0.2 -q 10.2.0.1 -p tcp --sport 40000 --dport 80 --reply-port-src 8080 --reply-port-dst 40000 --state ESTABLISHED',

@@ -1,6 +1,6 @@
 /** Lines of conntrack, byte for byte: snprintf_default.c of libnetfilter_conntrack, for entries and for expectations. */
 import type { CtEventKind, CtTuple, ExpectationRow } from '../../model/conntrack.ts';
-import { StatusBit } from '../../model/entry-status.ts';
+import { Status } from '../../model/entry-status.ts';
 import type { LabelNames } from '../../model/label-names.ts';
 import { labelNames } from './labels.ts';
 import { hasPorts, protocolName } from './protocols.ts';
@@ -26,13 +26,13 @@ export function formatEntry(row: ShownEntry, forms: number, labels: LabelNames |
   if (row.counters !== undefined)
     text += `packets=${row.counters.original.packets} bytes=${row.counters.original.bytes} `;
   if (!isOneZone && zones.original !== 0) text += `zone-orig=${zones.original} `;
-  if (!(status & StatusBit.SeenReply)) text += '[UNREPLIED] ';
+  if (!(status & Status.SeenReply)) text += '[UNREPLIED] ';
   text += tuple(reply);
   if (row.counters !== undefined) text += `packets=${row.counters.reply.packets} bytes=${row.counters.reply.bytes} `;
   if (!isOneZone && zones.reply !== 0) text += `zone-reply=${zones.reply} `;
-  if (status & StatusBit.HwOffload) text += '[HW_OFFLOAD] ';
-  else if (status & StatusBit.Offload) text += '[OFFLOAD] ';
-  else if (status & StatusBit.Assured) text += '[ASSURED] ';
+  if (status & Status.HwOffload) text += '[HW_OFFLOAD] ';
+  else if (status & Status.Offload) text += '[OFFLOAD] ';
+  else if (status & Status.Assured) text += '[ASSURED] ';
   if (row.mark !== undefined) text += `mark=${row.mark} `;
   if (isOneZone && zones.original !== 0) text += `zone=${zones.original} `;
   text += times(row, forms, nowMs);

@@ -1,5 +1,6 @@
 /** The protocols that conntrack(8) has options for (extensions/libct_proto_*.c): one table for parsing, checks, `-o save` and help. */
 import type { CtTuple, EntryRow } from '../../model/conntrack.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../../model/entry-states.ts';
 import type { LongOption } from '../getopt.ts';
 import type { CommandName, Pairs, Rules } from './commands.ts';
 
@@ -47,28 +48,8 @@ export interface Protocol {
   readonly save: (row: Saved) => string;
 }
 
-const TCP_STATES = [
-  'NONE',
-  'SYN_SENT',
-  'SYN_RECV',
-  'ESTABLISHED',
-  'FIN_WAIT',
-  'CLOSE_WAIT',
-  'LAST_ACK',
-  'TIME_WAIT',
-  'CLOSE',
-  'SYN_SENT2',
-];
-const SCTP_STATES = [
-  'NONE',
-  'CLOSED',
-  'COOKIE_WAIT',
-  'COOKIE_ECHOED',
-  'ESTABLISHED',
-  'SHUTDOWN_SENT',
-  'SHUTDOWN_RECD',
-  'SHUTDOWN_ACK_SENT',
-];
+/** Of SCTP's the tool knows those that were there when it was written. */
+const SCTP_STATES = SCTP_CT_NAMES.filter((name) => name !== 'HEARTBEAT_SENT');
 const DCCP_STATES = [
   'NONE',
   'REQUEST',
@@ -189,7 +170,7 @@ export const PROTOCOLS: readonly Protocol[] = [
     options: [...PORT_OPTIONS, 'state', ...TUPLE_PORTS],
     rules: portRules({ ...NO_MORE, middle: '2', makes: '1' }),
     pairs: portPairs(),
-    states: { label: 'unknown TCP state', names: TCP_STATES },
+    states: { label: 'unknown TCP state', names: TCP_CT_NAMES },
     help: `${PORT_HELP}  --state\t\t\tTCP state, fe. ESTABLISHED\n`,
     save: (row) => portsOf(row) + stateOf(row),
   },

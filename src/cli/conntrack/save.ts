@@ -1,14 +1,14 @@
 /** `-o save` of conntrack: an entry as the arguments that make it again (ct_save_snprintf). */
-import { StatusBit } from '../../model/entry-status.ts';
+import { Status } from '../../model/entry-status.ts';
 import { PROTOCOLS } from './protocols.ts';
 import type { ShownEntry } from './shown.ts';
 
 /** Bits that have a word, the lowest first. */
 const STATUS_NAMES = [
-  [StatusBit.Expected, 'EXPECTED'],
-  [StatusBit.SeenReply, 'SEEN_REPLY'],
-  [StatusBit.Assured, 'ASSURED'],
-  [StatusBit.FixedTimeout, 'FIXED_TIMEOUT'],
+  [Status.Expected, 'EXPECTED'],
+  [Status.SeenReply, 'SEEN_REPLY'],
+  [Status.Assured, 'ASSURED'],
+  [Status.FixedTimeout, 'FIXED_TIMEOUT'],
 ] as const;
 
 const COMMAND = { new: '-A', update: '-U', destroy: '-D' } as const;
@@ -24,8 +24,8 @@ export function saveEntry(row: ShownEntry): string {
   if (!isOneZone && zones.original !== 0) text += `--orig-zone ${zones.original} `;
   if (!isOneZone && zones.reply !== 0) text += `--reply-zone ${zones.reply} `;
   text += `-s ${original.src} -d ${original.dst} `;
-  text += `${isTranslated(row, StatusBit.DstNatDone, original.dst, reply.src) ? '-g' : '-r'} ${reply.src} `;
-  text += `${isTranslated(row, StatusBit.SrcNatDone, original.src, reply.dst) ? '-n' : '-q'} ${reply.dst} `;
+  text += `${isTranslated(row, Status.DstNatDone, original.dst, reply.src) ? '-g' : '-r'} ${reply.src} `;
+  text += `${isTranslated(row, Status.SrcNatDone, original.src, reply.dst) ? '-n' : '-q'} ${reply.dst} `;
   const protocol = PROTOCOLS.find(({ number }) => number === original.proto);
   text += protocol === undefined ? `-p ${original.proto}` : `-p ${protocol.name} ${protocol.save(row)}`;
   return text.trimEnd();

@@ -1,6 +1,6 @@
 /** Values as conntrack(8) reads them: atoi(3), strtoul(3), addresses with a prefix length, words parted by commas. */
 import { isIPv6 } from 'node:net';
-import { StatusBit } from '../../model/entry-status.ts';
+import { Status } from '../../model/entry-status.ts';
 import { formatIp4, netmask } from '../../wire/addr.ts';
 import { parseIp4 } from '../ipvsadm/address.ts';
 import { Refused } from './refused.ts';
@@ -77,13 +77,13 @@ export function natAddress(text: string): { address: string; port: number | unde
 type Words = readonly (readonly [string, number])[];
 
 const STATUS_WORDS: Words = [
-  ['ASSURED', StatusBit.Assured],
-  ['SEEN_REPLY', StatusBit.SeenReply],
+  ['ASSURED', Status.Assured],
+  ['SEEN_REPLY', Status.SeenReply],
   ['UNSET', 0],
-  ['FIXED_TIMEOUT', StatusBit.FixedTimeout],
-  ['EXPECTED', StatusBit.Expected],
-  ['OFFLOAD', StatusBit.Offload],
-  ['HW_OFFLOAD', StatusBit.HwOffload],
+  ['FIXED_TIMEOUT', Status.FixedTimeout],
+  ['EXPECTED', Status.Expected],
+  ['OFFLOAD', Status.Offload],
+  ['HW_OFFLOAD', Status.HwOffload],
 ];
 
 export const EventMask = { New: 1, Update: 2, Destroy: 4, All: 7 } as const;
@@ -149,7 +149,7 @@ export function statusBits(text: string, warn: (text: string) => void): { set: n
     const word: string = comma < 0 ? rest : rest.slice(0, comma);
     const after: string | undefined = comma < 0 ? undefined : rest.slice(comma + 1);
     if (!isNegated && rest.startsWith('UNREPLIED')) {
-      unset |= StatusBit.SeenReply;
+      unset |= Status.SeenReply;
     } else {
       const bit = word === '' ? undefined : wordBit(word, STATUS_WORDS, warn);
       if (bit === undefined) throw new Refused(`Bad parameter \`${rest}'`);

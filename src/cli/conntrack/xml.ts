@@ -1,6 +1,6 @@
 /** `-o xml` of conntrack, byte for byte: snprintf_xml.c of libnetfilter_conntrack, for entries and for expectations. */
 import type { CtCounters, CtEventKind, CtTuple, ExpectationRow } from '../../model/conntrack.ts';
-import { StatusBit } from '../../model/entry-status.ts';
+import { Status } from '../../model/entry-status.ts';
 import type { LabelNames } from '../../model/label-names.ts';
 import { deltaSeconds, expectationFlags } from './format.ts';
 import { labelNames } from './labels.ts';
@@ -36,8 +36,8 @@ export function formatEntryXml(
   if (isOneZone && zones.original !== 0) text += `<zone>${zones.original}</zone>`;
   if (row.use !== undefined) text += `<use>${row.use}</use>`;
   text += `<id>${row.id}</id>`;
-  if (status & StatusBit.Assured) text += '<assured/>';
-  if (!(status & StatusBit.SeenReply)) text += '<unreplied/>';
+  if (status & Status.Assured) text += '<assured/>';
+  if (!(status & Status.SeenReply)) text += '<unreplied/>';
   text += times(row, forms, nowMs);
   if (row.helper !== undefined) text += `<helper>${row.helper}</helper>`;
   text += '</meta>';

@@ -1,6 +1,7 @@
 /** `-m conntrack`: what the packet is to its connection, and what the connection is (net/netfilter/xt_conntrack.c). */
-import { CtDir, CtInfo, Status } from '../../conntrack/entry.ts';
+import { CtDir, CtInfo } from '../../conntrack/entry.ts';
 import { Tuple } from '../../conntrack/tuple.ts';
+import { Status } from '../../model/entry-status.ts';
 import { formatIp4, parseIp4, prefixLength } from '../../wire/addr.ts';
 import { BadRule, defineMatch, type ListForm, type MatchFunction, type Reading } from '../extension.ts';
 import { parseNumber, readNetworks, readPort, readProtocol } from '../values.ts';

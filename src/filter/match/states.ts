@@ -1,5 +1,6 @@
 /** The states that `-m conntrack --ctstate` and `-m state` speak of. */
-import { CtInfo, Status } from '../../conntrack/entry.ts';
+import { CtInfo } from '../../conntrack/entry.ts';
+import { Status } from '../../model/entry-status.ts';
 import type { Packet } from '../../packet/packet.ts';
 import { BadRule } from '../extension.ts';
 import type { Tracking } from '../tracking.ts';
