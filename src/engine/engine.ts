@@ -9,7 +9,10 @@ import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { Conntrack } from '../conntrack/conntrack.ts';
 import { ConntrackControl } from '../conntrack/control.ts';
+import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import type { Device } from '../device/device.ts';
+import { addedToReply } from '../director/app/ftp.ts';
 import { Director } from '../director/director.ts';
 import { RESET_LENGTH } from '../director/resets.ts';
 import { SYSCTL_PREFIX } from '../director/sysctl.ts';
@@ -137,6 +140,15 @@ export class Engine {
       rng,
       allocate,
     });
+    // The director shifts numbers, too: those of a balanced FTP server whose answers it has rewritten.
+    const { offset } = this.conntrack;
+    const tuple = new Tuple();
+    this.conntrack.offset = (entry, dir, seq) => {
+      const added = offset === null ? 0 : offset(entry, dir, seq);
+      if (dir === CtDir.Original || this.director.ftp.size === 0) return added;
+      this.conntrack.tuple(entry, CtDir.Original, tuple);
+      return (added + addedToReply(this.director, tuple.src, tuple.dst, tuple.ports, seq)) | 0;
+    };
     this.conntrack.sysctls.onChange = () => this.#useSettings();
     this.tracking = new ConntrackControl(this.conntrack, this.translation.expectations, wallClockMs);
     const { nat, helpers } = this.translation;

@@ -61,6 +61,36 @@ describe('net.ipv4.vs.conntrack', () => {
     expect(rig.engine.director.conns.count).toBe(1);
   });
 
+  it('1, FTP: segments whose numbers the director has shifted are those of their connection', () => {
+    rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:21 -s rr`, `-a -t ${VIP}:21 -r ${RIP}:21 -m`);
+    const say = (isClient: boolean, flags: string, seq: number, ack: number, text = '') => {
+      const [from, to] = isClient ? ['10.0.1.2', VIP] : [RIP, '10.0.1.2'];
+      const [ours, theirs] = isClient ? [RIG_MAC.front, RIG_MAC.client] : [RIG_MAC.back, '02:00:00:00:02:11'];
+      const ports = isClient ? { srcPort: 1234, dstPort: 21 } : { srcPort: 21, dstPort: 1234 };
+      const packet = frame().eth(ours, theirs).ipv4(from, to);
+      return rig.send(
+        isClient ? rig.front : rig.back,
+        packet
+          .tcp({ ...ports, flags, seq, ack })
+          .payload(text)
+          .build(),
+      );
+    };
+    say(true, 'S', 100, 0);
+    say(false, 'S.', 900, 101);
+    say(true, '.', 101, 901);
+    say(true, 'P.', 101, 901, 'PASV\r\n');
+    const answer = '227 Well (10,0,2,11,195,80)\r\n';
+    say(false, 'P.', 901, 107, answer);
+    // The client has got "10,0,1,100", which is one byte longer.
+    const next = 901 + answer.length + 1;
+    expect(say(true, 'P.', 107, next, 'LIST\r\n')).toHaveLength(1);
+    expect(say(false, '.', next - 1, 113)).toHaveLength(1);
+    expect(entries()).toHaveLength(1);
+    expect(rig.engine.conntrack.stats).toMatchObject({ invalid: 0, insertFailed: 0 });
+  });
+
   it('1, NAT: the entry’s answers come from the real server, to the end of the connection', () => {
     rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
     rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);

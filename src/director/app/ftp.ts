@@ -10,7 +10,7 @@
  * sequence numbers from there on (flow/sequence.ts).
  */
 import { NO_FLOW } from '../../flow/flow-table.ts';
-import { adjustSequence, noShift, type Shift, shiftBehind } from '../../flow/sequence.ts';
+import { adjustSequence, noShift, type Shift, shiftBehind, shifted } from '../../flow/sequence.ts';
 import { isTcpSumRight, payloadStart, replaceInPayload } from '../../flow/tcp-payload.ts';
 import { Drop } from '../../packet/drop.ts';
 import type { Packet } from '../../packet/packet.ts';
@@ -135,6 +135,16 @@ export class FtpApp implements App {
     }
     return control;
   }
+}
+
+/** What is added on the way to the number `seq` of the server's, on a client's connection to a service: whoever compares both directions must know. */
+export function addedToReply(director: Director, client: number, vip: number, ports: number, seq: number): number {
+  const { conns, flows, ftp: app } = director;
+  if (app.size === 0) return 0;
+  const flow = flows.find(client, vip, ports, TCP);
+  const conn = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
+  const shift = conn === NO_CONN ? undefined : app.shiftOf(conn);
+  return shift === undefined ? 0 : (shifted(shift, seq) - seq) | 0;
 }
 
 function refuse(p: Packet, reason: number): false {
