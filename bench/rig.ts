@@ -1,8 +1,8 @@
 /** A whole engine between devices that make their own traffic (traffic.ts): for benches without any kernel. */
 import { systemClock } from '../src/base/clock.ts';
 import { SeededRng } from '../src/base/rng.ts';
-import { hugeMemory } from '../src/device/native.ts';
 import { Engine } from '../src/engine/engine.ts';
+import { ownMemory } from '../src/engine/start.ts';
 import type { TableCommand } from '../src/model/iptables.ts';
 import type { ForwardMethod, IpvsCommand } from '../src/model/ipvs.ts';
 import { ip4, mac } from '../src/wire/addr.ts';
@@ -80,7 +80,7 @@ export class Rig {
       rng: new SeededRng(7),
       maxConnections,
       maxPackets: 1024,
-      allocate: hugeMemory,
+      allocate: ownMemory,
     });
     const { pool } = this.engine;
     this.client = new ClientDevice(pool, mac(FRONT_MAC), octets(CLIENT_MAC), ip4(VIP), PORT);

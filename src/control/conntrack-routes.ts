@@ -17,7 +17,7 @@ import { type Call, type Route, readJson, sendPages } from './http.ts';
 /** Rows of the table that the worker looks at between two breaths: about half a millisecond. */
 export const LOOK_AT = 128;
 /** The same when all that is there ends and nothing is told of it. */
-export const FLUSHED = 2048;
+export const FLUSHED = 512;
 /** Commands given to the worker at a time, for the same reason. */
 const BATCH = 64;
 const MAX_BUFFER = 1 << 30;

@@ -17,7 +17,7 @@ const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 
 
 /** Whether a table is worth 2 MiB pages, bytes. */
 const HUGE = 2 ** 24;
-const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : native.hugeMemory(bytes));
+export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : native.hugeMemory(bytes));
 
 export interface Start {
   readonly context: RequestContext;
