@@ -6,7 +6,7 @@
  * Balanced flows are tracked (vs.conntrack), and rules drop what tracking does not know: so a connection lives on only if both tables do.
  */
 import type { ChildProcess } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { type Lab, labUp } from '../src/lab/lab.ts';
@@ -101,7 +101,7 @@ export class RestartRig {
     this.supervisor = supervisor;
   }
 
-  static async up(prefix: string, options: { connections?: number } = {}): Promise<RestartRig> {
+  static async up(prefix: string, options: { connections?: number; hasSpare?: boolean } = {}): Promise<RestartRig> {
     const plan = labPlan({ prefix, servers: 3 });
     const lab = await labUp(plan);
     try {
@@ -117,7 +117,10 @@ export class RestartRig {
       ]);
       const config = labConfig(plan, { ipvsadm: `${ipvsadm.join('\n')}\n` });
       const limits = `limits: { connections: ${options.connections ?? 200_000} }\n`;
-      const supervisor = await lab.startDaemon(config + limits, { isSupervised: true });
+      const supervisor = await lab.startDaemon(config + limits, {
+        isSupervised: true,
+        hasSpare: options.hasSpare ?? false,
+      });
       const rig = new RestartRig(plan, lab, supervisor);
       await rig.#tapvs(['sysctl', '-w', 'net.ipv4.vs.conntrack=1']);
       await rig.#restoreRules();
@@ -136,12 +139,11 @@ export class RestartRig {
     return peer;
   }
 
-  /** The daemon's process, below the supervisor. */
+  /** The daemon's process: of those below the supervisor the one that was ready last. */
   daemonPid(): number {
-    const children = readdirSync(`/proc/${this.supervisor.pid}/task`).flatMap((task) =>
-      readFileSync(`/proc/${this.supervisor.pid}/task/${task}/children`, 'utf8').trim().split(' '),
-    );
-    return Number(children.find((pid) => pid !== '') ?? 0);
+    const lines = readFileSync(this.plan.logFile, 'utf8').split('\n');
+    const line = lines.findLast((text) => text.includes('"tapvsd is ready"')) ?? '{}';
+    return (JSON.parse(line) as { pid: number }).pid;
   }
 
   async down(): Promise<void> {

@@ -134,3 +134,35 @@ describe('the end', () => {
     expect(stdout).not.toMatch(/: (front|back|host)[:@]/);
   });
 });
+
+describe('with a spare', () => {
+  it.each([
+    ['SIGUSR2: a new one is started first', (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
+    ['kill -9: the one that waits goes on', (spared: RestartRig) => process.kill(spared.daemonPid(), 'SIGKILL')],
+  ])('%s', async (_, restart) => {
+    const spared = await RestartRig.up(`tsp${process.pid}-`, { hasSpare: true });
+    try {
+      const { logFile } = spared.plan;
+      const waiting = /process (\d+) waits for its turn/;
+      const first = waiting.exec(await logged(logFile, waiting, 0))?.[1];
+      const held = await spared.client('hold', 50);
+      await held.next<HoldReport>();
+      const from = endOf(logFile);
+      restart(spared);
+      const line = JSON.parse(await logged(logFile, /went on from the life before/, from)) as Record<string, number>;
+      const [meanwhile = ''] = readFileSync(logFile).subarray(from).toString().split('went on from');
+      const second = waiting.exec(meanwhile)?.[1];
+      // The spare of before, or the one that was started for this.
+      expect(String(line.pid)).toBe(second ?? first);
+      expect(await held.ask<HoldReport>()).toEqual({ answered: 50, silent: 0, moved: 0, errors: {} });
+      await logged(logFile, /tapvsd is ready/, from);
+      held.end();
+      const ended = new Promise((resolve) => spared.supervisor.once('exit', resolve));
+      spared.supervisor.kill('SIGTERM');
+      expect(await ended).toBe(0);
+      console.log(`pause ${line.pauseMs} ms`);
+    } finally {
+      await spared.down();
+    }
+  });
+});

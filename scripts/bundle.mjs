@@ -28,7 +28,16 @@ const read = (name) => {
   }
 };
 const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData: read('engine.cache') });
-script.runInThisContext()({}, require, { exports: {} }, filename, __dirname);
+const run = () => script.runInThisContext()({}, require, { exports: {} }, filename, __dirname);
+const threads = require('node:worker_threads');
+if (threads.workerData.isSpare) {
+  // control/spare.ts: its settings come when they are known.
+  threads.parentPort.once('message', (data) => {
+    threads.workerData = data;
+    run();
+  });
+  threads.parentPort.postMessage('loaded');
+} else run();
 `;
 
 async function bundle(input, format, options) {

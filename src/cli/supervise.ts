@@ -3,12 +3,15 @@ import { constants } from 'node:os';
 import { Supervisor } from '../supervise/supervisor.ts';
 import { type CliCommand, CliError, Exit } from './command.ts';
 
-const HELP = `Usage: tapvs supervise [--] COMMAND [arguments]
+const HELP = `Usage: tapvs supervise [--spare] [--] COMMAND [arguments]
 Runs COMMAND (tapvsd …), starts it again when it ends, and keeps the descriptors that it gives away (devices, tables) for its next life, as systemd does:
 so a new tapvsd goes on with the connections of the one before. For containers and labs; needs root or what COMMAND needs.
 
 It is not started again after it has ended with status 0, 64 (usage) or 78 (configuration); supervise then ends with the same status. A command
 that dies soon after its start several times in a row is started again after a pause, of ten seconds at most.
+
+  --spare   start the next tapvsd before it is needed: it loads its program and waits, so that a restart or a crash is over sooner; for its
+            memory. After USR2 it is started anew first, and may be of another version
 
 Signals: USR2 restarts the command without loss (for a new version, or limits of the configuration); HUP and USR1 are passed on; TERM and INT end it for good.
 `;
@@ -19,12 +22,14 @@ export const supervise: CliCommand = {
       out(HELP);
       return Exit.Ok;
     }
-    const words = args[0] === '--' ? args.slice(1) : args;
+    const wantsSpare = args[0] === '--spare';
+    const rest = wantsSpare ? args.slice(1) : args;
+    const words = rest[0] === '--' ? rest.slice(1) : rest;
     if (words[0] === undefined)
       throw new CliError('tapvs supervise: a command is needed, see tapvs supervise --help', Exit.Usage);
-    if (args[0]?.startsWith('-') === true && args[0] !== '--')
-      throw new CliError(`tapvs supervise: unknown option ${args[0]}, see tapvs supervise --help`, Exit.Usage);
-    const supervisor = new Supervisor(words, (line) => err(`tapvs supervise: ${line}\n`));
+    if (rest[0]?.startsWith('-') === true && rest[0] !== '--')
+      throw new CliError(`tapvs supervise: unknown option ${rest[0]}, see tapvs supervise --help`, Exit.Usage);
+    const supervisor = new Supervisor(words, wantsSpare, (line) => err(`tapvs supervise: ${line}\n`));
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.end());
     for (const signal of ['SIGHUP', 'SIGUSR1'] as const) process.on(signal, () => supervisor.pass(signal));
     process.on('SIGUSR2', () => supervisor.restart());

@@ -4,8 +4,9 @@ import { startEarly } from '../control/early-start.ts';
 
 async function run(): Promise<number> {
   try {
-    const start = await startEarly(process.argv.slice(2), process.env);
-    const { runDaemon } = await import('./tapvsd-main.ts');
+    const load = () => import('./tapvsd-main.ts');
+    const start = await startEarly(process.argv.slice(2), process.env, load);
+    const { runDaemon } = await load();
     return await runDaemon(start);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;

@@ -4,8 +4,9 @@
  */
 import { type Arguments, readArguments } from './arguments.ts';
 import { hasSameLimits } from './control-state.ts';
+import { waitForTurn } from './spare.ts';
 import { Succession } from './succession.ts';
-import { WorkerThread } from './worker-thread.ts';
+import { type WorkerSettings, WorkerThread } from './worker-thread.ts';
 
 export interface EarlyStart {
   readonly args: Arguments;
@@ -13,23 +14,34 @@ export interface EarlyStart {
   readonly thread: WorkerThread | undefined;
 }
 
-/** Resolves when the worker forwards, where one could be started. @throws UsageError */
+/** Resolves when the worker forwards, where one could be started. @param load loads the rest of the program @throws UsageError */
 export async function startEarly(
   words: readonly string[],
   env: Record<string, string | undefined>,
+  load: () => Promise<unknown>,
 ): Promise<EarlyStart> {
   const args = readArguments(words, env);
   if (args.command !== 'serve') return { args, succession: new Succession({}, false), thread: undefined };
-  const succession = new Succession(env, args.fresh);
-  const thread = startWorker(args, succession);
+  const { TAPVS_SPARE: path = '', NOTIFY_SOCKET: manager = '' } = env;
+  delete env.TAPVS_SPARE;
+  const turn = path === '' || manager === '' ? undefined : await waitForTurn(path, manager, load);
+  const succession = new Succession(env, args.fresh, turn?.given);
+  const settings = settingsBefore(args, succession);
+  if (settings === undefined) {
+    await turn?.thread?.kill();
+    return { args, succession, thread: undefined };
+  }
+  const thread = turn?.thread ?? new WorkerThread(settings);
+  if (thread === turn?.thread) thread.begin(settings);
   // Two threads that load programs would be in each other's way, and packets wait.
-  await thread?.spoken();
+  await thread.spoken();
   return { args, succession, thread };
 }
 
-function startWorker({ testClock }: Arguments, succession: Succession): WorkerThread | undefined {
+/** What the worker needs to go on from the life before; undefined when there is nothing, or the configuration has to be read before. */
+function settingsBefore({ testClock }: Arguments, succession: Succession): WorkerSettings | undefined {
   const state = succession.stateBefore();
   if (state === null || !hasSameLimits(state)) return undefined;
   const { limits, spin } = state;
-  return new WorkerThread({ limits, spin, testClock, keep: succession.keep });
+  return { limits, spin, testClock, keep: succession.keep };
 }

@@ -37,9 +37,13 @@ export class Succession {
   readonly #guard: Int32Array | null;
   readonly #devices = new Set<string>();
 
-  constructor(env: Record<string, string | undefined>, wantsFresh: boolean) {
+  constructor(
+    env: Record<string, string | undefined>,
+    wantsFresh: boolean,
+    given: ReadonlyMap<string, number> = takeGiven(env),
+  ) {
     this.manager = new ServiceManager(env);
-    this.#given = takeGiven(env);
+    this.#given = given;
     this.#left = new Set(this.#given.keys());
     const lives = [...this.#given.keys()].flatMap((name) => TABLES.exec(name)?.[1] ?? []).map(Number);
     const last = Math.max(0, ...lives);

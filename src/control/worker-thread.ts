@@ -27,28 +27,50 @@ export class WorkerThread {
   readonly #signal: Int32Array;
   #listener: WorkerListener | null = null;
   readonly #early: ((listener: WorkerListener) => void)[] = [];
+  /** Resolves when the thread has its code and waits for its settings. */
+  readonly loaded: Promise<void>;
 
-  constructor({ limits, ...settings }: WorkerSettings) {
-    const workerData: WorkerData = {
-      ...settings,
-      maxConnections: limits.connections,
-      maxEntries: limits.entries,
-      maxPackets: limits.packets,
-      eventfd: eventfd(),
-      signal: new SharedArrayBuffer(4),
-    };
-    this.#wakeFd = workerData.eventfd;
-    this.#signal = new Int32Array(workerData.signal);
+  /** @param settings without them the thread loads its code and waits for `begin`; only that of the bundle can */
+  constructor(settings?: WorkerSettings) {
+    this.#wakeFd = eventfd();
+    this.#signal = new Int32Array(new SharedArrayBuffer(4));
     const file = FILES.find((url) => existsSync(fileURLToPath(url))) ?? FILES[1]!;
+    const workerData = settings === undefined ? { isSpare: true } : this.#dataOf(settings);
     this.#worker = new Worker(file, { workerData, name: 'tapvs-data-0' });
+    let loaded: () => void = () => {};
+    this.loaded = new Promise((resolve) => {
+      loaded = resolve;
+    });
     const tell = (what: (listener: WorkerListener) => void): void => {
       if (this.#listener === null) this.#early.push(what);
       else what(this.#listener);
     };
-    this.#worker.on('message', (message: WorkerMessage) => tell((to) => to.take(message)));
+    this.#worker.on('message', (message: WorkerMessage | 'loaded') => {
+      if (message === 'loaded') loaded();
+      else tell((to) => to.take(message));
+    });
     this.#worker.on('messageerror', (error) => tell((to) => to.die(`a message could not be read: ${error.message}`)));
     this.#worker.on('error', (error) => tell((to) => to.die(describe(error))));
     this.#worker.on('exit', (code) => tell((to) => to.die(`it ended with status ${code}`)));
+  }
+
+  static get canWait(): boolean {
+    return existsSync(fileURLToPath(FILES[0]!));
+  }
+
+  begin(settings: WorkerSettings): void {
+    this.#worker.postMessage(this.#dataOf(settings));
+  }
+
+  #dataOf({ limits, ...settings }: WorkerSettings): WorkerData {
+    return {
+      ...settings,
+      maxConnections: limits.connections,
+      maxEntries: limits.entries,
+      maxPackets: limits.packets,
+      eventfd: this.#wakeFd,
+      signal: this.#signal.buffer as SharedArrayBuffer,
+    };
   }
 
   /** From now on; what has been said by now at once. */

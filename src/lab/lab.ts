@@ -50,6 +50,8 @@ export interface DaemonOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Under `tapvs supervise`, which is then the child: it starts the daemon again when it ends, and keeps its descriptors. */
   readonly isSupervised?: boolean;
+  /** And starts the next one before it is needed. */
+  readonly hasSpare?: boolean;
 }
 
 export interface LabUpOptions {
@@ -128,10 +130,10 @@ export class Lab {
    */
   async startDaemon(config = labConfig(this.plan), options: DaemonOptions = {}): Promise<ChildProcess> {
     const { director, configFile, socket, runDir, logFile } = this.plan;
-    const { args: extra = [], env = {}, isSupervised = false } = options;
+    const { args: extra = [], env = {}, isSupervised = false, hasSpare = false } = options;
     writeFileSync(configFile, config);
     const output = openSync(logFile, 'a');
-    const supervisor = isSupervised ? [`${ROOT}bin/tapvs`, 'supervise', '--'] : [];
+    const supervisor = isSupervised ? [`${ROOT}bin/tapvs`, 'supervise', ...(hasSpare ? ['--spare'] : []), '--'] : [];
     const words = [...supervisor, `${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket, ...extra];
     const [file = '', ...args] = inNetns(director, words);
     const child = spawn(file, args, {

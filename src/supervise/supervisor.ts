@@ -26,6 +26,16 @@ const LONGEST_PAUSE_MS = 10_000;
 /** Packets wait for it, at its start most of all: Nice= of our unit. */
 const NICE = -10;
 
+/** So long a process may take until it is ready to go on, ms; then the next one starts when the one before has ended. */
+const SPARE_PATIENCE_MS = 10_000;
+
+interface Spare {
+  readonly child: ChildProcess;
+  readonly path: string;
+  /** Has said that it waits for its turn. */
+  isReady: boolean;
+}
+
 interface Ending {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -41,14 +51,23 @@ export class Supervisor {
   /** Where our own manager listens, if we have one. */
   readonly #above = process.env.NOTIFY_SOCKET ?? '';
   #child: ChildProcess | null = null;
+  readonly #wantsSpare: boolean;
+  #spare: Spare | null = null;
+  #spares = 0;
+  /** Ends the wait for a spare. */
+  #late: NodeJS.Timeout | undefined;
   #isEnding = false;
   #isRestarting = false;
   #youngDeaths = 0;
+  /** A spare is ready, or gone. */
+  #onSpare: () => void = () => {};
   /** Ends the pause before the next start. */
   #hurry: () => void = () => {};
 
-  constructor(command: readonly string[], say: (line: string) => void) {
+  /** @param wantsSpare the command knows $TAPVS_SPARE (control/spare.ts): the next process is started before it is needed */
+  constructor(command: readonly string[], wantsSpare: boolean, say: (line: string) => void) {
     this.#command = command;
+    this.#wantsSpare = wantsSpare;
     this.#say = say;
     this.#socket = native.noticeSocket(this.#path);
   }
@@ -67,6 +86,7 @@ export class Supervisor {
       }
     } finally {
       watch.end();
+      this.#dropSpare();
       this.#store.clear();
       native.close(this.#socket);
       rmSync(this.#directory, { recursive: true, force: true });
@@ -82,8 +102,22 @@ export class Supervisor {
 
   restart(): void {
     this.#isRestarting = true;
-    this.pass('SIGUSR2');
-    this.#hurry();
+    const go = (): void => {
+      this.pass('SIGUSR2');
+      this.#hurry();
+    };
+    if (!this.#wantsSpare) return go();
+    // The one that waits may be of an older version than what is installed now.
+    this.#dropSpare();
+    const spare = this.#startSpare();
+    clearTimeout(this.#late);
+    this.#late = setTimeout(go, SPARE_PATIENCE_MS).unref();
+    this.#onSpare = () => {
+      if (this.#spare === spare && !spare.isReady) return;
+      clearTimeout(this.#late);
+      this.#onSpare = () => {};
+      go();
+    };
   }
 
   pass(signal: NodeJS.Signals): void {
@@ -92,33 +126,80 @@ export class Supervisor {
 
   /** One life of the command. */
   #live(): Promise<Ending> {
-    const { kept } = this.#store;
-    const given =
-      kept.length === 0 ? {} : { LISTEN_FDS: `${kept.length}`, LISTEN_FDNAMES: kept.map(({ name }) => name).join(':') };
+    const child = this.#takeSpare() ?? this.#start();
+    this.#child = child;
+    this.#store.pid = child.pid ?? 0;
+    this.#isRestarting = false;
+    return new Promise((resolve, reject) => {
+      const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+        this.#child = null;
+        resolve({ code, signal });
+      };
+      child.once('error', reject);
+      if (child.exitCode !== null || child.signalCode !== null) end(child.exitCode, child.signalCode);
+      else child.once('exit', end);
+    });
+  }
+
+  /** The process gets what is kept as descriptors 3, 4, …; a spare gets nothing yet. */
+  #start(sparePath = ''): ChildProcess {
+    const kept = sparePath === '' ? this.#store.kept : [];
+    const names = kept.map(({ name }) => name).join(':');
+    const given = kept.length === 0 ? {} : { LISTEN_FDS: `${kept.length}`, LISTEN_FDNAMES: names };
+    const spare = sparePath === '' ? {} : { TAPVS_SPARE: sparePath };
     const {
-      LISTEN_FDS: _fds,
-      LISTEN_PID: _pid,
-      LISTEN_FDNAMES: _names,
-      WATCHDOG_USEC: _watchdog,
+      LISTEN_FDS: _f,
+      LISTEN_PID: _p,
+      LISTEN_FDNAMES: _n,
+      WATCHDOG_USEC: _w,
+      TAPVS_SPARE: _s,
       ...env
     } = process.env;
     // Who is started cannot know its pid before, so it is a shell that sets LISTEN_PID and becomes the command. A session of its own: Ctrl-C is ours to pass on.
     const child = spawn('/bin/sh', ['-c', 'export LISTEN_PID=$$; exec "$@"', 'sh', ...this.#command], {
       detached: true,
-      env: { ...env, ...given, NOTIFY_SOCKET: this.#path },
+      env: { ...env, ...given, ...spare, NOTIFY_SOCKET: this.#path },
       stdio: ['inherit', 'inherit', 'inherit', ...kept.map(({ fd }) => fd)],
     });
     prefer(child.pid);
-    this.#child = child;
-    this.#store.pid = child.pid ?? 0;
-    this.#isRestarting = false;
-    return new Promise((resolve, reject) => {
-      child.once('error', reject);
-      child.once('exit', (code, signal) => {
-        this.#child = null;
-        resolve({ code, signal });
-      });
+    return child;
+  }
+
+  #startSpare(): Spare {
+    const path = join(this.#directory, `spare-${++this.#spares}`);
+    const spare: Spare = { child: this.#start(path), path, isReady: false };
+    this.#spare = spare;
+    spare.child.once('error', () => {});
+    spare.child.once('exit', () => {
+      if (this.#spare === spare) this.#spare = null;
+      this.#onSpare();
     });
+    return spare;
+  }
+
+  /** The process that waits gets what is kept, and is the command from now on. */
+  #takeSpare(): ChildProcess | null {
+    const spare = this.#spare;
+    this.#spare = null;
+    if (spare === null) return null;
+    const { kept } = this.#store;
+    try {
+      if (!spare.isReady) throw new Error('it is not ready');
+      native.notify(
+        spare.path,
+        kept.map(({ name }) => name).join(':'),
+        kept.map(({ fd }) => fd),
+      );
+      return spare.child;
+    } catch {
+      spare.child.kill('SIGKILL');
+      return null;
+    }
+  }
+
+  #dropSpare(): void {
+    this.#spare?.child.kill('SIGKILL');
+    this.#spare = null;
   }
 
   async #pause({ code, signal }: Ending, livedMs: number): Promise<void> {
@@ -150,7 +231,14 @@ export class Supervisor {
       notice !== null;
       notice = native.receiveNotice(this.#socket)
     ) {
+      if (this.#spare !== null && notice.pid === this.#spare.child.pid && notice.text === 'X_TAPVS_SPARE=1') {
+        this.#spare.isReady = true;
+        this.#say(`${this.#command[0]}: process ${notice.pid} waits for its turn`);
+        this.#onSpare();
+        continue;
+      }
       const lines = this.#store.take(notice);
+      if (this.#wantsSpare && this.#spare === null && lines.includes('READY=1')) this.#startSpare();
       if (lines.length === 0 || this.#above === '') continue;
       try {
         native.notify(this.#above, lines.join('\n'));
