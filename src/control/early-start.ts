@@ -2,11 +2,15 @@
  * The first thing that the daemon does. When an earlier life has left connections, the data worker goes on from them at once; only then is the rest
  * loaded, which takes longer than all of that. Imports nothing big.
  */
+import { setTimeout } from 'node:timers/promises';
 import { type Arguments, readArguments } from './arguments.ts';
 import { hasSameLimits } from './control-state.ts';
 import { waitForTurn } from './spare.ts';
 import { Succession } from './succession.ts';
 import { type WorkerSettings, WorkerThread } from './worker-thread.ts';
+
+/** The worker has the processor for itself so long: then what has waited is through. */
+const WARM_UP_MS = 200;
 
 export interface EarlyStart {
   readonly args: Arguments;
@@ -33,8 +37,9 @@ export async function startEarly(
   }
   const thread = turn?.thread ?? new WorkerThread(settings);
   if (thread === turn?.thread) thread.begin(settings);
-  // Two threads that load programs would be in each other's way, and packets wait.
+  // Two threads that load programs would be in each other's way, and packets wait: also for the code that meets them first to be compiled.
   await thread.spoken();
+  await setTimeout(WARM_UP_MS);
   return { args, succession, thread };
 }
 

@@ -23,7 +23,7 @@ const FREE_TRIES = 2;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 10_000;
 
-/** Packets wait for it, at its start most of all: Nice= of our unit. */
+/** Packets wait for the command, at its start most of all: Nice= of our unit. */
 const NICE = -10;
 
 /** So long a process may take until it is ready to go on, ms; then the next one starts when the one before has ended. */
@@ -70,6 +70,7 @@ export class Supervisor {
     this.#wantsSpare = wantsSpare;
     this.#say = say;
     this.#socket = native.noticeSocket(this.#path);
+    prefer();
   }
 
   /** Resolves when the command has ended for good. */
@@ -161,7 +162,6 @@ export class Supervisor {
       env: { ...env, ...given, ...spare, NOTIFY_SOCKET: this.#path },
       stdio: ['inherit', 'inherit', 'inherit', ...kept.map(({ fd }) => fd)],
     });
-    prefer(child.pid);
     return child;
   }
 
@@ -268,10 +268,10 @@ export class Supervisor {
   }
 }
 
-/** Before it has threads, which begin as their parent is. */
-function prefer(pid: number | undefined): void {
+/** This process, which has to be quick as well, and what it starts. */
+function prefer(): void {
   try {
-    if (pid !== undefined) setPriority(pid, NICE);
+    setPriority(NICE);
   } catch {
     // without CAP_SYS_NICE it takes its turn
   }
