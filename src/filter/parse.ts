@@ -1,6 +1,7 @@
 /**
  * A command line of iptables, or one line of iptables-restore → what it asks for. Messages, and their order, are those of the classic tool (do_parse in
- * iptables/xshared.c, 1.8.9), which says most of them behind its name and version; the caller adds that.
+ * iptables/xshared.c, 1.8.9), which says most of them behind its name and version; the caller adds that. One piece, for it is one pass over the words: what an option
+ * means depends on those before it (-p and -m bring options along), and the order of the checks is the order of the messages.
  */
 import { parseIp4 } from '../wire/addr.ts';
 import {
