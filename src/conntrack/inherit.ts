@@ -11,13 +11,8 @@ export interface EntriesInheritance {
   readonly dropped: number;
 }
 
-/** @param helperOf number of the helper that had this number then */
-export function inheritEntries(
-  entries: EntryTable,
-  kept: Kept,
-  now: number,
-  helperOf: (number: number) => number,
-): EntriesInheritance {
+/** Helpers have the same numbers: they are part of the layout (engine/keeper.ts). */
+export function inheritEntries(entries: EntryTable, kept: Kept, now: number): EntriesInheritance {
   const tables = {
     rows: kept.int32('entries.rows'),
     traits: kept.uint8('entries.traits'),
@@ -37,7 +32,7 @@ export function inheritEntries(
     if ((traits[old]! & Trait.Used) === 0 || (rows[from + Col.Status]! & (CONFIRMED | Status.Dying)) !== CONFIRMED)
       continue;
     const holds = rows[from + Col.Timeout]! >= 0 && rows[from + Col.Id] !== 0;
-    places[old] = holds ? entries.inherit(tables, old, now, helperOf(helpers[old]!)) : NO_ENTRY;
+    places[old] = holds ? entries.inherit(tables, old, now, helpers[old]!) : NO_ENTRY;
     if (places[old] === NO_ENTRY) dropped++;
   }
   for (let old = 1; old < places.length; old++) {

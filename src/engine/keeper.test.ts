@@ -313,12 +313,11 @@ describe('memory that cannot be used says why', () => {
   });
 });
 
-it('whatever is damaged, nothing throws but what says so, and all ends', () => {
+it('whatever columns hold, nothing throws, and all ends', () => {
   talk();
   lives.keeper.finish();
   const rng = new SeededRng(5);
   const pick = (n: number) => (rng.next() >>> 4) % n;
-  let refused = 0;
   for (let round = 0; round < 20; round++) {
     // Slots have sums of their own; columns have not.
     const columns = [...lives.memory.parts].filter(([offset, { byteLength }]) => offset !== 0 && byteLength < 2 ** 20);
@@ -327,17 +326,10 @@ it('whatever is damaged, nothing throws but what says so, and all ends', () => {
       const ints = new Int32Array(bytes, 0, bytes.byteLength >> 2);
       if (ints.length > 0) ints[pick(Math.min(ints.length, 1200))] = pick(3) === 0 ? pick(300) : rng.next();
     }
-    try {
-      lives.restart('killed');
-    } catch (error) {
-      refused++;
-      expect((error as Error).message).toMatch(/^its /);
-      break;
-    }
+    lives.restart('killed');
     talk();
     lives.keeper.finish();
   }
-  expect(refused).toBe(0);
   for (let i = 0; i < 60; i++) {
     clock.advance(seconds(400_000));
     breathe();

@@ -176,7 +176,7 @@ export function inherit(
   restoreSettings(engine, settings);
   const director = directors.inheritDirector(engine.director, kept, settings.director, rest.director);
   const { now } = engine.stack;
-  const entries = inheritEntries(engine.conntrack.entries, kept, now, (number) => number);
+  const entries = inheritEntries(engine.conntrack.entries, kept, now);
   const deviceOf = (old: number): number => {
     const name = settings.devices.find(({ id }) => id === old)?.name;
     return (name === undefined ? undefined : engine.stack.link.findInterface(name)?.id) ?? -1;
