@@ -16,6 +16,9 @@ import type { Director } from './director.ts';
 import { LocalFault, NO_LOCAL } from './local-addresses.ts';
 import { TemplateUse } from './notes.ts';
 import type { PersistenceEngine } from './persistence-engine.ts';
+import { schedulerNumber } from './sched/index.ts';
+import { rr } from './sched/rr.ts';
+import { wrr } from './sched/wrr.ts';
 import { beginsAssociation, NO_STEP } from './sctp-states.ts';
 import { FTP, NO_SERVICE, ServiceFlag } from './services.ts';
 
@@ -25,6 +28,9 @@ export const REFUSED = -2;
 
 const { Tcp: TCP, Udp: UDP, Sctp: SCTP, Icmp: ICMP } = IpProto;
 const { Syn: SYN, Rst: RST } = TcpFlag;
+/** Schedulers that go from server to server. */
+const RR = schedulerNumber(rr);
+const WRR = schedulerNumber(wrr);
 const FTP_DATA = 20;
 /** Until the state machine has set the real timeout, which it does with this very packet. */
 const FIRST_TIMEOUT = seconds(3);
@@ -265,11 +271,14 @@ function connect(
   const rip = dests.ip[dest]!;
   const { now, conns, locals } = director;
   let local = NO_LOCAL;
+  let localIp = 0;
+  let localPort = 0;
   if (isFullNat) {
     local = chooseLocal(director, service, proto, rip, rport);
     if (local === NO_LOCAL) return noLocal(director, p);
+    localIp = locals.ip;
+    localPort = (local << 16) | locals.port;
   }
-  const [localIp, localPort] = local === NO_LOCAL ? [0, 0] : [locals.ip, (local << 16) | locals.port];
   const conn = conns.add(now, proto, cip, vip, ports, rip, rport, dest, flags, FIRST_TIMEOUT, localIp, localPort);
   if (conn === NO_CONN) return tableFull(p);
   if (local !== NO_LOCAL) locals.bind(local);
@@ -284,8 +293,8 @@ function connect(
 /** Full NAT: where the connection is to come from, in `director.locals`. */
 function chooseLocal(director: Director, service: number, proto: number, rip: number, rport: number): number {
   const { locals, flows, routing, rng, services } = director;
-  const scheduler = services.schedulerNames[service]!;
-  return locals.choose(service, flows, routing, rng, proto, rip, rport, scheduler === 'rr' || scheduler === 'wrr');
+  const scheduler = services.schedulerNumbers[service]!;
+  return locals.choose(service, flows, routing, rng, proto, rip, rport, scheduler === RR || scheduler === WRR);
 }
 
 function noLocal(director: Director, p: Packet): number {

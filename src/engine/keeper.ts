@@ -177,10 +177,10 @@ export function inherit(
   const director = directors.inheritDirector(engine.director, kept, settings.director, rest.director);
   const { now } = engine.stack;
   const entries = inheritEntries(engine.conntrack.entries, kept, now);
-  const deviceOf = (old: number): number => {
-    const name = settings.devices.find(({ id }) => id === old)?.name;
-    return (name === undefined ? undefined : engine.stack.link.findInterface(name)?.id) ?? -1;
-  };
+  const numbers = new Map(
+    settings.devices.map(({ id, name }) => [id, engine.stack.link.findInterface(name)?.id ?? -1]),
+  );
+  const deviceOf = (old: number): number => numbers.get(old) ?? -1;
   translations.inheritTranslation(engine.translation, kept, rest.translation, entries.places, deviceOf);
   for (const table of restoreRules(engine, parse(kept, 'rules')))
     notes.push(`iptables: table ${table} could not be had again`);

@@ -140,7 +140,8 @@ export class FtpApp implements App {
 /** What is added on the way to the number `seq` of the server's, on a client's connection to a service: whoever compares both directions must know. */
 export function addedToReply(director: Director, client: number, vip: number, ports: number, seq: number): number {
   const { conns, flows, ftp: app } = director;
-  if (app.size === 0) return 0;
+  // Others pay no second look into the flow table.
+  if (app.size === 0 || (ports & 0xffff) !== app.port) return 0;
   const flow = flows.find(client, vip, ports, TCP);
   const conn = flow === NO_FLOW ? NO_CONN : conns.find(flow, Dir.In);
   const shift = conn === NO_CONN ? undefined : app.shiftOf(conn);
