@@ -131,15 +131,30 @@ describe('FTP through SNAT', () => {
     expect(expected()).toEqual(['10.0.1.2 > 10.0.2.2:50001']);
   });
 
-  it('another port is announced when somebody else expects the same', () => {
+  it('a port above the announced one is announced when somebody else expects the same; above the last there is none', () => {
     client('PORT 10,0,1,2,195,80\r\n', { seq: 9, ack: 9 });
     const other = { ...expectations.list()[0]!, master: 99 };
+    let seq = 31;
+    for (let n = 0; n < 20; n++) {
+      expectations.clear();
+      expectations.add(0, other, { maxExpected: 0, timeoutSeconds: 300 });
+      const [, high, low] = /PORT 10,0,2,100,(\d+),(\d+)/.exec(client('PORT 10,0,1,2,195,80\r\n', { seq, ack: 9 }))!;
+      expect(Number(high) * 256 + Number(low)).toBeGreaterThan(50000);
+      expect(expectations.count).toBe(2);
+      seq += 22;
+    }
     expectations.clear();
-    expectations.add(0, other, { maxExpected: 0, timeoutSeconds: 300 });
-    const line = client('PORT 10,0,1,2,195,80\r\n', { seq: 31, ack: 9 });
-    expect(line).toMatch(/PORT 10,0,2,100,\d+,\d+/);
-    expect(line).not.toContain('195,80');
-    expect(expectations.count).toBe(2);
+    expectations.add(0, { ...other, dstPort: 65535 }, { maxExpected: 0, timeoutSeconds: 300 });
+    expect(client('PORT 10,0,1,2,255,255\r\n', { seq, ack: 9 })).toBe('nothing');
+    expect(rig.drops()).toEqual({ HelperNoExpectation: 1 });
+  });
+
+  it('nobody is expected for a line that does not fit with the other address in it', () => {
+    const line = 'PORT 10,0,1,2,195,80\r\n';
+    // 65,535 bytes with its headers; it would be two longer.
+    expect(client(line.padEnd(65495, 'x'), { seq: 9, ack: 9 })).toBe('nothing');
+    expect(rig.drops()).toEqual({ HelperPayloadTooLong: 1 });
+    expect(expectations.count).toBe(0);
   });
 
   it('what is announced for others is left alone, half a line is dropped, and a line in the middle of one is none', () => {

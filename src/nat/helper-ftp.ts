@@ -27,8 +27,7 @@ const { Accept: ACCEPT, Drop: DROP } = Verdict;
 const TCP = IpProto.Tcp;
 const POLICY = EXPECT_POLICIES[Helper.Ftp]!;
 const LINE_END = 10;
-const LOWEST_PORT = 1024;
-const PORTS = 65536 - LOWEST_PORT;
+const HIGHEST_PORT = 65535;
 const MOST_ATTEMPTS = 128;
 /** Line ends that are remembered of each direction. */
 const REMEMBERED = 2;
@@ -129,22 +128,26 @@ export class FtpHelper {
     if (port === 0) return refuse(p, Drop.HelperNoExpectation);
     const text = announcementText(line, tuple.dst, port);
     const growth = text.length - (found.to - found.from);
-    if (!replaceInPayload(p, found.from, found.to, text)) return refuse(p, Drop.HelperPayloadTooLong);
+    if (!replaceInPayload(p, found.from, found.to, text)) {
+      // What was announced is never heard; a connection announces one at a time.
+      expectations.forget(entry);
+      return refuse(p, Drop.HelperPayloadTooLong);
+    }
     this.#parts.sequences.shift(entry, dir, first, growth);
     return ACCEPT;
   }
 
-  /** On the announced port, else on another one that nobody else expects (nf_nat_exp_find_port). 0: none. */
+  /** On the announced port, else on a random one above it that nobody else expects (nf_nat_exp_find_port). 0: none. */
   #expect(now: number, wanted: NewExpectation): number {
     const { expectations, rng } = this.#parts;
+    const above = HIGHEST_PORT - wanted.dstPort;
     let port = wanted.dstPort;
-    for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+    for (let left = Math.min(above, MOST_ATTEMPTS); ; left--) {
       const errno = expectations.add(now, { ...wanted, dstPort: port }, POLICY);
       if (errno === null) return port;
-      if (errno !== 'EBUSY') return 0;
-      port = LOWEST_PORT + ((rng.next() >>> 8) % PORTS);
+      if (errno !== 'EBUSY' || left === 0) return 0;
+      port = wanted.dstPort + ((rng.next() >>> 8) % above);
     }
-    return 0;
   }
 }
 
