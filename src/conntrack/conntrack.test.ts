@@ -1,6 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { Status } from '../model/entry-status.ts';
 import { frame } from '../wire/build.ts';
 import { CLIENT, CtRig, SERVER, tcpFrame as tcp } from './test-rig.ts';
+import { Tuple } from './tuple.ts';
 
 let rig: CtRig;
 beforeEach(() => {
@@ -203,6 +205,25 @@ describe('entries', () => {
     expect(rig.send(udp('s'))).toBe('ESTABLISHED/reply');
     expect(rig.send(udp('c'), { template: 1 })).toBe('NEW');
     expect(rig.ct.entries.count).toBe(2);
+  });
+
+  it.each([
+    ['a SYN with higher numbers', 'reply', tcp('c', 'S', 500, 0, { port: 41000 }), true],
+    ['a SYN with numbers that are not higher', 'reply', tcp('c', 'S', 0, 0, { port: 41000 }), false],
+    ['the middle of a connection', 'reply', tcp('c', '.', 500, 1, { port: 41000 }), false],
+    ['a SYN in the way of its own direction', 'original', tcp('c', 'S', 500, 0, { port: 41000 }), false],
+  ] as const)('give the tuple of a translated connection that is over to %s, of the %s direction: only the first', (_, dir, packet, gives) => {
+    open();
+    rig.ct.entries.addStatus(1, Status.SrcNat);
+    const t = new Tuple();
+    rig.ct.tuple(1, dir === 'reply' ? 1 : 0, t);
+    const first = rig.take(packet);
+    rig.hooks.preRouting.run(first, 0);
+    expect(rig.ct.evictClosing(t, first.entry)).toBe(false);
+    rig.send(tcp('c', 'R.', 1, 1));
+    expect(rig.ct.evictClosing(t, first.entry)).toBe(gives);
+    expect(rig.list()).toHaveLength(gives ? 0 : 1);
+    rig.pool.free(first);
   });
 
   it('are told apart only while somebody needs them', () => {

@@ -25,7 +25,7 @@ const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH } = Status;
 const { Status: STATUS, Mark: MARK, Master: MASTER, Word: WORD, End: END } = Col;
 const { Counts: COUNTS, Stamps: STAMPS, Events: EVENTS, Labels: LABELS } = Trait;
 const { Tcp: TCP, Sctp: SCTP } = ipv4.IpProto;
-const TIME_WAIT = TcpCt.TimeWait;
+const { SynSent: SYN_SENT, TimeWait: TIME_WAIT } = TcpCt;
 const PRE_ROUTING = Hook.PreRouting;
 /** Rows that a full table looks at for one to give up. */
 const EVICTION_RANGE = 64;
@@ -256,13 +256,14 @@ export class TrackedEntries {
     return true;
   }
 
-  /** nf_nat_used_tuple_harder: a translated connection that is over, and numbers that lie behind its. */
+  /** nf_nat_used_tuple_harder: the answers' tuple of a translated connection that is over goes to a SYN whose numbers lie behind its. */
   evictClosing(t: Tuple, entry: number): boolean {
     const { entries } = this;
     const value = entries.lookup(t, entries.zoneOf(entry, REPLY));
     const other = (value - 1) >> 1;
-    if (value === 0 || entries.proto(other) !== TCP) return false;
+    if (value === 0 || ((value - 1) & 1) === ORIGINAL || entries.proto(other) !== TCP) return false;
     const { rows } = entries;
+    if ((rows[(entry << ENTRY_SHIFT) + WORD]! & 0xff) !== SYN_SENT) return false;
     const at = other << ENTRY_SHIFT;
     const status = rows[at + STATUS]!;
     if ((status & (FIXED_TIMEOUT | DYING)) !== 0 || (status & Status.SrcNat) === 0) return false;
