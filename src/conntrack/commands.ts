@@ -126,7 +126,10 @@ export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
     entries.rows[at + TAG + 1] = spec.tags.reply | 0;
   }
   entries.rows[at + Col.Timeout] = ticks(spec.timeoutSeconds);
-  if (!ct.insert(entry)) return 'ENOMEM';
+  if (!ct.insert(entry)) {
+    ct.kill(entry);
+    return 'ENOMEM';
+  }
   ct.stats.insert++;
   const isLabelled = spec.labels !== undefined && setLabels(ct, entry, { value: spec.labels, mask: spec.labels });
   tell(ct, entry, isLabelled ? MADE | Change.Label : MADE);

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Status } from '../model/entry-status.ts';
-import { frame } from '../wire/build.ts';
+import { type FrameBuilder, frame } from '../wire/build.ts';
 import { CLIENT, CtRig, SERVER, tcpFrame as tcp } from './test-rig.ts';
 import { Tuple } from './tuple.ts';
 
@@ -195,7 +195,7 @@ describe('entries', () => {
     for (const p of [first, second]) expect(rig.hooks.postRouting.run(p, 0)).toBe(1);
     expect(first.entry).toBe(second.entry);
     for (const p of [first, second]) rig.pool.free(p);
-    expect([rig.ct.entries.count, rig.flows.size]).toEqual([1, 2]);
+    expect([rig.ct.entries.count, rig.flows.size, rig.ct.stats.clashResolve]).toEqual([1, 2, 1]);
   });
 
   it('zones keep equal tuples apart', () => {
@@ -207,24 +207,44 @@ describe('entries', () => {
     expect(rig.ct.entries.count).toBe(2);
   });
 
+  it('a zone of one direction is looked at for packets of that direction only, errors about them too', () => {
+    const template = rig.ct.templates.push({ zone: 5, zoneDirs: 1, helper: 0, hasEvents: false, muted: 0 }) - 1;
+    const other = rig.ct.templates.push({ zone: 5, zoneDirs: 2, helper: 0, hasEvents: false, muted: 0 }) - 1;
+    for (const packet of [udp('c'), udp('s')]) rig.send(packet);
+    // The entry of zone 0 is not its, but expects the same answers: the packet joins it (nf_ct_resolve_clash).
+    expect(rig.send(udp('c'), { template })).toBe('NEW');
+    expect([rig.ct.entries.count, rig.ct.stats.clashResolve]).toEqual([1, 1]);
+    const error = (inner: FrameBuilder) =>
+      frame().ipv4(SERVER, CLIENT).icmp({ type: 3, code: 3 }).payload(inner.build());
+    expect(rig.send(udp('c', 4001), { template: other })).toBe('NEW');
+    expect(rig.send(error(udp('c', 4001)))).toBe('INVALID');
+    expect(rig.send(error(udp('c', 4001)), { template: other })).toBe('RELATED/reply');
+    expect(rig.send(udp('s', 4001), { template: other })).toBe('ESTABLISHED/reply');
+    // What stands in the zone of answers is none of who sends.
+    expect(rig.send(udp('s', 4001), { template })).toBe('NEW');
+  });
+
   it.each([
     ['a SYN with higher numbers', 'reply', tcp('c', 'S', 500, 0, { port: 41000 }), true],
     ['a SYN with numbers that are not higher', 'reply', tcp('c', 'S', 0, 0, { port: 41000 }), false],
     ['the middle of a connection', 'reply', tcp('c', '.', 500, 1, { port: 41000 }), false],
     ['a SYN in the way of its own direction', 'original', tcp('c', 'S', 500, 0, { port: 41000 }), false],
-  ] as const)('give the tuple of a translated connection that is over to %s, of the %s direction: only the first', (_, dir, packet, gives) => {
-    open();
-    rig.ct.entries.addStatus(1, Status.SrcNat);
-    const t = new Tuple();
-    rig.ct.tuple(1, dir === 'reply' ? 1 : 0, t);
-    const first = rig.take(packet);
-    rig.hooks.preRouting.run(first, 0);
-    expect(rig.ct.evictClosing(t, first.entry)).toBe(false);
-    rig.send(tcp('c', 'R.', 1, 1));
-    expect(rig.ct.evictClosing(t, first.entry)).toBe(gives);
-    expect(rig.list()).toHaveLength(gives ? 0 : 1);
-    rig.pool.free(first);
-  });
+  ] as const)(
+    'give the tuple of a translated connection that is over to %s, of the %s direction: only the first',
+    (_, dir, packet, gives) => {
+      open();
+      rig.ct.entries.addStatus(1, Status.SrcNat);
+      const t = new Tuple();
+      rig.ct.tuple(1, dir === 'reply' ? 1 : 0, t);
+      const first = rig.take(packet);
+      rig.hooks.preRouting.run(first, 0);
+      expect(rig.ct.evictClosing(t, first.entry)).toBe(false);
+      rig.send(tcp('c', 'R.', 1, 1));
+      expect(rig.ct.evictClosing(t, first.entry)).toBe(gives);
+      expect(rig.list()).toHaveLength(gives ? 0 : 1);
+      rig.pool.free(first);
+    },
+  );
 
   it('are told apart only while somebody needs them', () => {
     rig.ct.release();

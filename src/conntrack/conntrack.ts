@@ -140,8 +140,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     const zone = (template.zoneDirs & 1) !== 0 ? template.zone : 0;
     const replyZone = (template.zoneDirs & 2) !== 0 ? template.zone : 0;
     if (!readTuple(p, tuple)) return ACCEPT;
-    let value = this.#find(p, zone);
-    if (value === 0 && zone !== replyZone) value = this.entries.lookup(tuple, replyZone);
+    let value = zone === replyZone ? this.#find(p, zone) : this.entries.lookupApart(tuple, zone, replyZone);
     if (value !== 0 && this.entries.left((value - 1) >> 1, this.now) <= 0) {
       this.kill((value - 1) >> 1);
       p.flow = UNKNOWN;
@@ -330,8 +329,10 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
       if ((entries.traits[winner]! & entries.traits[entry]! & COUNTS) !== 0) {
         for (let i = 0; i < 4; i++) entries.counters[winner * 4 + i]! += entries.counters[entry * 4 + i]!;
       }
+      const info = p.ctInfo;
       this.forget(p);
-      this.#attach(p, winner, (entries.status(winner) & SEEN_REPLY) !== 0 ? ESTABLISHED : NEW);
+      this.#attach(p, winner, info);
+      this.stats.clashResolve++;
       return ACCEPT;
     }
     if (entries.lookup(tuple, entries.zoneOf(entry, REPLY)) !== 0) return this.#refuse(p);

@@ -15,11 +15,11 @@ const BY = { portId: 77, program: 'conntrack' };
 let ct: Conntrack;
 let control: ConntrackControl;
 
-beforeEach(() => {
+function start(maxFlows: number): void {
   ct = new Conntrack({
     hooks: new Hooks(),
     pool: new PacketPool(4),
-    flows: new FlowTable(64, 1),
+    flows: new FlowTable(maxFlows, 1),
     rng: new SeededRng(7),
     now: 1000,
     maxEntries: 16,
@@ -27,7 +27,9 @@ beforeEach(() => {
     defrag: { acquire: () => {}, release: () => {} },
   });
   control = new ConntrackControl(ct, new Expectations(), () => WALL);
-});
+}
+
+beforeEach(() => start(64));
 
 function udp(sport: number, dport = 53): EntrySpec {
   const original: CtTuple = { src: '10.1.0.2', dst: '10.2.0.2', proto: 17, ports: { src: sport, dst: dport } };
@@ -156,6 +158,15 @@ describe('making an entry', () => {
     expect(create(udp(17))).toBeNull();
   });
 
+  it('fails when the flow table is full, too, and leaves nothing behind', () => {
+    start(3);
+    expect([create(udp(1)), create(udp(2)), create(udp(3))]).toEqual([null, 'ENOMEM', 'ENOMEM']);
+    expect([ct.entries.count, control.counts().entries]).toEqual([1, 1]);
+    control.flush({ cursor: 0, limit: 100 });
+    expect(create(udp(2))).toBeNull();
+    expect(ct.entries.highWater).toBeLessThan(4);
+  });
+
   it('ends all in slices, and says where to go on', () => {
     for (let port = 1; port <= 16; port++) create(udp(port));
     const left: number[] = [];
@@ -200,9 +211,8 @@ describe('an update', () => {
     create({ ...udp(1), status: Status.FixedTimeout });
     expect(update({ timeoutSeconds: 5 })).toMatchObject([{ errno: 'EPERM', entry: { timeoutSeconds: 50 } }]);
     expect(update({ status: Status.Expected })).toMatchObject([{ errno: 'EBUSY' }]);
-    expect(update({ labels: { value: '0'.repeat(31) + '1', mask: '0'.repeat(31) + '1' } })).toMatchObject([
-      { errno: 'ENOSPC' },
-    ]);
+    const bits = '1'.padStart(32, '0');
+    expect(update({ labels: { value: bits, mask: bits } })).toMatchObject([{ errno: 'ENOSPC' }]);
   });
 
   it('to no time at all ends it', () => {

@@ -253,6 +253,17 @@ export class EntryTable {
     return row === NO_FLOW ? 0 : this.#flows.attached(row, ENTRY);
   }
 
+  /**
+   * The same where packets of a zone are met whose answers are of another one: an entry is the one only if its own direction is of the packet's zone for that
+   * direction (nf_ct_key_equal).
+   */
+  lookupApart(t: Tuple, zone: number, replyZone: number): number {
+    const value = this.lookup(t, zone);
+    if (value !== 0 && ((value - 1) & 1) === ORIGINAL) return value;
+    const answer = this.lookup(t, replyZone);
+    return answer !== 0 && ((answer - 1) & 1) === REPLY ? answer : 0;
+  }
+
   /** Put both tuples, or the reply's alone, into the flow table and start the timer. False: no room, or somebody has one of them. */
   insert(entry: number, now: number, isReplyOnly: boolean): boolean {
     return this.claim(entry, now, isReplyOnly) === CLAIMED;

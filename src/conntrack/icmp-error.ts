@@ -27,8 +27,12 @@ export function relatedEntry(ct: Conntrack, p: Packet): number {
   if ((ipv4.fragmentWord(view, inner) & LATER_FRAGMENT) !== 0) return 0;
   if (!tupleAt(view, inner, l4, end, ipv4.proto(view, inner), quoted) || !quoted.canInvert()) return 0;
   quoted.invert();
-  const template = ct.templates[p.ctTemplate]!;
-  const value = ct.entries.lookup(quoted, (template.zoneDirs & 1) !== 0 ? template.zone : 0);
+  const { zone, zoneDirs } = ct.templates[p.ctTemplate]!;
+  const { entries } = ct;
+  const value =
+    zoneDirs === 3
+      ? entries.lookup(quoted, zone)
+      : entries.lookupApart(quoted, (zoneDirs & 1) !== 0 ? zone : 0, (zoneDirs & 2) !== 0 ? zone : 0);
   if (value === 0) return 0;
   const entry = (value - 1) >> 1;
   if (ct.entries.left(entry, ct.now) <= 0) return 0;
