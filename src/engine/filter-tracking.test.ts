@@ -98,6 +98,23 @@ describe('CONNMARK', () => {
     expect(rig.counts('mangle', 'PREROUTING').slice(3)).toEqual([1, 2, 2]);
     expect(rig.engine.conntrack.mark(1)).toBe(0x43);
   });
+
+  it('shifts what it writes, after the masks: xt_connmark.c, connmark_tg_shift', () => {
+    const rig = new FilterRig();
+    rig.rules(
+      'mangle',
+      '-A PREROUTING -i front -j MARK --set-xmark 0x8000f123/0xffffffff',
+      '-A PREROUTING -i front -j CONNMARK --save-mark --nfmask 0xfff --ctmask 0xffffffff --left-shift-mark 8',
+      '-A PREROUTING -i back -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xff000 --right-shift-mark 12',
+      '-A PREROUTING -i back -m mark --mark 0x12',
+      '-A PREROUTING -i back -j CONNMARK --set-xmark 0x80000000/0xff --right-shift-mark 31',
+    );
+    rig.send(ask(53));
+    expect(rig.engine.conntrack.mark(1)).toBe(0x12300);
+    rig.sendBack(answer(53));
+    expect(rig.counts('mangle', 'PREROUTING')[3]).toBe(1);
+    expect(rig.engine.conntrack.mark(1)).toBe(1);
+  });
 });
 
 describe('the nat table', () => {

@@ -12,9 +12,13 @@ export class BadRule extends Error {
   override readonly name = 'BadRule';
 }
 
-/** Names of ports and labels; absent where only numbers are understood. */
+/** Names of ports, hosts and labels; absent where only numbers are understood. */
 export interface PortNames {
   servicePort(service: string, protocol: string): number | undefined;
+  /** May throw to be called again later. */
+  hostAddress?(host: string): string | undefined;
+  /** Why a host has no address, in the resolver's words. */
+  hostFault?(host: string): string;
   labelBit?(name: string): number | undefined;
 }
 
@@ -120,6 +124,8 @@ export interface PortHint {
 export interface MatchExtension<O = unknown> extends Extension<O> {
   /** For the index of long chains; absent: any. */
   ports?(o: O): PortHint;
+  /** Addresses that a listing names. */
+  hosts?(o: O): string[];
   compile(o: O): MatchFunction;
 }
 

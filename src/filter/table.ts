@@ -232,29 +232,35 @@ class Draft {
     switch (command.op) {
       case 'append': {
         const rule = this.#read(command.rule);
-        this.#get(command.chain).rules.push(rule);
+        const { rules } = this.#get(command.chain);
+        rules.push(this.#jumping(rule));
         return;
       }
       case 'insert': {
         const rule = this.#read(command.rule);
         const { rules } = this.#get(command.chain);
         if (command.at - 1 > rules.length) throw new Refusal('E2BIG');
-        rules.splice(command.at - 1, 0, rule);
+        rules.splice(command.at - 1, 0, this.#jumping(rule));
         return;
       }
       case 'replace': {
         const rule = this.#read(command.rule);
         const { rules } = this.#get(command.chain);
         if (command.at > rules.length) throw new Refusal('E2BIG');
-        rules[command.at - 1] = rule;
+        rules[command.at - 1] = this.#jumping(rule);
         return;
       }
       case 'delete':
       case 'check': {
-        const { words } = this.#read(command.rule);
-        const rules = this.#find(command.chain)?.rules ?? [];
-        const at = rules.findIndex((rule) => areEqual(rule.words, words));
-        if (at < 0) throw new Refusal('NO-RULE');
+        const stored = this.#read(command.rule);
+        const chain = this.#find(command.chain);
+        if (chain === undefined) throw new Refusal('NO-RULE');
+        const { rule, words } = this.#jumping(stored);
+        const { rules } = chain;
+        const at = rules.findIndex((other) => areEqual(other.words, words));
+        // The tool has other words for a rule with a target that is more than a verdict.
+        if (at < 0)
+          throw new Refusal(rule.target.kind === 'verdict' || rule.target.kind === 'none' ? 'NO-RULE' : 'ENOENT');
         if (command.op === 'delete') rules.splice(at, 1);
         return;
       }
@@ -356,8 +362,14 @@ class Draft {
     if (target.kind === 'chain') {
       const chain = this.#find(target.name);
       if (chain === undefined) throw new Refusal(target.isGoto ? 'NO-GOTO' : 'NO-TARGET', target.name);
-      if (chain.hook !== null) throw new Refusal('EINVAL');
     }
+    return stored;
+  }
+
+  /** No rule jumps to a chain that hooks begin with; that is found later than other faults. */
+  #jumping(stored: StoredRule): StoredRule {
+    const { target } = stored.rule;
+    if (target.kind === 'chain' && this.#get(target.name).hook !== null) throw new Refusal('EINVAL');
     return stored;
   }
 

@@ -1,32 +1,60 @@
 /** How values of options are read and written: numbers as strtoul(3) takes them, ports, addresses, protocols. */
-import { formatIp4, netmask, parseIp4, prefixLength } from '../wire/addr.ts';
+import { formatIp4, inetAton, netmask, parseIp4, prefixLength } from '../wire/addr.ts';
 import { BadRule, type ListForm, type Reading } from './extension.ts';
 
 /** As strtoul with base 0 takes a whole word: decimal, 0x…, 0…; undefined beyond `max` or when anything is left over. */
 export function parseNumber(text: string, max = 0xffffffff): number | undefined {
-  if (!/^(0[xX][0-9a-fA-F]+|[0-9]+)$/.test(text)) return undefined;
-  const isOctal = /^0[0-9]/.test(text);
-  if (isOctal && !/^[0-7]+$/.test(text)) return undefined;
-  const value = isOctal ? Number.parseInt(text, 8) : Number(text);
-  return value <= max ? value : undefined;
+  const found = leadingNumber(text);
+  return found !== undefined && found.rest === '' && found.value <= max ? found.value : undefined;
+}
+
+/** The number that a text begins with, and what stands behind it; a sign of minus makes it too large for anything. */
+export function leadingNumber(text: string): { readonly value: number; readonly rest: string } | undefined {
+  const found = /^\s*([-+]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)/.exec(text);
+  if (found === null) return undefined;
+  const [all, sign, digits] = found as unknown as [string, string, string];
+  const value = /^0[0-7]/.test(digits) ? Number.parseInt(digits, 8) : Number(digits);
+  return { value: sign === '-' && value !== 0 ? Number.POSITIVE_INFINITY : value, rest: text.slice(all.length) };
 }
 
 /** A number that an option needs. @throws BadRule */
 export function readNumber(extension: string, option: string, text: string, max = 0xffffffff): number {
   const value = parseNumber(text, max);
   if (value === undefined) {
-    throw new BadRule(`${extension}: bad integer value for option "--${option}", or out of range.\n`);
+    throw new BadRule(`${extension}: bad value for option "--${option}", or out of range (0-${max}).\n`);
   }
   return value;
 }
 
 /** `value[/mask]`, both int32; without a mask all bits count. @throws BadRule */
 export function readMarkMask(extension: string, option: string, text: string): { value: number; mask: number } {
-  const found = /^\s*\+?(0[xX][0-9a-fA-F]+|[0-9]+)(?:\/(0[xX][0-9a-fA-F]+|[0-9]*))?(.*)$/s.exec(text);
-  const value = readNumber(extension, option, found?.[1] ?? '');
-  const mask = found?.[2] === undefined ? 0xffffffff : readNumber(extension, option, found[2]);
-  if (found![3] !== '') throw new BadRule(`${extension}: trailing garbage after value for option "--${option}".\n`);
-  return { value: value | 0, mask: mask | 0 };
+  const number = (word: string): { readonly value: number; readonly rest: string } => {
+    const found = leadingNumber(word);
+    if (found !== undefined && found.value <= 0xffffffff) return found;
+    throw new BadRule(`${extension}: bad integer value for option "--${option}", or out of range.\n`);
+  };
+  const value = number(text);
+  const mask = value.rest[0] === '/' ? number(value.rest.slice(1)) : { value: 0xffffffff, rest: value.rest };
+  if (mask.rest !== '') throw new BadRule(`${extension}: trailing garbage after value for option "--${option}".\n`);
+  return { value: value.value | 0, mask: mask.value | 0 };
+}
+
+/** Words of a comma list, each of which may be cut short. @param bad what is said of one that is none; it is told what the list still held @throws BadRule */
+export function readWords(
+  text: string,
+  words: readonly (readonly [string, number])[],
+  bad: (rest: string, isLast: boolean) => string,
+): number {
+  let bits = 0;
+  for (let rest: string | undefined = text; rest !== undefined; ) {
+    const comma: number = rest.indexOf(',');
+    const word: string = (comma < 0 ? rest : rest.slice(0, comma)).toUpperCase();
+    const known = word === '' ? undefined : words.find(([name]) => name.startsWith(word));
+    if (known === undefined) throw new BadRule(bad(rest, comma < 0));
+    bits |= known[1];
+    rest = comma < 0 ? undefined : rest.slice(comma + 1);
+  }
+  return bits;
 }
 
 export function formatHex(value: number): string {
@@ -120,13 +148,17 @@ export interface Network {
   readonly mask: number;
 }
 
-/** `a.b.c.d`, with short forms as in `10/8` only where a mask follows (parse_ipaddr pads). Undefined: perhaps a host name. */
+/** `a.b.c.d`, each as strtoul(3) reads it; short forms are filled with zeros (xtables_numeric_to_ipaddr). Undefined: perhaps a host name. */
 function readQuad(text: string, canBeShort: boolean): number | undefined {
-  if (!/^[0-9]+(\.[0-9]+){0,3}$/.test(text)) return undefined;
-  const parts = text.split('.');
-  if (parts.length < 4 && !canBeShort) return undefined;
-  while (parts.length < 4) parts.push('0');
-  return parseIp4(parts.map((part) => String(Number(part))).join('.'));
+  const parts = text.split('.').map((part) => parseNumber(part, 255));
+  if (parts.length > 4 || (parts.length < 4 && !canBeShort)) return undefined;
+  let ip = 0;
+  for (let i = 0; i < 4; i++) {
+    const part = i < parts.length ? parts[i] : 0;
+    if (part === undefined) return undefined;
+    ip = (ip << 8) | part;
+  }
+  return ip;
 }
 
 /** @throws BadRule */
@@ -141,11 +173,13 @@ function readMask(text: string): number {
 /** A comma list of `address[/mask]`; addresses are masked. `hosts` finds names. @throws BadRule, and what `hosts` throws */
 export function readNetworks(text: string, hosts: (name: string) => readonly string[] | undefined): Network[] {
   return text.split(',').flatMap((word) => {
-    const item = word.trim();
+    const item = word.trimStart();
     const slash = item.lastIndexOf('/');
     const mask = slash < 0 ? -1 : readMask(item.slice(slash + 1));
+    // Without bits any name will do: `any/0`.
+    if (mask === 0) return [{ ip: 0, mask }];
     const host = slash < 0 ? item : item.slice(0, slash);
-    const ip = host === '' ? undefined : readQuad(host, true);
+    const ip = readQuad(host, true) ?? inetAton(host);
     if (ip !== undefined) return [{ ip: ip & mask, mask }];
     const found = hosts(host);
     if (found === undefined || found.length === 0) throw new BadRule(`host/network \`${host}' not found`);

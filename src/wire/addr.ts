@@ -23,6 +23,21 @@ export function parseIp4(text: string): Ip4 | undefined {
   return ip as Ip4;
 }
 
+/** As inet_aton(3) reads an address: one to four numbers, decimal, 0x… or 0…, of which the last fills what is left. */
+export function inetAton(text: string): Ip4 | undefined {
+  const parts = text.split('.');
+  if (parts.length > 4) return undefined;
+  let ip = 0;
+  for (const [i, part] of parts.entries()) {
+    if (!/^(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)$/.test(part)) return undefined;
+    const value = /^0[0-7]/.test(part) ? Number.parseInt(part, 8) : Number(part);
+    const bits = i < parts.length - 1 ? 8 : 8 * (5 - parts.length);
+    if (value >= 2 ** bits) return undefined;
+    ip = ip * 2 ** bits + value;
+  }
+  return (ip | 0) as Ip4;
+}
+
 /** The same for constants in code and tests; throws on text that is no address. */
 export function ip4(text: string): Ip4 {
   const ip = parseIp4(text);

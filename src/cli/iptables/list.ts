@@ -66,10 +66,11 @@ export function formatChangedRule(rule: Rule, form: ListForm): string {
 }
 
 /** Hosts that a list names when it is not numeric. */
-export function hostsOf({ header }: Rule): string[] {
+export function hostsOf({ header, matches }: Rule): string[] {
   return [
-    ...(header.srcMask === -1 ? [formatIp4(header.src)] : []),
-    ...(header.dstMask === -1 ? [formatIp4(header.dst)] : []),
+    ...(header.srcMask === 0 ? [] : [formatIp4(header.src)]),
+    ...(header.dstMask === 0 ? [] : [formatIp4(header.dst)]),
+    ...matches.flatMap(({ extension, options }) => extension.hosts?.(options) ?? []),
   ];
 }
 
@@ -91,8 +92,8 @@ function fragmentMark({ header }: Rule): string {
 
 function formatAddress(ip: number, mask: number, form: ListForm): string {
   if (mask === 0) return form.isNumeric ? '0.0.0.0/0' : 'anywhere';
-  const address = formatIp4(ip);
-  if (mask === -1) return (form.isNumeric ? undefined : form.hostName(address)) ?? address;
+  const address = (form.isNumeric ? undefined : form.hostName(formatIp4(ip))) ?? formatIp4(ip);
+  if (mask === -1) return address;
   return `${address}/${prefixLength(mask) ?? formatIp4(mask)}`;
 }
 

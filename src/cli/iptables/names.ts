@@ -1,4 +1,5 @@
-/** Names for ports and hosts, as the parser and the listings of iptables want them. */
+/** Names for ports, hosts and networks, as the parser and the listings of iptables want them. */
+import { readFileSync } from 'node:fs';
 import type { ListForm } from '../../filter/extension.ts';
 import { type CommandLine, type ParsedLine, type ParseSettings, parseLine } from '../../filter/parse.ts';
 import type { LabelNames } from '../../model/label-names.ts';
@@ -9,11 +10,21 @@ import { readLabelNames } from '../label-file.ts';
 /** And for connection labels; their file is read when a name is asked for. */
 export class RuleNames extends Names {
   readonly #warn: (text: string) => void;
+  #networks: ReadonlyMap<string, string> | undefined;
   #labels: LabelNames | undefined;
 
-  constructor(warn: (text: string) => void) {
+  readonly #networksFile: string;
+
+  constructor(warn: (text: string) => void, networksFile = '/etc/networks') {
     super();
     this.#warn = warn;
+    this.#networksFile = networksFile;
+  }
+
+  /** Of a host, or of a network of networks(5). */
+  override hostName(address: string): string | undefined {
+    this.#networks ??= readNetworkNames(this.#networksFile);
+    return super.hostName(address) ?? this.#networks.get(address);
   }
 
   labelBit(name: string): number | undefined {
@@ -28,6 +39,27 @@ export class RuleNames extends Names {
     this.#labels ??= readLabelNames();
     if (this.#labels === undefined) this.#warn(`Warning: cannot open ${LABELS_FILE}: No such file or directory\n`);
     return this.#labels;
+  }
+}
+
+/** `127.0.0.0` → loopback. */
+function readNetworkNames(file: string): ReadonlyMap<string, string> {
+  const names = new Map<string, string>();
+  for (const line of readLines(file)) {
+    const found = /^([^\s#]+)\s+([0-9.]+)/.exec(line);
+    if (found === null) continue;
+    const [, name, network] = found as unknown as [string, string, string];
+    const address = [...network.split('.'), '0', '0', '0'].slice(0, 4).join('.');
+    if (!names.has(address)) names.set(address, name);
+  }
+  return names;
+}
+
+function readLines(file: string): readonly string[] {
+  try {
+    return readFileSync(file, 'utf8').split('\n');
+  } catch {
+    return [];
   }
 }
 

@@ -73,7 +73,7 @@ async function runLine(line: CommandLine, names: RuleNames, context: CliContext)
   const before = isSilent ? null : await chainsToTell(line, table, context);
   const change: TableChange = { table, commands };
   const outcome = await context.client.post<TableOutcome>('/v1/iptables', change);
-  if (outcome !== null) throw failure(outcome, commands, line);
+  if (outcome !== null) throw failure(outcome, commands);
   if (!isSilent) tell(line, before ?? [], names, context);
   return Status.Ok;
 }
@@ -100,18 +100,11 @@ function tell(line: CommandLine, chains: readonly ChainRow[], names: RuleNames, 
   for (const { name } of chains) out(`${verb} chain \`${name}'\n`);
 }
 
-export function failure(
-  { index, fault, what = '' }: NonNullable<TableOutcome>,
-  commands: readonly TableCommand[],
-  line: CommandLine,
-): CliError {
+function failure({ index, fault, what = '' }: NonNullable<TableOutcome>, commands: readonly TableCommand[]): CliError {
   const message = parserMessage(fault, what);
   if (message !== undefined) return parameterProblem(PROGRAM, message);
   const op = commands[index]?.op ?? '';
-  // A rule that jumps to a chain is missed with other words than one with a verdict.
-  const isJump = line.rules[0]?.target.kind === 'chain';
-  const missed = fault === 'NO-RULE' && isJump ? 'ENOENT' : fault;
-  return new CliError(`${PROGRAM}: ${faultMessage(missed, op)}`, Status.Other);
+  return new CliError(`${PROGRAM}: ${faultMessage(fault, op)}`, Status.Other);
 }
 
 async function list(line: CommandLine, table: TableName, names: RuleNames, context: CliContext): Promise<void> {

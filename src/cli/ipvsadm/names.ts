@@ -4,6 +4,7 @@
  * the caller looks it up and parses again; for lists the caller looks up what a batch holds before it formats it.
  */
 import { readFileSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
 
 /** What the parser asks. */
 export interface NameSource {
@@ -24,6 +25,8 @@ export class LookupNeeded extends Error {
 export class Names implements NameSource {
   readonly #addresses = new Map<string, string | undefined>();
   readonly #hosts = new Map<string, string | undefined>();
+  /** Names that nobody answered for, so that they may exist. */
+  readonly #unanswered = new Set<string>();
   #services: Services | undefined;
 
   hostAddress(host: string): string | undefined {
@@ -34,7 +37,18 @@ export class Names implements NameSource {
 
   async lookUpAddress(host: string): Promise<void> {
     const { lookup } = await resolver();
-    this.#addresses.set(host, await lookup(host, { family: 4 }).then((found) => found.address, nothing));
+    try {
+      this.#addresses.set(host, (await lookup(host, { family: 4 })).address);
+    } catch (error) {
+      this.#addresses.set(host, undefined);
+      if ((error as NodeJS.ErrnoException).code === 'EAI_AGAIN') this.#unanswered.add(host);
+    }
+  }
+
+  /** Why a host has no address, as gai_strerror(3) says it. */
+  hostFault(host: string): string {
+    if (isIPv6(host)) return 'Address family for hostname not supported';
+    return this.#unanswered.has(host) ? 'Temporary failure in name resolution' : 'Name or service not known';
   }
 
   /** Finds the names of all these addresses that are not known yet. */

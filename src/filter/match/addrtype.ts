@@ -2,6 +2,7 @@
 import { NONE } from '../../packet/packet.ts';
 import { dst, src } from '../../wire/ipv4.ts';
 import { BadRule, defineMatch } from '../extension.ts';
+import { readWords } from '../values.ts';
 
 interface AddrtypeOptions {
   /** Bits by the place in TYPES; 0: not asked. */
@@ -18,14 +19,11 @@ const TYPES = [
   'NAT', 'XRESOLVE',
 ]; // biome-ignore format: a table
 
+const BITS = TYPES.map((name, type): [string, number] => [name, 1 << type]);
+
+/** The tool quotes what is wrong in two ways. */
 function readTypes(text: string): number {
-  let types = 0;
-  for (const word of text.split(',')) {
-    const type = TYPES.indexOf(word.toUpperCase());
-    if (type < 0) throw new BadRule(`addrtype: bad type "${word}"`);
-    types |= 1 << type;
-  }
-  return types;
+  return readWords(text, BITS, (rest, isLast) => `addrtype: bad type ${isLast ? `"${rest}"` : `\`${rest}'`}`);
 }
 
 function formatTypes(types: number): string {

@@ -2,9 +2,10 @@
 import { CtDir, CtInfo } from '../../conntrack/entry.ts';
 import { Tuple } from '../../conntrack/tuple.ts';
 import { Status } from '../../model/entry-status.ts';
-import { formatIp4, parseIp4, prefixLength } from '../../wire/addr.ts';
+import { formatIp4, prefixLength } from '../../wire/addr.ts';
 import { BadRule, defineMatch, type ListForm, type MatchFunction, type Reading } from '../extension.ts';
-import { parseNumber, readNetworks, readPort, readProtocol } from '../values.ts';
+import { readHostMask, readNumbers, readPorts } from '../option-values.ts';
+import { readProtocol, readWords } from '../values.ts';
 import { formatStates, readStates, stateOf } from './states.ts';
 
 /** One of the tuples' addresses. */
@@ -51,14 +52,7 @@ const original = new Tuple();
 const reply = new Tuple();
 
 function readStatuses(text: string): number {
-  let bits = 0;
-  for (const word of text.split(',')) {
-    const name = word.toUpperCase();
-    const known = STATUSES.find(([status]) => status === name);
-    if (known === undefined && name !== 'NONE') throw new BadRule(`Bad ctstatus "${word}"`);
-    bits |= known?.[1] ?? 0;
-  }
-  return bits;
+  return readWords(text, [...STATUSES, ['NONE', 0]], (rest) => `Bad ctstatus "${rest}"`);
 }
 
 function formatStatuses(bits: number): string {
@@ -68,42 +62,9 @@ function formatStatuses(bits: number): string {
     .join(',');
 }
 
-function readRange(text: string, option: string): [number, number] {
-  const [from = '', to] = text.split(':');
-  const bound = (word: string, otherwise: number): number => {
-    if (word === '') return otherwise;
-    const value = parseNumber(word);
-    if (value === undefined) {
-      throw new BadRule(
-        `conntrack: bad value for option "--${option}" near "${word}", or out of range (0-4294967295).\n`,
-      );
-    }
-    return value;
-  };
-  const low = bound(from, 0);
-  return [low, to === undefined ? low : bound(to, 0xffffffff)];
-}
-
-function readPorts(text: string, reading: Reading): [number, number] {
-  const colon = text.indexOf(':');
-  const port = (word: string, otherwise: number): number => (word === '' ? otherwise : readPort(word, 'tcp', reading));
-  if (colon < 0) {
-    const only = readPort(text, 'tcp', reading);
-    return [only, only];
-  }
-  return [port(text.slice(0, colon), 0), port(text.slice(colon + 1), 0xffff)];
-}
-
-/** Unmasked, unlike those of a rule's header. */
-function readAddress(text: string): Address {
-  const [network] = readNetworks(text, () => undefined);
-  const slash = text.indexOf('/');
-  return { ip: parseIp4(slash < 0 ? text : text.slice(0, slash)) ?? network!.ip, mask: network!.mask };
-}
-
 function formatAddress({ ip, mask }: Address, form?: ListForm): string {
-  const name = mask === -1 && form !== undefined && !form.isNumeric ? form.hostName(formatIp4(ip)) : undefined;
-  if (mask === 0) return form === undefined || form.isNumeric ? '0.0.0.0/0' : 'anywhere';
+  const name = form?.isNumeric === false ? form.hostName(formatIp4(ip)) : undefined;
+  if (ip === 0 && form?.isNumeric === false) return 'anywhere';
   return `${name ?? formatIp4(ip)}${mask === -1 ? '' : `/${prefixLength(mask) ?? formatIp4(mask)}`}`;
 }
 
@@ -171,18 +132,26 @@ export const conntrack = defineMatch<ConntrackOptions>({
   }),
   options: [
     option('ctstate', (o, text) => {
-      o.states = readStates(text, true, 'ctstate');
+      o.states = readStates(text);
     }),
     option('ctproto', (o, text) => {
       o.proto = readProtocol(text.toLowerCase());
     }),
-    ...ADDRESSES.map(([name]) => option(name, (o, text) => void o.addresses.set(name, readAddress(text)))),
-    ...PORTS.map(([name]) => option(name, (o, text, reading) => void o.ports.set(name, readPorts(text, reading)))),
+    ...ADDRESSES.map(([name]) =>
+      option(name, (o, text, reading) => {
+        o.addresses.set(name, readHostMask('conntrack', name, text, reading));
+      }),
+    ),
+    ...PORTS.map(([name]) =>
+      option(name, (o, text, reading) => {
+        o.ports.set(name, readPorts('conntrack', name, text, reading));
+      }),
+    ),
     option('ctstatus', (o, text) => {
       o.status = readStatuses(text);
     }),
     option('ctexpire', (o, text) => {
-      o.expire = readRange(text, 'ctexpire');
+      o.expire = readNumbers('conntrack', 'ctexpire', text);
     }),
     option(
       'ctdir',
@@ -204,6 +173,7 @@ export const conntrack = defineMatch<ConntrackOptions>({
     parts(o, form)
       .map(([name, text]) => `${o.inverted.has(name) ? '! ' : ''}${name} ${text}`)
       .join(' '),
+  hosts: (o) => [...o.addresses.values()].map(({ ip }) => formatIp4(ip)),
   compile: compileConntrack,
 });
 

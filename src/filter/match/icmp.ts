@@ -2,7 +2,7 @@
 import { IpProto } from '../../wire/ipv4.ts';
 import { BadRule, defineMatch } from '../extension.ts';
 import { Inverted } from '../rule.ts';
-import { parseNumber } from '../values.ts';
+import { leadingNumber } from '../values.ts';
 import { transport } from './transport.ts';
 
 interface IcmpOptions {
@@ -68,13 +68,14 @@ function readType(text: string): [number, number, number] {
     throw new BadRule(`Ambiguous ICMP type \`${text}': \`${first[0]}' or \`${second[0]}'?`);
   }
   if (first !== undefined) return [first[1], first[2], first[3]];
-  const slash = text.indexOf('/');
-  const type = parseNumber(slash < 0 ? text : text.slice(0, slash), 255);
-  if (type === undefined) throw new BadRule(`Unknown ICMP type \`${text}'`);
-  if (slash < 0) return [type, 0, 255];
-  const code = parseNumber(text.slice(slash + 1), 255);
-  if (code === undefined) throw new BadRule(`Unknown ICMP code \`${text}'`);
-  return [type, code, code];
+  const type = leadingNumber(text);
+  if (type === undefined || type.value > 255) throw new BadRule(`Unknown ICMP type \`${text}'`);
+  if (type.rest === '') return [type.value, 0, 255];
+  if (type.rest[0] !== '/') throw new BadRule(`unknown character ${type.rest[0]}`);
+  const code = leadingNumber(type.rest.slice(1));
+  if (code === undefined || code.value > 255) throw new BadRule(`Unknown ICMP code \`${text}'`);
+  if (code.rest !== '') throw new BadRule(`unknown character ${code.rest[0]}`);
+  return [type.value, code.value, code.value];
 }
 
 export const icmp = defineMatch<IcmpOptions>({

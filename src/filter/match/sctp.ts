@@ -54,18 +54,19 @@ const TYPES: readonly (readonly [string, number, string])[] = [
 
 /** `INIT`, `DATA:Be`: a capital letter wants the flag set, a small one not. */
 function readChunk(o: SctpOptions, text: string): void {
-  const [name = '', letters = ''] = text.split(':');
-  const known = TYPES.find(([type]) => type === name.toUpperCase());
-  if (known === undefined) throw new BadRule(`Unknown sctp chunk \`${name}'`);
-  const [, type, flags] = known;
+  const colon = text.indexOf(':');
+  const name = colon < 0 ? text : text.slice(0, colon);
+  const letters = colon < 0 ? '' : text.slice(colon + 1);
+  const row = TYPES.findIndex(([type]) => type === name.toUpperCase());
+  if (row < 0) throw new BadRule(`Unknown sctp chunk \`${name}'`);
+  const [, type, flags] = TYPES[row]!;
   o.chunks[type] = 1;
   for (const letter of letters) {
     const at = flags.indexOf(letter.toUpperCase());
-    if (at < 0 || letter === '-') throw new BadRule(`Invalid flags for chunk type ${type}`);
+    if (at < 0 || letter === '-') throw new BadRule(`Invalid flags for chunk type ${row}`);
     const bit = 1 << (7 - at);
     o.flagMasks[type]! |= bit;
     if (letter === letter.toUpperCase()) o.flags[type]! |= bit;
-    else o.flags[type]! &= ~bit;
   }
 }
 
@@ -78,7 +79,7 @@ function readChunks(o: SctpOptions, among: string, list: string): void {
     return;
   }
   if (list.toUpperCase() === 'NONE') return;
-  for (const word of list.split(',')) readChunk(o, word);
+  for (const word of list.split(',')) if (word !== '') readChunk(o, word);
 }
 
 function formatChunks({ chunks, flagMasks, flags }: SctpOptions, isNumeric = false): string {

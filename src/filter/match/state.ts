@@ -1,6 +1,6 @@
 /** `-m state`: the older form of `-m conntrack --ctstate`. */
 import { defineMatch } from '../extension.ts';
-import { formatStates, readStates, stateOf } from './states.ts';
+import { formatStates, readOlderStates, stateOf } from './states.ts';
 
 interface StateOptions {
   states: number;
@@ -21,7 +21,7 @@ export const state = defineMatch<StateOptions>({
       canInvert: true,
       isRequired: true,
       read: (o, text, isInverted) => {
-        o.states = readStates(text, false, 'state');
+        o.states = readOlderStates(text);
         o.isInverted = isInverted;
       },
     },

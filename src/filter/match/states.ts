@@ -2,8 +2,8 @@
 import { CtInfo } from '../../conntrack/entry.ts';
 import { Status } from '../../model/entry-status.ts';
 import type { Packet } from '../../packet/packet.ts';
-import { BadRule } from '../extension.ts';
 import type { Tracking } from '../tracking.ts';
+import { readWords } from '../values.ts';
 
 const { EstablishedReply: FIRST_REPLY, Untracked: UNTRACKED_INFO } = CtInfo;
 
@@ -24,15 +24,16 @@ const NAMES: readonly (readonly [string, number])[] = [
 /** Bit of CtInfo Established, Related, New, apart from the direction. */
 const BY_INFO = Int32Array.of(8, 4, 2);
 
-/** @param what the option's name in the complaint: `Bad ctstate "FOO"` */
-export function readStates(text: string, hasNat: boolean, what: string): number {
-  let states = 0;
-  for (const word of text.split(',')) {
-    const bit = NAMES.find(([name]) => name === word.toUpperCase())?.[1];
-    if (bit === undefined || (!hasNat && bit >= SNAT)) throw new BadRule(`Bad ${what} "${word}"`);
-    states |= bit;
-  }
-  return states;
+/** @throws BadRule */
+export function readStates(text: string): number {
+  return readWords(text, NAMES, (rest) => `Bad ctstate "${rest}"`);
+}
+
+/** For `-m state`, which knows nothing of translations. @throws BadRule */
+export function readOlderStates(text: string): number {
+  const names = NAMES.filter(([, bit]) => bit < SNAT);
+  const wanted = '"--state" requires a list of states with no spaces, e.g. ESTABLISHED,RELATED';
+  return readWords(text, names, (rest) => (rest === '' ? wanted : `Bad state "${rest}"`));
 }
 
 export function formatStates(states: number): string {

@@ -34,7 +34,7 @@ const SYN_MASK = TcpFlag.Syn | TcpFlag.Rst | TcpFlag.Ack | TcpFlag.Fin;
 
 function readFlags(text: string): number {
   let flags = 0;
-  for (const word of text.split(',')) {
+  for (const word of text.split(',').filter((part) => part !== '')) {
     const name = word.toUpperCase();
     const bit = name === 'ALL' ? ALL : name === 'NONE' ? 0 : FLAGS.find(([known]) => known === name)?.[1];
     if (bit === undefined) throw new BadRule(`Unknown TCP flag \`${word}'`);

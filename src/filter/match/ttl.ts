@@ -1,7 +1,7 @@
 /** `-m ttl`: the time to live (net/netfilter/xt_hl.c). */
 import { ttl as ttlOf } from '../../wire/ipv4.ts';
 import { BadRule, defineMatch, type MatchFunction } from '../extension.ts';
-import { parseNumber } from '../values.ts';
+import { readNumber } from '../values.ts';
 
 interface TtlOptions {
   mode: 'eq' | 'ne' | 'lt' | 'gt';
@@ -10,21 +10,13 @@ interface TtlOptions {
 
 const SIGNS = { eq: '==', ne: '!=', lt: '<', gt: '>' } as const;
 
-function readTtl(option: string, text: string): number {
-  const value = parseNumber(text, 255);
-  if (value === undefined) {
-    throw new BadRule(`ttl: bad value for option "--${option}", or out of range (0-255).\n`);
-  }
-  return value;
-}
-
 function bound(mode: 'lt' | 'gt') {
   return {
     name: `ttl-${mode}`,
     excludes: ['ttl-eq', mode === 'lt' ? 'ttl-gt' : 'ttl-lt'],
     read: (o: TtlOptions, text: string): void => {
       o.mode = mode;
-      o.value = readTtl(`ttl-${mode}`, text);
+      o.value = readNumber('ttl', `ttl-${mode}`, text, 255);
     },
   };
 }
@@ -47,7 +39,7 @@ export const ttl = defineMatch<TtlOptions>({
       excludes: ['ttl-lt', 'ttl-gt'],
       read: (o, text, isInverted) => {
         o.mode = isInverted ? 'ne' : 'eq';
-        o.value = readTtl('ttl-eq', text);
+        o.value = readNumber('ttl', 'ttl-eq', text, 255);
       },
     },
   ],

@@ -1,8 +1,9 @@
 /** `-m udp`: ports of UDP (net/netfilter/xt_tcpudp.c, udp_mt). */
 import { IpProto } from '../../wire/ipv4.ts';
-import { BadRule, defineMatch } from '../extension.ts';
+import { defineMatch } from '../extension.ts';
+import { readPorts } from '../option-values.ts';
 import { Inverted } from '../rule.ts';
-import { listPorts, readPortRange, savePorts } from '../values.ts';
+import { listPorts, savePorts } from '../values.ts';
 import { transport } from './transport.ts';
 
 interface UdpOptions {
@@ -10,15 +11,9 @@ interface UdpOptions {
   isSourceInverted: boolean;
   destination: [number, number];
   isDestinationInverted: boolean;
-  given: Set<string>;
 }
 
 const UDP = IpProto.Udp;
-
-function once(o: UdpOptions, name: string): void {
-  if (o.given.has(name)) throw new BadRule(`udp: option "--${name}" can only be used once.\n`);
-  o.given.add(name);
-}
 
 export const udp = defineMatch<UdpOptions>({
   name: 'udp',
@@ -35,17 +30,14 @@ export const udp = defineMatch<UdpOptions>({
     isSourceInverted: false,
     destination: [0, 0xffff],
     isDestinationInverted: false,
-    given: new Set(),
   }),
   options: [
     {
       name: 'source-port',
       aliases: ['sport'],
       canInvert: true,
-      canRepeat: true,
       read: (o, value, isInverted, reading) => {
-        once(o, 'source-port');
-        o.source = readPortRange(value, 'udp', reading);
+        o.source = readPorts('udp', 'source-port', value, reading);
         o.isSourceInverted = isInverted;
       },
     },
@@ -53,10 +45,8 @@ export const udp = defineMatch<UdpOptions>({
       name: 'destination-port',
       aliases: ['dport'],
       canInvert: true,
-      canRepeat: true,
       read: (o, value, isInverted, reading) => {
-        once(o, 'destination-port');
-        o.destination = readPortRange(value, 'udp', reading);
+        o.destination = readPorts('udp', 'destination-port', value, reading);
         o.isDestinationInverted = isInverted;
       },
     },

@@ -10,7 +10,11 @@ interface ConnmarkOptions {
   /** Bits of the connection's mark, and of the packet's. */
   ctMask: number;
   nfMask: number;
+  /** What is written is moved by so many bits; to the right where it is negative. */
+  shift: number;
 }
+
+const MOST_BITS = 32;
 
 const OPERATIONS = [...CHANGE_NAMES, 'save-mark', 'restore-mark'];
 
@@ -23,6 +27,25 @@ function copy(name: string, mode: 'save' | 'restore') {
       o.mode = mode;
     },
   };
+}
+
+function shiftOption(side: 'left' | 'right') {
+  const name = `${side}-shift-mark`;
+  return {
+    name,
+    read: (o: ConnmarkOptions, text: string): void => {
+      const bits = readNumber('CONNMARK', name, text, MOST_BITS);
+      o.shift = side === 'left' || bits === 0 ? bits : -bits;
+    },
+  };
+}
+
+function shiftWords(shift: number): string[] {
+  return shift === 0 ? [] : [`${shift < 0 ? 'right' : 'left'}-shift-mark`, String(Math.abs(shift))];
+}
+
+function shifted(value: number, shift: number): number {
+  return shift < 0 ? value >>> -shift : value << shift;
 }
 
 export const connmark = defineTarget<ConnmarkOptions>({
@@ -39,9 +62,11 @@ export const connmark = defineTarget<ConnmarkOptions>({
   --and-mark value              Binary AND the ctmark with bits
   --or-mark value               Binary OR  the ctmark with bits
   --xor-mark value              Binary XOR the ctmark with bits
+  --left-shift-mark value       Left shift the ctmark with bits
+  --right-shift-mark value      Right shift the ctmark with bits
 `,
   needsConntrack: () => true,
-  init: () => ({ mode: undefined, mark: 0, ctMask: -1, nfMask: -1 }),
+  init: () => ({ mode: undefined, mark: 0, ctMask: -1, nfMask: -1, shift: 0 }),
   options: [
     ...changeOptions<ConnmarkOptions>('CONNMARK', OPERATIONS, (o, { value, mask }) => {
       o.mode = 'set';
@@ -72,45 +97,55 @@ export const connmark = defineTarget<ConnmarkOptions>({
         o.nfMask = o.ctMask;
       },
     },
+    shiftOption('left'),
+    shiftOption('right'),
   ],
+  isLegal: ({ shift }) => Math.abs(shift) < MOST_BITS,
   finish: (o) => {
     if (o.mode === undefined) throw new BadRule('CONNMARK target: No operation specified');
   },
-  save: ({ mode, mark, ctMask, nfMask }) =>
-    mode === 'set'
-      ? saveChange({ value: mark, mask: ctMask })
-      : [`--${mode}-mark`, '--nfmask', formatHex(nfMask), '--ctmask', formatHex(ctMask)],
-  list: ({ mode, mark, ctMask, nfMask }) => {
-    if (mode !== 'set') {
-      if (ctMask === -1 && nfMask === -1) return `CONNMARK ${mode}`;
-      if (ctMask === nfMask) return `CONNMARK ${mode} mask ${formatHex(ctMask)}`;
-      return mode === 'save'
-        ? `CONNMARK save nfmask ${formatHex(nfMask)} ctmask ~${formatHex(ctMask)}`
-        : `CONNMARK restore ctmask ${formatHex(ctMask)} nfmask ~${formatHex(nfMask)}`;
-    }
-    return listChange('CONNMARK', { value: mark, mask: ctMask });
+  save: ({ mode, mark, ctMask, nfMask, shift }) => {
+    const [name, bits] = shiftWords(shift);
+    return [
+      ...(mode === 'set'
+        ? saveChange({ value: mark, mask: ctMask })
+        : [`--${mode}-mark`, '--nfmask', formatHex(nfMask), '--ctmask', formatHex(ctMask)]),
+      ...(bits === undefined ? [] : [`--${name}`, bits]),
+    ];
   },
-  compile: ({ mode, mark, ctMask, nfMask }): TargetFunction => {
+  list: (o) => [listOperation(o), ...shiftWords(o.shift)].join(' '),
+  compile: ({ mode, mark, ctMask, nfMask, shift }): TargetFunction => {
     switch (mode!) {
       case 'set':
         return (p, { conditions }) => {
           const { tracking } = conditions;
-          if (p.entry !== 0) tracking!.setMark(p.entry, (tracking!.mark(p.entry) & ~ctMask) ^ mark);
+          if (p.entry !== 0) tracking!.setMark(p.entry, shifted((tracking!.mark(p.entry) & ~ctMask) ^ mark, shift));
           return CONTINUE;
         };
       case 'save':
         return (p, { conditions }) => {
           const { tracking } = conditions;
           if (p.entry !== 0) {
-            tracking!.setMark(p.entry, (tracking!.mark(p.entry) & ~ctMask) ^ (p.mark & nfMask));
+            tracking!.setMark(p.entry, (tracking!.mark(p.entry) & ~ctMask) ^ shifted(p.mark & nfMask, shift));
           }
           return CONTINUE;
         };
       case 'restore':
         return (p, { conditions }) => {
-          if (p.entry !== 0) p.mark = (p.mark & ~nfMask) ^ (conditions.tracking!.mark(p.entry) & ctMask);
+          if (p.entry !== 0) {
+            p.mark = (p.mark & ~nfMask) ^ shifted(conditions.tracking!.mark(p.entry) & ctMask, shift);
+          }
           return CONTINUE;
         };
     }
   },
 });
+
+function listOperation({ mode, mark, ctMask, nfMask }: ConnmarkOptions): string {
+  if (mode === 'set') return listChange('CONNMARK', { value: mark, mask: ctMask });
+  if (ctMask === -1 && nfMask === -1) return `CONNMARK ${mode}`;
+  if (ctMask === nfMask) return `CONNMARK ${mode} mask ${formatHex(ctMask)}`;
+  return mode === 'save'
+    ? `CONNMARK save nfmask ${formatHex(nfMask)} ctmask ~${formatHex(ctMask)}`
+    : `CONNMARK restore ctmask ${formatHex(ctMask)} nfmask ~${formatHex(nfMask)}`;
+}

@@ -52,7 +52,7 @@ function zoneOption(dir: (typeof DIRECTIONS)[number]) {
   return {
     name: `zone${dir}`,
     read: (o: CtOptions, text: string): void => {
-      const zone = text === 'mark' ? text : parseNumber(text, 0xffff);
+      const zone = text.toLowerCase() === 'mark' ? 'mark' : parseNumber(text, 0xffff);
       if (zone === undefined) throw new BadRule(`Cannot parse ${text} as a zone ID`);
       o.zone = zone;
       o.zoneDirs |= DIRECTIONS.indexOf(dir);

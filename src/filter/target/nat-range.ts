@@ -11,7 +11,8 @@ import {
   type TargetExtension,
   type TargetFunction,
 } from '../extension.ts';
-import { parseNumber } from '../values.ts';
+import { readService } from '../option-values.ts';
+import { leadingNumber } from '../values.ts';
 
 /** While it is read; afterwards it is a NatRange. */
 export interface RangeOptions {
@@ -35,35 +36,51 @@ export function toRange({ flags, minIp, maxIp, minPort, maxPort, basePort }: Ran
   return { flags, minIp, maxIp, minPort, maxPort, basePort };
 }
 
-function readPort(text: string, reading: Reading): number {
-  const port = parseNumber(text, 0xffff) ?? reading.names?.servicePort(text, 'tcp');
+/** A number from `low` to 65535 at the start of the text. */
+function portNumber(text: string, low = 0): { readonly value: number; readonly rest: string } | undefined {
+  const found = leadingNumber(text);
+  return found !== undefined && found.value >= low && found.value <= 0xffff ? found : undefined;
+}
+
+function servicePort(text: string, reading: Reading): number {
+  const port = readService(text, reading);
   if (port === undefined) throw new BadRule(`Port \`${text}' not valid`);
   return port;
 }
 
-/** `80`, `80-90`, `80-90/70`. @throws BadRule */
+/** `80`, `http`, `80-90`, `80-90/70`: parse_ports of the tool's libxt_NAT.c. @throws BadRule */
 function readPorts(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
   if (!WITH_PORTS.includes(reading.header.proto)) {
     throw new BadRule('Need TCP, UDP, SCTP or DCCP with port specification');
   }
   range.flags |= ProtoSpecified;
-  const slash = canHaveBase ? text.indexOf('/') : -1;
-  const ports = slash < 0 ? text : text.slice(0, slash);
-  const dash = ports.indexOf('-');
-  range.minPort = readPort(dash < 0 ? ports : ports.slice(0, dash), reading);
-  range.maxPort = dash < 0 ? range.minPort : readPort(ports.slice(dash + 1), reading);
-  if (range.maxPort < range.minPort) throw new BadRule(`Port range \`${ports.slice(dash + 1)}' funky`);
-  if (slash < 0) return;
-  range.basePort = readPort(text.slice(slash + 1), reading);
+  const low = portNumber(text);
+  range.minPort = low?.value ?? servicePort(text, reading);
+  range.maxPort = range.minPort;
+  if (low === undefined || low.rest === '') return;
+  if (low.rest[0] === ':') throw new BadRule('Invalid port:port syntax - use dash');
+  if (low.rest[0] !== '-') throw new BadRule(`Garbage after port value: \`${low.rest}'`);
+  const end = low.rest.slice(1);
+  const high = portNumber(end);
+  if (high === undefined) throw new BadRule(`Port \`${end}' not valid`);
+  if (high.value < low.value) throw new BadRule(`Port range \`${end}' funky`);
+  range.maxPort = high.value;
+  if (high.rest === '') return;
+  if (high.rest[0] !== '/') throw new BadRule(`Garbage after port range: \`${high.rest}'`);
+  const base = high.rest.slice(1);
+  range.basePort = portNumber(base, 1)?.value ?? servicePort(base, reading);
+  // The tool reads it for SNAT and MASQUERADE, too, and loses it.
+  if (!canHaveBase) throw new BadRule('Shifted portmap ranges not supported with this kernel');
   range.flags |= ProtoOffset;
 }
 
 /** `[address[-address]][:ports]`. @throws BadRule */
 function readTarget(range: RangeOptions, text: string, reading: Reading, canHaveBase: boolean): void {
-  const colon = text.indexOf(':');
+  if (text.includes('[')) throw new BadRule('Invalid address format');
+  const colon = text.split(':').length === 2 ? text.indexOf(':') : -1;
   const addresses = colon < 0 ? text : text.slice(0, colon);
   if (colon >= 0) readPorts(range, text.slice(colon + 1), reading, canHaveBase);
-  if (addresses === '' && colon === 0) return;
+  if (colon === 0) return;
   const dash = addresses.indexOf('-');
   const [low, high] = dash < 0 ? [addresses, addresses] : [addresses.slice(0, dash), addresses.slice(dash + 1)];
   range.minIp = readAddress(low);
@@ -79,8 +96,9 @@ function readAddress(text: string): number {
 
 function formatPorts({ flags, minPort, maxPort, basePort }: RangeOptions): string {
   if ((flags & ProtoSpecified) === 0) return '';
-  const ports = minPort === maxPort ? String(minPort) : `${minPort}-${maxPort}`;
-  return (flags & ProtoOffset) === 0 ? ports : `${ports}/${basePort}`;
+  // A base belongs to a range only, be it of one port.
+  if ((flags & ProtoOffset) !== 0) return `${minPort}-${maxPort}/${basePort}`;
+  return minPort === maxPort ? String(minPort) : `${minPort}-${maxPort}`;
 }
 
 function formatTarget(range: RangeOptions): string {

@@ -1,8 +1,8 @@
 /** `-j NETMAP`: a network becomes another one, host by host (net/netfilter/xt_NETMAP.c). */
 import { RangeFlag } from '../../nat/range.ts';
 import { formatIp4, prefixLength } from '../../wire/addr.ts';
-import { BadRule, defineTarget } from '../extension.ts';
-import { readNetworks } from '../values.ts';
+import { defineTarget } from '../extension.ts';
+import { readHostMask } from '../option-values.ts';
 import { isReachedFrom } from './nat-range.ts';
 
 interface NetmapOptions {
@@ -22,12 +22,11 @@ export const netmap = defineTarget<NetmapOptions>({
     {
       name: 'to',
       isRequired: true,
-      read: (o, text) => {
-        const [network, other] = readNetworks(text, () => undefined);
-        if (network === undefined || other !== undefined) throw new BadRule(`host/network \`${text}' not found`);
+      read: (o, text, _not, reading) => {
+        const { ip, mask } = readHostMask('NETMAP', 'to', text, reading);
         // A mask with holes maps nothing but that address.
-        o.mask = prefixLength(network.mask) === undefined ? -1 : network.mask;
-        o.ip = network.ip;
+        o.mask = prefixLength(mask) === undefined ? -1 : mask;
+        o.ip = ip & o.mask;
       },
     },
   ],

@@ -6,7 +6,7 @@ import * as ipv4 from '../../wire/ipv4.ts';
 import * as tcp from '../../wire/tcp.ts';
 import { BadRule, CONTINUE, defineTarget, type Traversal } from '../extension.ts';
 import { Inverted } from '../rule.ts';
-import { parseNumber } from '../values.ts';
+import { readNumber } from '../values.ts';
 
 interface TcpmssOptions {
   mss: number;
@@ -35,10 +35,7 @@ export const tcpmss = defineTarget<TcpmssOptions>({
     {
       name: 'set-mss',
       read: (o, text) => {
-        const value = parseNumber(text, LARGEST);
-        if (value === undefined) {
-          throw new BadRule(`TCPMSS: bad value for option "--set-mss", or out of range (0-${LARGEST}).\n`);
-        }
+        const value = readNumber('TCPMSS', 'set-mss', text, LARGEST);
         if (!o.isClamped) o.mss = value;
       },
     },
