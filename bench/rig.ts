@@ -2,6 +2,7 @@
 import { systemClock } from '../src/base/clock.ts';
 import { SeededRng } from '../src/base/rng.ts';
 import { Engine } from '../src/engine/engine.ts';
+import { inlineMore } from '../src/engine/inlining.ts';
 import { ownMemory } from '../src/engine/start.ts';
 import type { TableCommand } from '../src/model/iptables.ts';
 import type { ForwardMethod, IpvsCommand } from '../src/model/ipvs.ts';
@@ -72,6 +73,7 @@ export class Rig {
   addMs = 0;
 
   constructor(subject: Subject) {
+    inlineMore();
     this.subject = subject;
     const isFullNat = subject.method === 'fullnat';
     const maxConnections = Math.max(65_536, subject.flows + 1000);

@@ -12,6 +12,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { Slices } from '../base/slices.ts';
 import * as native from '../device/native.ts';
 import type { Engine } from './engine.ts';
+import { inlineMore } from './inlining.ts';
 import type { Keeper } from './keeper.ts';
 import type { EngineRequestName, RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
@@ -42,6 +43,7 @@ function post(message: WorkerMessage): void {
 }
 
 function run(): void {
+  inlineMore();
   const { context, report } = start(data, post);
   const { engine, testClock, keeper } = context;
   const sleepMs = testClock === null ? MAX_SLEEP_MS : TEST_SLEEP_MS;
