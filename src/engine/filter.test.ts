@@ -75,6 +75,26 @@ describe('rules', () => {
     expect(rig.send(whole)).toEqual([]);
     expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
   });
+
+  const sctpOf = (...chunks: number[]) => [0, 7, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, ...chunks];
+  const init = [1, 0, 0, 4];
+  it.each([
+    ['an ICMP header', 1, '-m icmp --icmp-type 8', [8, 0, 0, 0], 'ends'],
+    ['no chunk at all', 132, '-m sctp --chunk-types any INIT', sctpOf(), 'ends'],
+    ['no chunk at all, and nobody asks', 132, '-m sctp --sport 7', sctpOf(), 'counts'],
+    ['a chunk of no length', 132, '-m sctp --chunk-types only INIT', sctpOf(1, 0, 0, 0, ...init), 'ends'],
+    ['a chunk shorter than its header', 132, '-m sctp --chunk-types all INIT', sctpOf(3, 0, 0, 2, ...init), 'counts'],
+    ['half a chunk header behind others', 132, '-m sctp --chunk-types only INIT', sctpOf(...init, 1, 0), 'ends'],
+    ['half a chunk header behind what was wanted', 132, '-m sctp --chunk-types any INIT', sctpOf(...init, 1), 'counts'],
+    ['less than all', 132, '-m sctp --chunk-types all INIT,SACK', sctpOf(...init), 'passes'],
+  ])('%s', (_, proto, words, bytes, what) => {
+    const rig = new FilterRig();
+    rig.rules('filter', `-A FORWARD -p ${proto} ${words}`);
+    const packet = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto }).payload(Uint8Array.from(bytes));
+    expect(rig.send(packet)).toHaveLength(what === 'ends' ? 0 : 1);
+    expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(what === 'ends' ? 1 : 0);
+    expect(rig.counts('filter', 'FORWARD')[0]).toBe(what === 'counts' ? 1 : 0);
+  });
 });
 
 describe('chains', () => {
@@ -362,6 +382,17 @@ describe('TCPMSS', () => {
     expect(verifyFrame(sent!.bytes)).toEqual([]);
     expect([...sent!.bytes.subarray(54)]).toEqual(expected);
   });
+});
+
+it('TCPMSS drops a segment whose header says that it is shorter than one', () => {
+  const rig = new FilterRig();
+  rig.rules('mangle', '-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400');
+  const bytes = tcp(80).build();
+  bytes[46] = 0x40;
+  rig.front.inject(bytes);
+  rig.engine.breathe();
+  expect(rig.back.takeSent()).toEqual([]);
+  expect(rig.engine.drops[Drop.FilterRule]).toBe(1);
 });
 
 describe('marks and services', () => {

@@ -1,6 +1,7 @@
 /** `-m addrtype`: what kind of address source or destination is (net/netfilter/xt_addrtype.c). */
 import { NONE } from '../../packet/packet.ts';
 import { dst, src } from '../../wire/ipv4.ts';
+import type { HostConditions } from '../conditions.ts';
 import { BadRule, defineMatch } from '../extension.ts';
 import { readWords } from '../values.ts';
 
@@ -110,9 +111,12 @@ ${TYPES.map((name) => `                                ${name}\n`).join('')}`,
     return (p, { conditions, inDevice, outDevice }) => {
       const { view, l3 } = p;
       const device = limit === undefined ? NONE : limit === 'in' ? inDevice : outDevice;
-      const isOf = (ip: number, types: number): boolean => (types & (1 << conditions.addressType(ip, device))) !== 0;
-      if (source !== 0 && isOf(src(view, l3), source) === isSourceInverted) return false;
-      return destination === 0 || isOf(dst(view, l3), destination) !== isDestinationInverted;
+      if (source !== 0 && isOf(conditions, src(view, l3), device, source) === isSourceInverted) return false;
+      return destination === 0 || isOf(conditions, dst(view, l3), device, destination) !== isDestinationInverted;
     };
   },
 });
+
+function isOf(conditions: HostConditions, ip: number, device: number, types: number): boolean {
+  return (types & (1 << conditions.addressType(ip, device))) !== 0;
+}

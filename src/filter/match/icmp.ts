@@ -1,4 +1,5 @@
-/** `-m icmp`: type and code (net/ipv4/netfilter/ip_tables.c, icmp_match). */
+/** `-m icmp`: type and code (net/netfilter/xt_tcpudp.c, icmp_match). */
+import { ICMP_HEADER } from '../../wire/icmpv4.ts';
 import { IpProto } from '../../wire/ipv4.ts';
 import { BadRule, defineMatch } from '../extension.ts';
 import { Inverted } from '../rule.ts';
@@ -115,7 +116,7 @@ ${NAMES.map(([name]) => name).join('\n')}
     return isInverted ? `icmp !type ${type}${code}` : `icmptype ${type}${code}`;
   },
   compile: ({ type, lowCode, highCode, isInverted }) =>
-    transport(4, ({ view, l4 }) => {
+    transport(ICMP_HEADER, ({ view, l4 }) => {
       const code = view.getUint8(l4 + 1);
       const isMatch = type === ANY || (view.getUint8(l4) === type && code >= lowCode && code <= highCode);
       return isMatch !== isInverted ? 1 : 0;

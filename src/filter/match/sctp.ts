@@ -1,6 +1,7 @@
 /** `-m sctp`: ports and chunk types of SCTP (net/netfilter/xt_sctp.c). */
 import type { Packet } from '../../packet/packet.ts';
 import { IpProto } from '../../wire/ipv4.ts';
+import { CHUNK_HEADER, SCTP_HEADER } from '../../wire/sctp.ts';
 import { BadRule, defineMatch, type Reading } from '../extension.ts';
 import { Inverted } from '../rule.ts';
 import { listPorts, readPortRange, savePorts } from '../values.ts';
@@ -24,7 +25,7 @@ interface SctpOptions {
 }
 
 const SCTP = IpProto.Sctp;
-const HEADER = 12;
+const HEADER = SCTP_HEADER;
 
 /** Chunk types by name, and the letters of their flags from bit 7 down (`-` where there is none). */
 const TYPES: readonly (readonly [string, number, string])[] = [
@@ -195,21 +196,24 @@ chunktypes - ${TYPES.map(([name]) => name).join(' ')} ALL NONE
   },
 });
 
-/** Chunks of the packet against the list (match_packet): 1, 0, or -1 where one is shorter than its header. */
+/** Of those that must all be there, the types that were met. */
+const met = new Uint8Array(256);
+
+/** Chunks of the packet against the list (match_packet): 1, 0, or -1 where a chunk's header is cut off, or it has no length. */
 function matchChunks({ view, l4, end }: Packet, o: SctpOptions, among: Among): number {
-  let missing = 0;
-  const seen = among === 'all' ? o.chunks.slice() : o.chunks;
-  for (let at = l4 + HEADER; at + 4 <= end; ) {
+  if (among === 'all') met.fill(0);
+  for (let at = l4 + HEADER; at === l4 + HEADER || at < end; ) {
+    if (end - at < CHUNK_HEADER) return -1;
     const type = view.getUint8(at);
     const length = view.getUint16(at + 2);
-    if (length < 4) return -1;
+    if (length === 0) return -1;
     const isListed = o.chunks[type] === 1 && (view.getUint8(at + 1) & o.flagMasks[type]!) === o.flags[type]!;
     if (among === 'any' && isListed) return 1;
     if (among === 'only' && !isListed) return 0;
-    if (among === 'all' && isListed) seen[type] = 0;
+    if (isListed) met[type] = 1;
     at += (length + 3) & ~3;
   }
   if (among !== 'all') return among === 'only' ? 1 : 0;
-  for (let type = 0; type < seen.length; type++) missing += seen[type]!;
-  return missing === 0 ? 1 : 0;
+  for (let type = 0; type < met.length; type++) if (met[type] !== o.chunks[type]) return 0;
+  return 1;
 }

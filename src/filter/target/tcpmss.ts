@@ -62,7 +62,7 @@ export const tcpmss = defineTarget<TcpmssOptions>({
       if (p.isLaterFragment !== 0) return CONTINUE;
       if (p.end - p.l4 < tcp.TCP_HEADER) return Verdict.Drop;
       const length = tcp.headerLength(p.view, p.l4);
-      if (p.end - p.l4 < length) return Verdict.Drop;
+      if (length < tcp.TCP_HEADER || p.end - p.l4 < length) return Verdict.Drop;
       const most = isClamped ? clampTo(p, t) : mss;
       return most < 0 ? Verdict.Drop : lower(p, length, most);
     };
