@@ -125,6 +125,21 @@ describe('chains', () => {
     expect(rig.counts('filter', 'c')).toEqual([1, 1]);
   });
 
+  it('takes chains as deep as there are many, and refuses a loop through all of them', () => {
+    const rig = new FilterRig();
+    const deepest = 9999;
+    const chains = Array.from({ length: deepest + 1 }, (_, i) => `-N c${i}`);
+    const jumps = Array.from({ length: deepest }, (_, i) => `-A c${i} -j c${i + 1}`);
+    rig.rules('filter', ...chains, ...jumps, '-A FORWARD -j c0', `-A c${deepest} -p tcp -j DROP`, '-A FORWARD');
+    expect(rig.send(tcp(80))).toEqual([]);
+    expect(rig.send(udp(53))).toHaveLength(1);
+    expect(rig.counts('filter', `c${deepest}`)).toEqual([1]);
+    expect(rig.counts('filter', 'FORWARD')).toEqual([2, 1, 1]);
+    const loop = [{ op: 'append', chain: `c${deepest}`, rule: { words: ['-j', 'c0'] } }] as const;
+    expect(rig.engine.filter.change({ table: 'filter', commands: loop })).toEqual({ index: -1, fault: 'ELOOP' });
+    expect(rig.counts('filter', `c${deepest}`)).toEqual([1]);
+  });
+
   it('says the policy at RETURN in a built-in chain, and at the end of a goto from one', () => {
     const rig = new FilterRig();
     rig.rules('filter', '-N a', '-P FORWARD DROP', '-A FORWARD -p tcp -j RETURN', '-A FORWARD -g a', '-A FORWARD');

@@ -3,6 +3,7 @@ import type { Steps } from '../base/slices.ts';
 import { Verdict } from '../hooks/hooks.ts';
 import { prefixLength } from '../wire/addr.ts';
 import { BLOCK_RULES, BlockIndex, type DeviceHint, type Hints, WORTH_IT } from './block-index.ts';
+import type { Chain, StoredRule } from './chain.ts';
 import type { MatchFunction, TargetFunction } from './extension.ts';
 import {
   type Block,
@@ -16,7 +17,6 @@ import {
   ROW_SHIFT,
 } from './program.ts';
 import { type Header, Inverted, type Rule, type Target } from './rule.ts';
-import type { Chain, StoredRule } from './table.ts';
 
 const HOOKS = 5;
 const VERDICTS = { ACCEPT: Verdict.Accept, DROP: Verdict.Drop, QUEUE: Verdict.Queue } as const;
