@@ -1,6 +1,7 @@
 /** Fragments to us: what a hook function on LOCAL_IN sees is the whole datagram, or a named drop. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Hook, Verdict } from '../hooks/hooks.ts';
+import type { Packet } from '../packet/packet.ts';
 import { describePacket, frame, verifyFrame } from '../wire/build.ts';
 import { MAC, Rig } from './rig.ts';
 
@@ -58,6 +59,35 @@ describe('reassembly', () => {
     expect(rig.drops()).toEqual({ FragmentJoined: 2, UnreachableSent: 1 });
     expect([rig.unaccounted(), rig.stack.stats.held, rig.pool.available]).toEqual([0, 0, rig.pool.packets.length]);
   });
+
+  it.each(['first', 'last'])(
+    'finds room for the longest when the %s piece comes last, far behind in its slot',
+    (which) => {
+      const run = (p: Packet) => {
+        p.bytes.copyWithin(p.l3 + 1000, p.l3, p.end);
+        p.bytes.fill(0xee, p.l3, p.l3 + 1000);
+        p.l3 += 1000;
+        p.l4 += 1000;
+        p.end += 1000;
+        return Verdict.Accept;
+      };
+      rig.hooks.register([{ hook: Hook.PreRouting, priority: -500, name: 'shift', why: 'test', run }]);
+      const longest = frame()
+        .ipv4('10.0.1.2', '10.0.1.1', { id: 5 })
+        .udp({ srcPort: 5, dstPort: 6 })
+        .payload(65000)
+        .build();
+      const part = (from: number) => {
+        const bytes = longest.slice(20 + from, 20 + from + 1480);
+        const fields = { id: 5, proto: 17, offset: from, mf: 20 + from + 1480 < longest.length };
+        return frame().eth(MAC.front, MAC.client).ipv4('10.0.1.2', '10.0.1.1', fields).payload(bytes).build();
+      };
+      const parts = Array.from({ length: Math.ceil((longest.length - 20) / 1480) }, (_, i) => part(i * 1480));
+      send(...(which === 'first' ? parts.toReversed() : parts));
+      expect(seen).toHaveLength(1);
+      expect(Buffer.compare(seen[0]!, longest)).toBe(0);
+    },
+  );
 
   it('keeps datagrams apart by identification, and ignores copies', () => {
     send(piece(0, 1480), piece(0, 1480, { id: 78 }), piece(0, 1480), piece(1480, body.length, { id: 78 }));

@@ -254,10 +254,14 @@ export class Fragments implements Reassembly {
     // What was taken out of a tunnel stands further behind in its slot than a frame does.
     const slotEnd = p.slotStart + SLOT_SIZE;
     const l3 = p.l3 + length <= slotEnd ? p.l3 : p.slotStart + HEADROOM + ETH_HEADER;
-    bytes.copyWithin(l3 + header + this.#from[p.index]!, p.l3 + ipv4.headerLength(view, p.l3), p.end);
+    if (first === p) {
+      bytes.copyWithin(l3, p.l3, p.end);
+    } else {
+      bytes.copyWithin(l3 + header + this.#from[p.index]!, p.l3 + ipv4.headerLength(view, p.l3), p.end);
+      bytes.copyWithin(l3, first.l3, first.l3 + header);
+    }
     p.l3 = l3;
     p.l2 = l3 - ETH_HEADER;
-    if (first !== p) bytes.copyWithin(l3, first.l3, first.l3 + header);
     p.mark = first.mark;
     p.pktType = first.pktType;
     p.ipvsProperty = first.ipvsProperty;
