@@ -78,6 +78,8 @@ export class TrackedEntries {
   sink: ((entry: number, changes: number) => void) | null = null;
   /** New entries have room for labels: a rule wants them. */
   keepsLabels = false;
+  /** Told when an entry gets a helper. */
+  onHelper: (() => void) | null = null;
   /** Told of each entry that ends. */
   onEnd: ((entry: number) => void) | null = null;
   /** Told of an entry that is looked at by its number; null but in the copy on which `tapvs explain` answers. */
@@ -107,6 +109,7 @@ export class TrackedEntries {
     const entry = entries.open(t, zone, replyZone, this.rng.next());
     if (entry === NO_ENTRY) return NO_ENTRY;
     entries.helper[entry] = helper;
+    if (helper !== 0 && this.onHelper !== null) this.onHelper();
     let traits = entries.traits[entry]!;
     if (acct !== 0) traits |= COUNTS;
     if (timestamp !== 0) traits |= STAMPS;

@@ -151,11 +151,8 @@ export class Engine {
     };
     this.conntrack.sysctls.onChange = () => this.#useSettings();
     this.tracking = new ConntrackControl(this.conntrack, this.translation.expectations, wallClockMs);
-    const { nat, helpers } = this.translation;
-    this.filter.connect(
-      ruleTracking(this.conntrack, () => helpers.acquire()),
-      nat,
-    );
+    const { nat } = this.translation;
+    this.filter.connect(ruleTracking(this.conntrack), nat);
     this.conntrack.onInvalid = (p, hook, text) => this.logLines.say(NOTICE, invalidLine(conditions, p, hook, text));
     this.conntrack.onFull = () => this.logLines.sayRarely('nf_conntrack: table full, dropping packet');
     this.stack.onAddressGone = (device, ip) => nat.addressGone(device, ip);

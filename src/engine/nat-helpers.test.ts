@@ -1,9 +1,12 @@
 /** FTP and TFTP through a whole host with translation: payloads, sequence numbers, and the connections that they announce. */
 import { beforeEach, describe, expect, it } from 'vitest';
+import { createEntry } from '../conntrack/commands.ts';
 import type { Expectations } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
 import { Hook, Priority, Verdict } from '../hooks/hooks.ts';
 import { MAC } from '../ip/rig.ts';
+import type { EntrySpec } from '../model/conntrack.ts';
+import { Status } from '../model/entry-status.ts';
 import { Manip, RangeFlag } from '../nat/range.ts';
 import type { Packet } from '../packet/packet.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
@@ -17,7 +20,7 @@ let expectations: Expectations;
 
 function start(rule: 'snat' | 'dnat' | 'none', helper: number = Helper.Ftp): void {
   rig = new TrackedRig();
-  const { nat, helpers } = rig.translation;
+  const { nat } = rig.translation;
   expectations = rig.translation.expectations;
   const { conntrack } = rig;
   // As a rule of the raw table assigns it.
@@ -38,7 +41,6 @@ function start(rule: 'snat' | 'dnat' | 'none', helper: number = Helper.Ftp): voi
   });
   if (rule === 'snat') rig.rules.set(Hook.PostRouting, (p) => nat.setup(p.entry, at('10.0.2.100'), Manip.Src));
   if (rule === 'dnat') rig.rules.set(Hook.PreRouting, (p) => nat.setup(p.entry, at('10.0.2.2'), Manip.Dst));
-  helpers.acquire();
 }
 
 interface Segment {
@@ -192,6 +194,24 @@ it('FTP without translation announces as it is written', () => {
   start('none');
   logIn();
   expect(client('PORT 10,0,1,2,195,80\r\n', { seq: 9, ack: 9 })).toContain('PORT 10,0,1,2,195,80');
+  expect(expected()).toEqual(['10.0.2.2 > 10.0.1.2:50000']);
+});
+
+it('FTP of a connection that a command has made, whose helper no rule assigns', () => {
+  start('none', Helper.None);
+  const [src, dst] = ['10.0.1.2', '10.0.2.2'];
+  const entry: EntrySpec = {
+    original: { src, dst, proto: 6, ports: { src: 40000, dst: 21 } },
+    reply: { src: dst, dst: src, proto: 6, ports: { src: 21, dst: 40000 } },
+    timeoutSeconds: 100,
+    state: 'ESTABLISHED',
+    liberal: true,
+    status: Status.SeenReply | Status.Assured,
+    helper: 'ftp',
+  };
+  expect(createEntry(rig.conntrack, entry)).toBeNull();
+  client('USER a\r\n', { seq: 1, ack: 9 });
+  client('PORT 10,0,1,2,195,80\r\n', { seq: 9, ack: 9 });
   expect(expected()).toEqual(['10.0.2.2 > 10.0.1.2:50000']);
 });
 

@@ -10,11 +10,9 @@ const ORIGINAL = 1;
 const REPLY = 2;
 const ZONE = 0xffff;
 
-/** @param onHelper called when a rule assigns a helper for the first time */
-export function ruleTracking(conntrack: Conntrack, onHelper: () => void): Tracking {
+export function ruleTracking(conntrack: Conntrack): Tracking {
   /** Number of conntrack's template, by that of the rule and, where the packet's mark is the zone, by zone. */
   const known = new WeakMap<Template, Map<number, number>>();
-  let hasHelpers = false;
 
   const numberOf = (template: Template, mark: number): number => {
     const zone = template.zoneOfMark === null ? 0 : mark & ZONE;
@@ -33,10 +31,6 @@ export function ruleTracking(conntrack: Conntrack, onHelper: () => void): Tracki
 
   /** Rules come and go; templates that say the same are one. */
   const enter = (template: Template, zone: number): number => {
-    if (template.helper !== '' && !hasHelpers) {
-      hasHelpers = true;
-      onHelper();
-    }
     const helper = numberOfHelper(template.helper);
     const wanted = { ...zonesOf(template, zone), helper, ...eventsOf(template) };
     const { templates } = conntrack;

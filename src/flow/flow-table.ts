@@ -1,7 +1,7 @@
 /**
  * The one flow table: tuple → row, a row for each direction.   @hot
  *
- * A row belongs to everybody and to nobody: the director and (later) conntrack each own one *column* of it, attach what they keep for that tuple
+ * A row belongs to everybody and to nobody: the director and conntrack each own one *column* of it, attach what they keep for that tuple
  * and detach it without knowing of each other; the row goes when all columns are empty. So a packet finds with one probe everything that later
  * stages need, and `Packet.flow` carries it.
  *

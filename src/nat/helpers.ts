@@ -1,6 +1,6 @@
 /**
  * What helpers do with packets of the connections that rules gave them, and what sequence numbers need afterwards (nf_confirm of nf_conntrack_proto.c: both right
- * before confirmation, so that they see what leaves). The hook function stands there only while a rule assigns a helper.
+ * before confirmation, so that they see what leaves). The hook function stands there from the first connection on that has a helper: rules go, their connections stay.
  */
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo } from '../conntrack/entry.ts';
@@ -37,7 +37,7 @@ export class Helpers {
   readonly ftp: FtpHelper;
   readonly #parts: ConstructorParameters<typeof FtpHelper>[0];
   readonly #ops: readonly HookOp[];
-  #users = 0;
+  #isStanding = false;
 
   constructor({ hooks, entries, expectations, rng }: HelpersParts) {
     this.#hooks = hooks;
@@ -86,18 +86,15 @@ export class Helpers {
     return this.#ops;
   }
 
-  /** One more who assigns helpers, or one less. Who does needs connection tracking, too. */
-  acquire(): void {
-    if (this.#users++ === 0) this.#hooks.register(this.#ops);
-  }
-
-  release(): void {
-    if (--this.#users === 0) this.#hooks.unregister(this.#ops);
+  /** There is a connection with a helper. */
+  stand(): void {
+    if (this.#isStanding) return;
+    this.#isStanding = true;
+    this.#hooks.register(this.#ops);
   }
 
   copyFrom(live: Helpers): void {
-    if (live.#users > 0 && this.#users === 0) this.#hooks.register(this.#ops);
-    this.#users = live.#users;
+    if (live.#isStanding) this.stand();
     this.now = live.now;
     this.ftp.copyFrom(live.ftp);
     this.sequences.copyFrom(live.sequences);

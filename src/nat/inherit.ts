@@ -41,8 +41,7 @@ export function inheritTranslation(
     nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
     if (helperOf[old] !== Helper.None) isHelped = true;
   }
-  // Rules assign helpers to new connections only, when the first of them comes.
-  if (isHelped) helpers.acquire();
+  if (isHelped) helpers.stand();
   const placeOf = (old: number): number => places[old] ?? 0;
   for (const e of rest.expectations) {
     const master = placeOf(e.master);

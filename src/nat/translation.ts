@@ -17,6 +17,8 @@ import { Nat } from './nat.ts';
 export interface WatchedEntries extends Entries {
   /** Told of each new entry with the tuple that it began with, before its first packet goes on. */
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null;
+  /** Told when an entry gets a helper. */
+  onHelper: (() => void) | null;
   /** Told of each entry that ends. */
   onEnd: ((entry: number) => void) | null;
   /** What a helper has added to the numbers of direction `dir`, at the number `seq`. */
@@ -54,6 +56,7 @@ export class Translation {
       entries.expect(entry, met.master);
       if (met.nat !== null) this.nat.followMaster(entry, met.master, met.nat.dir, met.nat.port);
     };
+    entries.onHelper = () => this.helpers.stand();
     entries.onEnd = (entry) => {
       this.nat.entryEnds(entry);
       this.helpers.entryEnds(entry);
