@@ -190,8 +190,8 @@ export class Engine {
 
   /** Is there something to do for us though nobody has something? */
   get #isBehind(): boolean {
-    const { director, conntrack } = this;
-    return director.sync.isBusy || director.conns.isBehind || conntrack.entries.isBehind;
+    const { director, conntrack, translation } = this;
+    return director.sync.isBusy || director.conns.isBehind || conntrack.entries.isBehind || translation.nat.isBehind;
   }
 
   /** What is due by now happens. */

@@ -37,6 +37,9 @@ const ANY_NAT = SRC_NAT | DST_NAT;
 const BOTH_DONE = SRC_DONE | DST_DONE;
 const ICMP = IpProto.Icmp;
 const LOOPBACK = 0x7f000001;
+/** Connections that end in one tick because their address went, and entries that are looked at for them. */
+const MOST_ENDS = 1024;
+const MOST_SEEN = 65536;
 
 /** Rules of the nat table for the first packet of a connection; Accept, with the binding set up or not. */
 export type NatLookup = (p: Packet, hook: number) => Verdict;
@@ -71,6 +74,13 @@ export interface NatParts {
   readonly allocate?: Allocate | undefined;
 }
 
+/** A device, or an address of it (0: all), that went; connections from `next` on were not looked at yet. */
+interface Gone {
+  readonly device: number;
+  readonly ip: number;
+  next: number;
+}
+
 export class Nat {
   /** Set by whoever has the rules; null: every connection is bound to itself. */
   lookup: NatLookup | null = null;
@@ -82,6 +92,7 @@ export class Nat {
   /** Device + 1 that MASQUERADE bound an entry to, by entry; 0: none (nf_conn_nat.masq_index). */
   readonly #masqDevice: Int32Array;
   readonly #ops: readonly HookOp[];
+  readonly #gone: Gone[] = [];
   #users = 0;
   /** Of whom this is a copy: entries are at the same places. */
   #live: Nat | null = null;
@@ -290,13 +301,35 @@ export class Nat {
     if (device !== 0) this.#masqDevice[entry] = device;
   }
 
-  /** The device went down, or lost this address: what was masqueraded there is over (masq_device_event, masq_inet_event). `ip` 0: all of it. */
+  /**
+   * The device went down, or lost this address: what was masqueraded there is over (masq_device_event, masq_inet_event). `ip` 0: all of it. Of many connections the
+   * rest ends with the next ticks, as the kernel leaves them to a worker (iterate_cleanup_work).
+   */
   addressGone(device: number, ip: number): void {
+    this.#gone.push({ device, ip, next: 1 });
+    if (this.#gone.length === 1) this.advance();
+  }
+
+  /** Are there connections that have no address any more? */
+  get isBehind(): boolean {
+    return this.#gone.length > 0;
+  }
+
+  /** Once per tick. */
+  advance(): void {
     const ct = this.#entries;
-    for (let entry = 1; entry < ct.highWater; entry++) {
-      if (this.#masqDevice[entry] !== device + 1) continue;
-      ct.tuple(entry, REPLY, target);
-      if (ip === 0 || target.dst === ip) ct.kill(entry);
+    let ends = MOST_ENDS;
+    let seen = MOST_SEEN;
+    for (let gone = this.#gone[0]; gone !== undefined; gone = this.#gone[0]) {
+      for (; gone.next < ct.highWater; gone.next++) {
+        if (ends === 0 || seen-- === 0) return;
+        if (this.#masqDevice[gone.next] !== gone.device + 1) continue;
+        ct.tuple(gone.next, REPLY, target);
+        if (gone.ip !== 0 && target.dst !== gone.ip) continue;
+        ct.kill(gone.next);
+        ends--;
+      }
+      this.#gone.shift();
     }
   }
 }

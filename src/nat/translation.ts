@@ -67,6 +67,7 @@ export class Translation {
   /** Once per tick. */
   advance(now: number): void {
     this.helpers.now = now;
+    this.nat.advance();
     this.expectations.advance(now);
   }
 
