@@ -10,7 +10,7 @@ import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import { LAYOUT } from './keeper.ts';
-import { Lives } from './lives-rig.ts';
+import { Lives, type LivesOptions } from './lives-rig.ts';
 
 const MAC = { front: '02:00:00:00:01:01', back: '02:00:00:00:02:01', client: '02:00:00:00:01:02' };
 const serverMac = (n: number) => `02:00:00:00:02:${n}`;
@@ -36,6 +36,7 @@ const SERVICES = [
 
 const RULES: readonly (readonly [TableName, string])[] = [
   ['raw', '-A PREROUTING -p tcp --dport 21 -j CT --helper ftp'],
+  ['mangle', '-A PREROUTING -p udp -m udp --dport 4000 -m connlabel --label 100 --set'],
   ['mangle', '-A PREROUTING -d 10.0.1.102/32 -p tcp --dport 8080 -j MARK --set-xmark 0x5/0xffffffff'],
   ['nat', '-A PREROUTING -d 10.0.1.100/32 -p tcp --dport 21 -j DNAT --to-destination 10.0.2.14'],
   ['nat', '-A POSTROUTING -o back -p udp --dport 4000 -j MASQUERADE'],
@@ -44,17 +45,13 @@ const RULES: readonly (readonly [TableName, string])[] = [
 ];
 
 let clock: ManualClock;
+let options: { -readonly [K in keyof LivesOptions]: LivesOptions[K] };
 let lives: Lives;
 
 beforeEach(() => {
   clock = new ManualClock(1000);
-  lives = new Lives({
-    clock,
-    maxConnections: 200,
-    maxServices: 32,
-    maxDestinations: 64,
-    maxPackets: 128,
-  });
+  options = { clock, maxConnections: 200, maxServices: 32, maxDestinations: 64, maxPackets: 128 };
+  lives = new Lives(options);
   for (const name of ['front', 'back'] as const) {
     const { hi, lo } = mac(MAC[name]);
     lives.addDevice({ name, macHi: hi, macLo: lo });
@@ -89,6 +86,12 @@ beforeEach(() => {
     ['net.netfilter.nf_conntrack_acct', '1'],
     ['net.netfilter.nf_conntrack_timestamp', '1'],
     ['net.netfilter.nf_conntrack_udp_timeout', '77'],
+    ['net.netfilter.nf_conntrack_expect_max', '9'],
+    ['net.netfilter.nf_log.2', 'NONE'],
+    ['nf_conntrack_ftp.loose', 'Y'],
+    // Each bounds the other: the lower one must come first.
+    ['net.ipv4.ipfrag_low_thresh', '1000'],
+    ['net.ipv4.ipfrag_high_thresh', '2000'],
   ] as const) {
     expect(engine.setSysctl(key, value), key).toBeNull();
   }
@@ -223,11 +226,15 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     expect((before.connections as unknown[]).length).toBeGreaterThan(20);
     expect((before.entries as unknown[]).length).toBeGreaterThan(15);
     expect(before.expectations).toHaveLength(1);
+    expect((before.entries as string[]).filter((row) => row.includes('"labels":"0000001'))).toHaveLength(1);
     // Counters of rules are written now and then.
     if (how === 'killed') lives.keeper.rulesChanged();
     const report = lives.restart(how);
     expect(report).toMatchObject({ adopted: true, services: 6, dropped: 0, pauseMs: 0 });
     expect(known()).toEqual(before);
+    const { conntrack, translation } = lives.engine;
+    expect([conntrack.keepsLabels, conntrack.sysctls.hasLogger]).toEqual([true, false]);
+    expect([translation.helpers.ftp.isLoose, translation.expectations.max]).toEqual([true, 9]);
   });
 
   it('connections go on where they were', () => {
@@ -274,6 +281,17 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     ]);
     for (let d = 0; d < director.dests.highWater; d++) expect(director.dests.references(d)).toBe(0);
   });
+});
+
+it.each([
+  ['as many as there are rows', undefined, 400],
+  ['what it was told', '150', 150],
+])('a next life with more rows takes %s for entries at most', (_, told, most) => {
+  const key = 'net.netfilter.nf_conntrack_max';
+  if (told !== undefined) lives.engine.setSysctl(key, told);
+  options.maxConnections = 400;
+  lives.restart('ends');
+  expect(lives.engine.getSysctl(key)).toBe(String(most));
 });
 
 it('a server that was removed keeps its connections in the next life, and comes back with them', () => {

@@ -10,6 +10,10 @@ import type { DaemonRow } from '../model/ipvs.ts';
 import type { Engine } from './engine.ts';
 import type { DeviceSpec } from './messages.ts';
 
+const MOST_ENTRIES = 'net.netfilter.nf_conntrack_max';
+const ENTRY_ROWS = 'net.netfilter.nf_conntrack_buckets';
+const MAXIMA = [MOST_ENTRIES, 'net.nf_conntrack_max'];
+
 /** The engine's settings but for rules. */
 export interface KeptSettings {
   readonly devices: readonly (DeviceSpec & { readonly id: number })[];
@@ -40,14 +44,25 @@ export function readSettings(engine: Engine, devices: readonly DeviceSpec[]): Ke
 /** The devices are there already. */
 export function restoreSettings(engine: Engine, kept: KeptSettings): void {
   const { ip, stack } = engine;
-  const now = new Map(engine.listSysctls());
-  for (const [key, value] of kept.sysctls) if (now.get(key) !== value) engine.setSysctl(key, value);
+  restoreSysctls(engine, kept.sysctls);
   restoreLinks(engine, kept.links);
   for (const { device, address, prefixLength } of kept.addresses) {
     ip.run({ op: 'addr-replace', device, address, prefixLength });
   }
   restoreRoutes(engine, kept.routes);
   for (const row of kept.neighbours) recallNeighbour(stack.link, row);
+}
+
+function restoreSysctls(engine: Engine, sysctls: KeptSettings['sysctls']): void {
+  const now = new Map(engine.listSysctls());
+  const then = new Map(sysctls);
+  // Nobody has bounded the entries when there were as many as rows; there may be other rows now.
+  const isBounded = then.get(MOST_ENTRIES) !== then.get(ENTRY_ROWS);
+  const wanted = sysctls.filter(([key, value]) => now.get(key) !== value && (isBounded || !MAXIMA.includes(key)));
+  // Some bound each other (ipfrag_low_thresh and ipfrag_high_thresh): what cannot be set yet can when the others are.
+  for (const [key, value] of wanted.filter(([key, value]) => engine.setSysctl(key, value) !== null)) {
+    engine.setSysctl(key, value);
+  }
 }
 
 function restoreLinks({ ip }: Engine, links: readonly LinkRow[]): void {

@@ -10,7 +10,7 @@ import { inherit, Keeper, LAYOUT } from './keeper.ts';
 import type { KeptReport } from './messages.ts';
 
 type DeviceOptions = Omit<MemoryDeviceOptions, 'drops'> & { readonly name: string };
-type Options = Omit<EngineOptions, 'allocate' | 'rng'>;
+export type LivesOptions = Omit<EngineOptions, 'allocate' | 'rng'>;
 
 export class Lives {
   engine: Engine;
@@ -19,11 +19,11 @@ export class Lives {
   memory = new MemoryFile();
   /** By name; another one in each life. */
   readonly devices = new Map<string, MemoryDevice>();
-  readonly #options: Options;
+  readonly #options: LivesOptions;
   readonly #deviceOptions = new Map<string, DeviceOptions>();
   #life = 1;
 
-  constructor(options: Options) {
+  constructor(options: LivesOptions) {
     this.#options = options;
     ({ engine: this.engine, keeper: this.keeper } = this.#begin());
     this.keeper.begin();
