@@ -126,9 +126,10 @@ export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
     entries.rows[at + TAG + 1] = spec.tags.reply | 0;
   }
   entries.rows[at + Col.Timeout] = ticks(spec.timeoutSeconds);
-  if (!ct.insert(entry)) {
+  const refused = ct.insert(entry);
+  if (refused !== null) {
     ct.kill(entry);
-    return 'ENOMEM';
+    return refused;
   }
   ct.stats.insert++;
   const isLabelled = spec.labels !== undefined && setLabels(ct, entry, { value: spec.labels, mask: spec.labels });

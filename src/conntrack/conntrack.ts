@@ -18,7 +18,7 @@ import type { PacketPool } from '../packet/pool.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
-import { CLAIMED, Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
+import { CHAIN_TOO_LONG, CLAIMED, Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
 import { CtDir, CtInfo } from './entry.ts';
 import { relatedEntry } from './icmp-error.ts';
 import { CtResult } from './result.ts';
@@ -290,6 +290,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     // One whose time is over gives way, for each of the two tuples.
     while (holder > 0 && this.#living(holder) === 0) holder = entries.claim(entry, this.now, false);
     if (holder > 0) return this.#resolveClash(p, entry, (holder - 1) >> 1);
+    if (holder === CHAIN_TOO_LONG) return this.#crowd(p);
     if (holder !== CLAIMED) return this.#refuse(p);
     this.#confirmed(entry, status);
     return ACCEPT;
@@ -311,6 +312,13 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     this.stats.insertFailed++;
     this.stats.drop++;
     p.drop = Drop.ConntrackClash;
+    return DROP;
+  }
+
+  #crowd(p: Packet): Verdict {
+    this.stats.chainTooLong++;
+    this.stats.insertFailed++;
+    p.drop = Drop.ConntrackChainTooLong;
     return DROP;
   }
 

@@ -57,6 +57,9 @@ export const NO_ENTRY = 0;
 /** Answers of `claim`. */
 export const CLAIMED = 0;
 export const NO_ROOM = -1;
+export const CHAIN_TOO_LONG = -2;
+/** Rows that a bucket of the flow table may have before another one may be refused (MIN_CHAINLEN, which the kernel counts from 0 and exceeds by one). */
+export const SHORT_CHAIN = 51;
 const ZONE_SHIFT = 16;
 /** Entries that end in one tick: of a million idle ones the time is over at once (timer-wheel.ts), and packets shall not wait for all. */
 const MOST_ENDS = 1024;
@@ -98,6 +101,8 @@ export class EntryTable {
   /** Number of the helper, 0 for none. */
   readonly helper: Uint8Array;
   onExpire: (entry: number) => void = () => {};
+  /** How many rows a bucket may have this time, if it has more than SHORT_CHAIN. */
+  longestChain: () => number = () => SHORT_CHAIN;
   readonly #flows: FlowTable;
   readonly #wheel: TimerWheel;
   readonly #fire: (entry: number) => void;
@@ -269,7 +274,7 @@ export class EntryTable {
     return this.claim(entry, now, isReplyOnly) === CLAIMED;
   }
 
-  /** The same; answers CLAIMED, NO_ROOM, or the value (`lookup`) of the entry that has one of the tuples. */
+  /** The same; answers CLAIMED, NO_ROOM, CHAIN_TOO_LONG, or the value (`lookup`) of the entry that has one of the tuples. */
   claim(entry: number, now: number, isReplyOnly: boolean): number {
     const { rows } = this;
     const at = entry << ENTRY_SHIFT;
@@ -294,8 +299,17 @@ export class EntryTable {
   #link(entry: number, at: number, dir: number): number {
     const { rows } = this;
     const from = at + (dir << 2);
-    const row = this.#flows.obtain(rows[from + SRC]!, rows[from + DST]!, rows[from + PORTS]!, rows[from + KIND]!);
-    if (row === NO_FLOW) return NO_ROOM;
+    const flows = this.#flows;
+    const src = rows[from + SRC]!;
+    const dst = rows[from + DST]!;
+    const ports = rows[from + PORTS]!;
+    const kind = rows[from + KIND]!;
+    let row = flows.obtain(src, dst, ports, kind, SHORT_CHAIN);
+    if (row === NO_FLOW) {
+      if (flows.isFull) return NO_ROOM;
+      row = flows.obtain(src, dst, ports, kind, this.longestChain());
+      if (row === NO_FLOW) return CHAIN_TOO_LONG;
+    }
     const holder = this.#flows.attached(row, ENTRY);
     if (holder !== 0 && (holder - 1) >> 1 !== entry) return holder;
     rows[at + FLOW + dir] = row;

@@ -11,7 +11,17 @@ import type { Packet } from '../packet/packet.ts';
 import { isTransportSumRight } from '../packet/sum.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
-import { Col, ENTRY_SHIFT, EntryTable, MUTED_EXPECTATION, NO_ENTRY, Trait } from './entries.ts';
+import {
+  CHAIN_TOO_LONG,
+  CLAIMED,
+  Col,
+  ENTRY_SHIFT,
+  EntryTable,
+  MUTED_EXPECTATION,
+  NO_ENTRY,
+  SHORT_CHAIN,
+  Trait,
+} from './entries.ts';
 import { CtDir } from './entry.ts';
 import { isSctpClosing } from './sctp.ts';
 import { ConntrackSysctls } from './sysctl.ts';
@@ -31,6 +41,9 @@ const PRE_ROUTING = Hook.PreRouting;
 const EVICTION_RANGE = 64;
 /** Rows that a tick of the collector looks at while the table is nearly full. */
 const COLLECTED = 4096;
+
+/** The bound of a chain is another one each time, so that nobody learns by refusals which tuples share a bucket (MAX_CHAINLEN). */
+const CHAIN_RANGE = 30;
 
 const scratch = new Tuple();
 
@@ -98,6 +111,7 @@ export class TrackedEntries {
     this.now = parts.now;
     this.entries = new EntryTable(parts.maxEntries, parts.flows, parts.now, parts.allocate);
     this.entries.onExpire = (entry) => this.kill(entry);
+    this.entries.longestChain = () => SHORT_CHAIN + ((this.rng.next() >>> 0) % CHAIN_RANGE);
     this.sysctls = new ConntrackSysctls(() => this.entries.count, parts.maxEntries);
   }
 
@@ -123,11 +137,16 @@ export class TrackedEntries {
     return entry;
   }
 
-  /** An entry that no packet made comes into the table; who put it there tells of it. False: no room. */
-  insert(entry: number): boolean {
-    if (!this.entries.insert(entry, this.now, false)) return false;
-    this.stamp(entry);
-    return true;
+  /** nf_conntrack_hash_check_insert: an entry that no packet made comes into the table; who put it there tells of it. Null: it is there. */
+  insert(entry: number): 'ENOMEM' | 'ENOSPC' | null {
+    const answer = this.entries.claim(entry, this.now, false);
+    if (answer === CLAIMED) {
+      this.stamp(entry);
+      return null;
+    }
+    if (answer !== CHAIN_TOO_LONG) return 'ENOMEM';
+    this.stats.chainTooLong++;
+    return 'ENOSPC';
   }
 
   /** Entries at most: nf_conntrack_max, where 0 means as many as there are rows. */

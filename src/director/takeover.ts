@@ -27,6 +27,10 @@ export class Takeover implements FlowSource {
     return row;
   }
 
+  chainLength(src: number, dst: number, ports: number, kind: number): number {
+    return this.#live.flows.chainLength(src, dst, ports, kind);
+  }
+
   takeFlow(row: number): void {
     if (row === NO_FLOW || this.#flows.has(row)) return;
     this.#flows.add(row);

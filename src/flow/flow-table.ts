@@ -24,6 +24,8 @@ const HASH = 5;
 const COLUMNS = 6;
 
 export const NO_FLOW = -1;
+/** Rows that a bucket takes from whoever sets no bound of his own. */
+const LONGEST_CHAIN = 100;
 
 const COPIED_FREE = 64;
 
@@ -34,6 +36,8 @@ export type FlowColumn = (typeof FlowColumn)[keyof typeof FlowColumn];
 /** Where a table that stands in for another one gets what it does not have yet. Answers a row that it has put into the table, or NO_FLOW. */
 export interface FlowSource {
   take(src: number, dst: number, ports: number, kind: number): number;
+  /** Rows in the bucket of a tuple, there. */
+  chainLength(src: number, dst: number, ports: number, kind: number): number;
 }
 
 export class FlowTable {
@@ -93,10 +97,38 @@ export class FlowTable {
     return this.#buckets[hash4(this.#seed, src, dst, ports, kind) & this.#mask]!;
   }
 
-  /** The row of a tuple, made when absent; NO_FLOW when the table is full. A new row must get a column attached, or it leaks. */
-  obtain(src: number, dst: number, ports: number, kind: number): number {
+  /** Rows in the bucket of a tuple: as many look-ups must go past at worst. */
+  chainLength(src: number, dst: number, ports: number, kind: number): number {
+    if (this.source !== null) return this.source.chainLength(src, dst, ports, kind);
+    return this.#chainLength(hash4(this.#seed, src, dst, ports, kind) & this.#mask);
+  }
+
+  #chainLength(bucket: number): number {
+    let length = 0;
+    let next = this.#buckets[bucket]!;
+    while (next !== 0) {
+      length++;
+      next = this.#rows[((next - 1) << STRIDE_SHIFT) + NEXT]!;
+    }
+    return length;
+  }
+
+  get isFull(): boolean {
+    return this.#count === this.capacity;
+  }
+
+  /**
+   * The row of a tuple, made when absent; NO_FLOW when the table is full, or more than `longest` rows are in its bucket. A new row must get a column attached,
+   * or it leaks.
+   */
+  obtain(src: number, dst: number, ports: number, kind: number, longest: number = LONGEST_CHAIN): number {
     const found = this.find(src, dst, ports, kind);
     if (found !== NO_FLOW) return found;
+    const hash = hash4(this.#seed, src, dst, ports, kind);
+    const bucket = hash & this.#mask;
+    const { source } = this;
+    const length = source === null ? this.#chainLength(bucket) : source.chainLength(src, dst, ports, kind);
+    if (length > longest) return NO_FLOW;
     let row: number;
     if (this.#free !== 0) {
       row = this.#free - 1;
@@ -107,8 +139,6 @@ export class FlowTable {
     }
     const rows = this.#rows;
     const at = row << STRIDE_SHIFT;
-    const hash = hash4(this.#seed, src, dst, ports, kind);
-    const bucket = hash & this.#mask;
     rows[at + SRC] = src;
     rows[at + DST] = dst;
     rows[at + PORTS] = ports;

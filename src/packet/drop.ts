@@ -126,6 +126,7 @@ export const Drop = {
   DirectorNoLocalAddress: 100,
   DirectorNoLocalPort: 101,
   DirectorNoClientRoute: 102,
+  ConntrackChainTooLong: 103,
 } as const;
 export type Drop = (typeof Drop)[keyof typeof Drop];
 
@@ -178,7 +179,7 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
   DirectorNoDestination: 'no real server available for the service',
   DirectorDestinationGone: 'connection to a real server that was removed (expire_nodest_conn=0)',
   DirectorDropPacket: 'new connection refused by the drop_packet defence',
-  DirectorConnTableFull: 'connection table full',
+  DirectorConnTableFull: 'connection table full, or the bucket of the flow table that the connection belongs into',
   DirectorIcmpBad: 'ICMP error about a balanced connection with a bad checksum or a truncated quotation',
   DirectorNoConnection: 'packet of a real server without a connection (nat_icmp_send=1)',
   DirectorNoRoute: 'no route to the real server',
@@ -240,6 +241,8 @@ export const dropText: Readonly<Record<keyof typeof Drop, string>> = {
     'new connection to a server by full NAT whose service has no local address (ipvsadm -P), or none that is ours still',
   DirectorNoLocalPort: 'new connection to a server by full NAT for which no free port was found at any local address',
   DirectorNoClientRoute: 'answer of a server by full NAT to whose client no route leads',
+  ConntrackChainTooLong:
+    'new connection whose bucket of the flow table is crowded already (chaintoolong of conntrack -S)',
 };
 
 const names = Object.keys(Drop) as (keyof typeof Drop)[];
