@@ -61,7 +61,7 @@ class Rig {
     this.slot = room;
     this.view = new DataView(buffer);
     this.bytes = new Uint8Array(buffer);
-    this.arena = native.registerArena(buffer);
+    this.arena = native.registerArena(this.bytes);
     for (let i = 0; i < ENTRIES; i++) {
       this.rxEntries[2 * i] = i * room;
       this.txEntries[2 * i] = (ENTRIES + i) * room;
@@ -533,7 +533,7 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
     });
 
     it('throws a TypeError for wrong options', () => {
-      const arena = native.registerArena(new ArrayBuffer(4096));
+      const arena = native.registerArena(new Uint8Array(4096));
       cleanups.push(() => native.releaseArena(arena));
       const good = {
         fd: 0,
@@ -557,7 +557,7 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       }
       expect(() => native.createPollset(new Array<number>(32).fill(0))).toThrow(TypeError);
       const resizable: ArrayBuffer = Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]);
-      expect(() => native.registerArena(resizable)).toThrow(TypeError);
+      expect(() => native.registerArena(new Uint8Array(resizable))).toThrow(TypeError);
       expect(errorOf(() => native.close(0)).code).toBe('EBADF'); // not opened by the addon
     });
   });

@@ -47,7 +47,7 @@ class Peer {
   constructor(fd: number, kind: 'tun' | 'packet', vnetHdr: boolean) {
     this.#fd = fd;
     this.#vnet = vnetHdr ? 10 : 0;
-    const arena = native.registerArena(this.#bytes.buffer);
+    const arena = native.registerArena(this.#bytes);
     this.#queue = native.createQueue({ fd, kind, arena, rx: this.#rx, tx: this.#tx, rxRoom: 16384, vnetHdr });
     native.releaseArena(arena);
     this.#pollset = native.createPollset([fd]);
@@ -98,7 +98,7 @@ function kernelDevice(
   drops: Float64Array,
   options: Pick<KernelDeviceOptions, 'name' | 'kind' | 'fd' | 'offload'> & Partial<KernelDeviceOptions>,
 ): KernelDevice {
-  const arena = native.registerArena(pool.arena);
+  const arena = native.registerArena(pool.bytes);
   try {
     return new KernelDevice({ pool, arena, mtu: 1500, macHi: 0x0200, macLo: 1, drops, ...options });
   } finally {

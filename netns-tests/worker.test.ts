@@ -7,7 +7,8 @@ const file = new URL('../dist/src/engine/worker.js', import.meta.url);
 const eventfd = native.eventfd();
 const signal = new SharedArrayBuffer(4);
 const limits = { maxConnections: 16, maxPackets: 64, spin: 20, testClock: false };
-const worker = new Worker(file, { workerData: { eventfd, signal, ...limits } });
+const worker = new Worker(file, { workerData: {} });
+worker.postMessage({ eventfd, signal, ...limits });
 
 afterAll(async () => {
   await worker.terminate();
@@ -29,7 +30,9 @@ function breaths(id: number): Promise<number> {
 }
 
 it('sleeps again after an eventfd signal that came when its message had been taken already', async () => {
-  await new Promise<void>((resolve) => worker.once('message', () => resolve()));
+  await new Promise<void>((resolve) => {
+    worker.on('message', ({ type }: { type: string }) => type === 'ready' && resolve());
+  });
   // The main thread raises the flag first; a worker that is just breathing takes the message before the eventfd is signalled.
   native.eventfdSignal(eventfd);
   const before = await breaths(1);

@@ -3,11 +3,11 @@
 //   tapvsd.js      what runs first (cli/tapvsd.ts) and, in a part of its own that is loaded later, the rest of the main thread
 //   worker.cjs     starts the data worker from …
 //   engine.cjs     … all of it in one script, and
-//   engine.cache   that script as V8 has compiled it: another version of Node does not take it, and compiles
+//   engine.cache   that script as V8 has compiled it once it has forwarded (engine/warm-up.ts): another version of Node does not take it, and compiles
+import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Script } from 'node:vm';
 import { rolldown } from 'rolldown';
 
 const dist = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist');
@@ -28,16 +28,13 @@ const read = (name) => {
   }
 };
 const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData: read('engine.cache') });
-const run = () => script.runInThisContext()({}, require, { exports: {} }, filename, __dirname);
-const threads = require('node:worker_threads');
-if (threads.workerData.isSpare) {
-  // control/spare.ts: its settings come when they are known.
-  threads.parentPort.once('message', (data) => {
-    threads.workerData = data;
-    run();
-  });
-  threads.parentPort.postMessage('loaded');
-} else run();
+const engine = {};
+script.runInThisContext()(engine, require, { exports: engine }, filename, __dirname);
+// No thread, but the build: what has been compiled by now is what a new process needs first.
+if (require('node:worker_threads').parentPort === null) {
+  engine.warmUp(100);
+  require('node:fs').writeFileSync(join(__dirname, 'engine.cache'), script.createCachedData());
+}
 `;
 
 async function bundle(input, format, options) {
@@ -53,7 +50,7 @@ const engine = join(out, 'engine.cjs');
 const ascii = (text) => text.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 const source = ascii(`(function (exports, require, module, __filename, __dirname) {${readFileSync(engine, 'utf8')}\n})`);
 writeFileSync(engine, source);
-writeFileSync(join(out, 'engine.cache'), new Script(source, { filename: engine }).createCachedData());
 writeFileSync(join(out, 'worker.cjs'), WORKER);
+execFileSync(process.execPath, [join(out, 'worker.cjs')], { stdio: 'inherit' });
 // The last one: bin/tapvsd takes the bundle when this is newer than what tsc has compiled.
 await bundle('src/cli/tapvsd.js', 'esm', { entryFileNames: 'tapvsd.js', chunkFileNames: 'tapvsd-[name].js' });

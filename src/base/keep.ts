@@ -9,19 +9,24 @@
  * the business of whoever has the table (inherit.ts of director and conntrack); here it is bytes with names.
  */
 import { crc32 } from 'node:zlib';
-import type { Allocate } from './memory.ts';
+import { type Allocate, int32Of, type Span } from './memory.ts';
 
 /** Maps `bytes` of the memory from `offset` on, a multiple of the page size. */
-export type MapMemory = (offset: number, bytes: number) => ArrayBuffer;
+export type MapMemory = (offset: number, bytes: number) => Span;
 
 /** Bytes of the sparse file: more than all tables can need. */
 export const KEEP_SIZE = 2 ** 38;
 
 const PAGE = 4096;
+/**
+ * Columns are mapped many at once, as much address space as this. The garbage collector counts the bytes of each buffer and runs more often for them: a buffer for
+ * each column of a million rows was a dozen collections.
+ */
+const REACH = 2 ** 28;
 const HEADER_SIZE = 65536;
 const MAGIC = 0x74617076;
 /** Of this file's own structures. */
-const FORMAT = 1;
+const FORMAT = 2;
 /** Ints of the header. */
 const Head = {
   Magic: 0,
@@ -38,6 +43,9 @@ const DIRECTORY = 64;
 /** Texts, and the bytes that each may have. Untouched bytes cost nothing. */
 const SLOTS = { control: 2 ** 20, settings: 2 ** 22, rules: 2 ** 24, side: 2 ** 22 } as const;
 export type SlotName = keyof typeof SLOTS;
+const SLOT_NAMES = Object.keys(SLOTS) as readonly SlotName[];
+/** Behind the header, in this order; the columns come next. */
+const SLOTS_END = SLOT_NAMES.reduce((end, name) => end + 2 * SLOTS[name], HEADER_SIZE);
 /** Ints before each of the two texts of a slot: serial number (0: none), bytes, checksum. */
 const SLOT_HEAD = 16;
 
@@ -52,20 +60,26 @@ export interface KeepSettings {
 
 interface Directory {
   readonly settings: KeepSettings;
+  /** Where the columns begin and end. */
+  readonly from: number;
+  readonly end: number;
   readonly columns: Readonly<Record<string, readonly [offset: number, bytes: number]>>;
 }
 
 /** This life's, to be written. */
 export class Keep {
-  /** Of how many lives this is: one more than the life that it goes on from. */
-  readonly life: number;
   readonly #map: MapMemory;
   readonly #head: Int32Array;
   readonly #headBytes: Buffer;
   readonly #settings: KeepSettings;
-  readonly #slots: Readonly<Record<SlotName, Slot>>;
+  readonly #slots: Slots;
   readonly #columns: Record<string, readonly [number, number]> = {};
+  readonly #from: number;
   #end: number;
+  /** What is mapped from `#mappedFrom` to `#mappedEnd`. */
+  #mapped: Span | null = null;
+  #mappedFrom = 0;
+  #mappedEnd = 0;
 
   /**
    * @param layout what the columns mean: a life with another layout can't read them
@@ -74,30 +88,35 @@ export class Keep {
   constructor(map: MapMemory, settings: KeepSettings, layout: number, life: number, end = 0) {
     this.#map = map;
     this.#settings = settings;
-    this.life = life;
     const header = map(0, HEADER_SIZE);
-    this.#head = new Int32Array(header, 0, DIRECTORY / 4);
-    this.#headBytes = Buffer.from(header);
-    const slots = openSlots(map);
-    this.#slots = slots.byName;
-    this.#end = Math.max(slots.end, end);
+    this.#head = int32Of(header, DIRECTORY / 4);
+    this.#headBytes = Buffer.from(header.buffer, header.at, HEADER_SIZE);
+    this.#slots = new Slots(map);
+    this.#from = Math.max(SLOTS_END, end);
+    this.#end = this.#from;
     this.#head[Head.Format] = FORMAT;
     this.#head[Head.Layout] = layout;
-    this.#head[Head.Life] = life;
+    this.life = life;
     this.#head[Head.Magic] = MAGIC;
   }
 
   /** Memory of a column, all zero. */
-  readonly allocate = (bytes: number, name: string): ArrayBuffer => {
+  readonly allocate = (bytes: number, name: string): Span => {
     const offset = this.#end;
     this.#end += Math.ceil(bytes / PAGE) * PAGE;
     this.#columns[name] = [offset, bytes];
-    return this.#map(offset, bytes);
+    if (this.#mapped === null || this.#end > this.#mappedEnd) {
+      const reach = Math.max(REACH, this.#end - offset);
+      this.#mapped = this.#map(offset, reach);
+      this.#mappedFrom = offset;
+      this.#mappedEnd = offset + reach;
+    }
+    return { buffer: this.#mapped.buffer, at: this.#mapped.at + offset - this.#mappedFrom };
   };
 
   /** The tables are there, with all that they begin with. Until then the memory is good for nobody. */
   complete(): void {
-    const directory: Directory = { settings: this.#settings, columns: this.#columns };
+    const directory: Directory = { settings: this.#settings, from: this.#from, end: this.#end, columns: this.#columns };
     const text = Buffer.from(JSON.stringify(directory));
     text.copy(this.#headBytes, DIRECTORY);
     this.#head[Head.DirectoryBytes] = text.length;
@@ -107,12 +126,17 @@ export class Keep {
 
   /** A text that replaces the one in the slot. False: it is too long to be kept, and the one before stays. */
   write(name: SlotName, text: string): boolean {
-    return this.#slots[name].write(text);
+    return this.#slots.open(name).write(text);
   }
 
   /** The first byte that nobody has. */
   get end(): number {
     return this.#end;
+  }
+
+  /** The how many-th life this is: one more than the life that it goes on from. */
+  set life(life: number) {
+    this.#head[Head.Life] = life;
   }
 
   set tick(now: number) {
@@ -126,16 +150,18 @@ export class Kept {
   readonly tick: number;
   readonly settings: KeepSettings;
   readonly #map: MapMemory;
-  readonly #columns: Directory['columns'];
-  readonly #slots: Readonly<Record<SlotName, Slot>>;
+  readonly #directory: Directory;
+  /** All columns; null until one is asked for. */
+  #columns: Span | null = null;
+  readonly #slots: Slots;
 
   private constructor(map: MapMemory, head: Int32Array, directory: Directory) {
     this.#map = map;
+    this.#directory = directory;
     this.life = head[Head.Life]!;
     this.tick = head[Head.Tick]!;
     this.settings = directory.settings;
-    this.#columns = directory.columns;
-    this.#slots = openSlots(map).byName;
+    this.#slots = new Slots(map);
   }
 
   /**
@@ -144,7 +170,7 @@ export class Kept {
    */
   static open(map: MapMemory, layout?: number): Kept | string {
     const header = map(0, HEADER_SIZE);
-    const head = new Int32Array(header, 0, DIRECTORY / 4);
+    const head = int32Of(header, DIRECTORY / 4);
     if (head[Head.Magic] !== MAGIC) return 'it is no memory of tapvs';
     if (head[Head.Format] !== FORMAT) return `its format is ${head[Head.Format]}, and this version reads ${FORMAT}`;
     if (head[Head.IsWhole] !== 1) return 'its daemon ended before it was ready';
@@ -152,39 +178,48 @@ export class Kept {
       return 'its tables have another layout: another version wrote them';
     const length = head[Head.DirectoryBytes]!;
     if (length < 2 || length > HEADER_SIZE - DIRECTORY) return 'its directory is damaged';
-    const text = Buffer.from(header, DIRECTORY, length);
+    const text = Buffer.from(header.buffer, header.at + DIRECTORY, length);
     if ((crc32(text) | 0) !== head[Head.DirectorySum]) return 'its directory is damaged';
     return new Kept(map, head, JSON.parse(text.toString()) as Directory);
   }
 
   /** The text of a slot, '' when none was written. */
   read(name: SlotName): string {
-    return this.#slots[name].read();
+    return this.#slots.open(name).read();
   }
 
   int32(name: string): Int32Array {
-    return new Int32Array(this.#column(name));
+    const { buffer, at, bytes } = this.#column(name);
+    return new Int32Array(buffer, at, bytes >> 2);
   }
 
   uint32(name: string): Uint32Array {
-    return new Uint32Array(this.#column(name));
+    const { buffer, at, bytes } = this.#column(name);
+    return new Uint32Array(buffer, at, bytes >> 2);
   }
 
   uint16(name: string): Uint16Array {
-    return new Uint16Array(this.#column(name));
+    const { buffer, at, bytes } = this.#column(name);
+    return new Uint16Array(buffer, at, bytes >> 1);
   }
 
   uint8(name: string): Uint8Array {
-    return new Uint8Array(this.#column(name));
+    const { buffer, at, bytes } = this.#column(name);
+    return new Uint8Array(buffer, at, bytes);
   }
 
   float64(name: string): Float64Array {
-    return new Float64Array(this.#column(name));
+    const { buffer, at, bytes } = this.#column(name);
+    return new Float64Array(buffer, at, bytes >> 3);
   }
 
-  #column(name: string): ArrayBuffer {
-    const place = this.#columns[name];
-    return place === undefined ? new ArrayBuffer(0) : this.#map(place[0], place[1]);
+  #column(name: string): Span & { readonly bytes: number } {
+    const { columns, from, end } = this.#directory;
+    const place = columns[name];
+    if (place === undefined) return { buffer: new ArrayBuffer(0), at: 0, bytes: 0 };
+    const [offset, bytes] = place;
+    this.#columns ??= this.#map(from, end - from);
+    return { buffer: this.#columns.buffer, at: this.#columns.at + offset - from, bytes };
   }
 }
 
@@ -192,10 +227,10 @@ export class Kept {
 class Slot {
   readonly #halves: readonly { readonly head: Int32Array; readonly bytes: Buffer }[];
 
-  constructor(memory: ArrayBuffer, bytes: number) {
-    this.#halves = [0, bytes].map((at) => ({
-      head: new Int32Array(memory, at, SLOT_HEAD / 4),
-      bytes: Buffer.from(memory, at + SLOT_HEAD, bytes - SLOT_HEAD),
+  constructor({ buffer, at }: Span, bytes: number) {
+    this.#halves = [at, at + bytes].map((from) => ({
+      head: new Int32Array(buffer, from, SLOT_HEAD / 4),
+      bytes: Buffer.from(buffer, from + SLOT_HEAD, bytes - SLOT_HEAD),
     }));
   }
 
@@ -223,16 +258,24 @@ class Slot {
   }
 }
 
-function openSlots(map: MapMemory): { byName: Readonly<Record<SlotName, Slot>>; end: number } {
-  let end = HEADER_SIZE;
-  const open = (bytes: number): Slot => {
-    const slot = new Slot(map(end, 2 * bytes), bytes);
-    end += 2 * bytes;
+/** Each is mapped when it is wanted. */
+class Slots {
+  readonly #map: MapMemory;
+  readonly #byName = new Map<SlotName, Slot>();
+
+  constructor(map: MapMemory) {
+    this.#map = map;
+  }
+
+  open(name: SlotName): Slot {
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    let from = HEADER_SIZE;
+    for (const other of SLOT_NAMES.slice(0, SLOT_NAMES.indexOf(name))) from += 2 * SLOTS[other];
+    const slot = new Slot(this.#map(from, 2 * SLOTS[name]), SLOTS[name]);
+    this.#byName.set(name, slot);
     return slot;
-  };
-  const { control, settings, rules, side } = SLOTS;
-  const byName = { control: open(control), settings: open(settings), rules: open(rules), side: open(side) };
-  return { byName, end };
+  }
 }
 
 /** Memory with a name is kept, the rest comes from `others`. */

@@ -1,5 +1,5 @@
 /** The daemon behind its entry (tapvsd.ts). It stands here because the configuration holds lines of ipvsadm, and of iptables-save, whose grammars belong to the commands of those names. */
-import type { ParseIpvsadm } from '../control/config.ts';
+import { type Config, ConfigError, loadConfig, type ParseIpvsadm } from '../control/config.ts';
 import type { EarlyStart } from '../control/early-start.ts';
 import { main } from '../control/main.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
@@ -38,6 +38,18 @@ const parseIpvsadm: ParseIpvsadm = (lines, _file, firstLine) => {
   return { commands, errors };
 };
 
+const grammars = { ipvsadm: parseIpvsadm, rules: readRules, rulesFault };
+
 export function runDaemon(start: EarlyStart): Promise<number> {
-  return main(start, { ipvsadm: parseIpvsadm, rules: readRules, rulesFault });
+  return main(start, grammars);
+}
+
+/** Of the tables that the configuration wants; null when it is faulty. */
+export function readSizes(configFile: string): Pick<Config, 'limits' | 'spin'> | null {
+  try {
+    return loadConfig(configFile, grammars);
+  } catch (error) {
+    if (error instanceof ConfigError) return null;
+    throw error;
+  }
 }

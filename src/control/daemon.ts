@@ -109,7 +109,8 @@ export class Daemon {
     let ctEvents: ConntrackEvents | undefined;
     const { limits, spin } = config;
     const { keep } = succession;
-    const thread = options.thread ?? new WorkerThread({ limits, spin, testClock, keep });
+    const thread = options.thread ?? new WorkerThread();
+    if (options.thread === undefined) thread.begin({ limits, spin, testClock, keep });
     const { client: engine, kept } = await EngineClient.start(thread, {
       onLog: (level, message, fields) => log[level](fields, message),
       onCaptured: (records) => captures?.take(records),

@@ -5,8 +5,8 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Arguments, readArguments } from './arguments.ts';
 import { hasSameLimits } from './control-state.ts';
-import { waitForTurn } from './spare.ts';
-import { Succession } from './succession.ts';
+import { type Sizes, waitForTurn } from './spare.ts';
+import { isSomethingLeft, Succession } from './succession.ts';
 import { type WorkerSettings, WorkerThread } from './worker-thread.ts';
 
 /** The worker has the processor for itself so long: then what has waited is through. */
@@ -18,25 +18,36 @@ export interface EarlyStart {
   readonly thread: WorkerThread | undefined;
 }
 
-/** Resolves when the worker forwards, where one could be started. @param load loads the rest of the program @throws UsageError */
+/** The rest of the program, which is loaded later. */
+export interface Rest {
+  /** Null when the configuration is faulty. */
+  readonly readSizes: (configFile: string) => Sizes | null;
+}
+
+/** Resolves when the worker forwards, where one could be started. @throws UsageError */
 export async function startEarly(
   words: readonly string[],
   env: Record<string, string | undefined>,
-  load: () => Promise<unknown>,
+  load: () => Promise<Rest>,
 ): Promise<EarlyStart> {
   const args = readArguments(words, env);
   if (args.command !== 'serve') return { args, succession: new Succession({}, false), thread: undefined };
   const { TAPVS_SPARE: path = '', NOTIFY_SOCKET: manager = '' } = env;
   delete env.TAPVS_SPARE;
-  const turn = path === '' || manager === '' ? undefined : await waitForTurn(path, manager, load);
-  const succession = new Succession(env, args.fresh, turn?.given);
+  // It loads its code while this thread looks at what was left.
+  const early = isSomethingLeft(env) ? new WorkerThread() : undefined;
+  const turn =
+    path === '' || manager === ''
+      ? undefined
+      : await waitForTurn(path, manager, async () => (await load()).readSizes(args.config));
+  const succession = new Succession(env, args.fresh, turn?.given, turn?.fd);
   const settings = settingsBefore(args, succession);
-  if (settings === undefined) {
-    await turn?.thread?.kill();
+  const thread = turn?.thread ?? early;
+  if (settings === undefined || thread === undefined) {
+    await thread?.kill();
     return { args, succession, thread: undefined };
   }
-  const thread = turn?.thread ?? new WorkerThread(settings);
-  if (thread === turn?.thread) thread.begin(settings);
+  thread.begin(settings);
   // Two threads that load programs would be in each other's way, and packets wait: also for the code that meets them first to be compiled.
   await thread.spoken();
   await setTimeout(WARM_UP_MS);

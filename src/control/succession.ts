@@ -8,6 +8,7 @@
  * The manager has copies of descriptors, however we end. It lets go of them when the service is stopped for good.
  */
 import { KEEP_SIZE, Kept } from '../base/keep.ts';
+import { wholeOf } from '../base/memory.ts';
 import { close, mapShared, memfd } from '../device/native.ts';
 import type { KeepData } from '../engine/messages.ts';
 import { type ControlState, readControlState } from './control-state.ts';
@@ -41,6 +42,7 @@ export class Succession {
     env: Record<string, string | undefined>,
     wantsFresh: boolean,
     given: ReadonlyMap<string, number> = takeGiven(env),
+    fd?: number,
   ) {
     this.manager = new ServiceManager(env);
     this.#given = given;
@@ -53,7 +55,7 @@ export class Succession {
     const tables = this.#given.get(`tables-${last}`);
     const before =
       tables === undefined || this.refusal !== '' ? undefined : { fd: tables, devices: devicesAmong(this.#given) };
-    this.keep = this.manager.isThere ? { fd: memfd('tapvs-tables', KEEP_SIZE), before } : undefined;
+    this.keep = this.manager.isThere ? { fd: fd ?? newTables(), before } : undefined;
     if (before === undefined) this.discard();
     else if (this.#guard !== null) this.#guard[0]!++;
   }
@@ -80,7 +82,7 @@ export class Succession {
   stateBefore(): ControlState | null {
     const fd = this.keep?.before?.fd;
     if (fd === undefined) return null;
-    const kept = Kept.open((offset, bytes) => mapShared(fd, bytes, offset));
+    const kept = Kept.open((offset, bytes) => wholeOf(mapShared(fd, bytes, offset)));
     return typeof kept === 'string' ? null : readControlState(kept.read('control'));
   }
 
@@ -138,6 +140,16 @@ export class Succession {
 }
 
 /** LISTEN_FDNAMES has printable ASCII without colons. */
+/** Memory for the tables of a life. */
+export function newTables(): number {
+  return memfd('tapvs-tables', KEEP_SIZE);
+}
+
+/** Will there be a life before this one to go on from? */
+export function isSomethingLeft({ LISTEN_FDNAMES = '' }: Record<string, string | undefined>): boolean {
+  return LISTEN_FDNAMES.split(':').some((name) => TABLES.test(name));
+}
+
 function nameOf(device: string): string {
   return DEVICE + encodeURIComponent(device);
 }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { eventfd, eventfdSignal } from '../device/native.ts';
-import type { WorkerData, WorkerMessage } from '../engine/messages.ts';
+import type { WaitingData, WorkerData, WorkerMessage } from '../engine/messages.ts';
 
 /** In the bundle it lies beside this file; the compiled tree has worker.js, the sources have worker.ts. */
 const FILES = ['./worker.cjs', '../engine/worker.js', '../engine/worker.ts'].map(
@@ -27,26 +27,33 @@ export class WorkerThread {
   readonly #signal: Int32Array;
   #listener: WorkerListener | null = null;
   readonly #early: ((listener: WorkerListener) => void)[] = [];
-  /** Resolves when the thread has its code and waits for its settings. */
+  #onSpoken: () => void = () => {};
+  /** Resolves when the thread has its code, is warm if it shall be, and waits for `begin`. */
   readonly loaded: Promise<void>;
 
-  /** @param settings without them the thread loads its code and waits for `begin`; only that of the bundle can */
-  constructor(settings?: WorkerSettings) {
+  /**
+   * The thread loads its code and waits for `begin`.
+   * @param ahead its turn comes later: it gets warm meanwhile, and makes its tables if this is not null; `begin` may say something else
+   */
+  constructor(ahead?: { readonly sizes: Omit<WorkerSettings, 'testClock' | 'keep'> | null; readonly fd: number }) {
     this.#wakeFd = eventfd();
     this.#signal = new Int32Array(new SharedArrayBuffer(4));
     const file = FILES.find((url) => existsSync(fileURLToPath(url))) ?? FILES[1]!;
-    const workerData = settings === undefined ? { isSpare: true } : this.#dataOf(settings);
+    const sizes = ahead?.sizes;
+    const workerData: WaitingData =
+      ahead === undefined ? {} : { ahead: sizes ? { ...limitsOf(sizes), spin: sizes.spin, keepFd: ahead.fd } : null };
     this.#worker = new Worker(file, { workerData, name: 'tapvs-data-0' });
     let loaded: () => void = () => {};
     this.loaded = new Promise((resolve) => {
       loaded = resolve;
     });
     const tell = (what: (listener: WorkerListener) => void): void => {
+      this.#onSpoken();
       if (this.#listener === null) this.#early.push(what);
       else what(this.#listener);
     };
-    this.#worker.on('message', (message: WorkerMessage | 'loaded') => {
-      if (message === 'loaded') loaded();
+    this.#worker.on('message', (message: WorkerMessage) => {
+      if (message.type === 'loaded') loaded();
       else tell((to) => to.take(message));
     });
     this.#worker.on('messageerror', (error) => tell((to) => to.die(`a message could not be read: ${error.message}`)));
@@ -54,23 +61,14 @@ export class WorkerThread {
     this.#worker.on('exit', (code) => tell((to) => to.die(`it ended with status ${code}`)));
   }
 
-  static get canWait(): boolean {
-    return existsSync(fileURLToPath(FILES[0]!));
-  }
-
-  begin(settings: WorkerSettings): void {
-    this.#worker.postMessage(this.#dataOf(settings));
-  }
-
-  #dataOf({ limits, ...settings }: WorkerSettings): WorkerData {
-    return {
+  begin({ limits, ...settings }: WorkerSettings): void {
+    const data: WorkerData = {
       ...settings,
-      maxConnections: limits.connections,
-      maxEntries: limits.entries,
-      maxPackets: limits.packets,
+      ...limitsOf({ limits }),
       eventfd: this.#wakeFd,
       signal: this.#signal.buffer as SharedArrayBuffer,
     };
+    this.#worker.postMessage(data);
   }
 
   /** From now on; what has been said by now at once. */
@@ -79,11 +77,11 @@ export class WorkerThread {
     for (const tell of this.#early.splice(0)) tell(listener);
   }
 
-  /** Resolves with the first thing that the worker says or does. */
+  /** Resolves with the first thing that the worker says or does after `begin`. */
   async spoken(): Promise<void> {
     if (this.#early.length > 0 || this.#listener !== null) return;
     await new Promise<void>((resolve) => {
-      for (const event of ['message', 'error', 'exit']) this.#worker.once(event, () => resolve());
+      this.#onSpoken = resolve;
     });
   }
 
@@ -107,6 +105,10 @@ export class WorkerThread {
     Atomics.store(this.#signal, 0, 1);
     eventfdSignal(this.#wakeFd);
   }
+}
+
+function limitsOf({ limits: { connections, entries, packets } }: Pick<WorkerSettings, 'limits'>) {
+  return { maxConnections: connections, maxEntries: entries, maxPackets: packets };
 }
 
 function describe(error: unknown): string {

@@ -48,7 +48,7 @@ export interface KernelDeviceOptions {
   /** As native.openTun or native.openPacket gave it; `close` closes it (poll sets that hold it go first). */
   readonly fd: number;
   readonly pool: PacketPool;
-  /** What native.registerArena(pool.arena) answered. */
+  /** What native.registerArena(pool.bytes) answered. */
   readonly arena: native.Arena;
   /** Bytes. */
   readonly mtu: number;

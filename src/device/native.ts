@@ -337,10 +337,10 @@ export function inherit(fd: number): void {
 // ---- arenas, queues, pollsets -----------------------------------------------------------------------------------------
 
 /** Registers the memory that frames are read into and sent from; holds on to it. At most 2 GiB of it can be addressed. */
-export function registerArena(buffer: ArrayBuffer | SharedArrayBuffer): Arena {
-  const { resizable, growable } = buffer as { resizable?: boolean; growable?: boolean };
+export function registerArena(bytes: Uint8Array): Arena {
+  const { resizable, growable } = bytes.buffer as { resizable?: boolean; growable?: boolean };
   if (resizable === true || growable === true) throw new TypeError('an arena must have a fixed size');
-  return control((addon) => addon.registerArena(new Uint8Array(buffer))) as Arena;
+  return control((addon) => addon.registerArena(bytes)) as Arena;
 }
 
 /** Lets go of the arena, at the latest when its last queue is destroyed. */

@@ -6,7 +6,7 @@
  *   start  ─► devices, settings, services, connections, entries, translation, rules; a row that does not hold is left out and counted
  */
 import { crc32 } from 'node:zlib';
-import { milliseconds, TICKS_PER_SECOND } from '../base/clock.ts';
+import { milliseconds } from '../base/clock.ts';
 import type { Keep, Kept, SlotName } from '../base/keep.ts';
 import { Col, Trait } from '../conntrack/entries.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
@@ -167,7 +167,7 @@ export function inherit(
   engine: Engine,
   kept: Kept,
   addDevice: (spec: DeviceSpec) => boolean,
-): Extract<KeptReport, { adopted: true }> & { readonly notes: readonly string[] } {
+): Omit<Extract<KeptReport, { adopted: true }>, 'pauseMs'> & { readonly notes: readonly string[] } {
   const notes: string[] = [];
   const settings = parse<KeptSettings>(kept, 'settings');
   const rest = parse<Rest>(kept, 'side');
@@ -192,7 +192,6 @@ export function inherit(
     connections: director.connections,
     entries: engine.conntrack.entries.confirmed,
     dropped: director.dropped + entries.dropped,
-    pauseMs: Math.round((((now - kept.tick) | 0) * 1000) / TICKS_PER_SECOND),
     controlText: kept.read('control'),
     notes,
   };

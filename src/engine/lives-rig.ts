@@ -7,7 +7,6 @@ import { MemoryDevice, type MemoryDeviceOptions } from '../device/memory.ts';
 import { formatMac } from '../wire/addr.ts';
 import { Engine, type EngineOptions } from './engine.ts';
 import { inherit, Keeper, LAYOUT } from './keeper.ts';
-import type { KeptReport } from './messages.ts';
 
 type DeviceOptions = Omit<MemoryDeviceOptions, 'drops'> & { readonly name: string };
 export type LivesOptions = Omit<EngineOptions, 'allocate' | 'rng'>;
@@ -52,7 +51,7 @@ export class Lives {
   }
 
   /** What the engine has written so far is all that is left of it: it was killed. Or, with `ends`, it came to its end. */
-  restart(how: 'ends' | 'killed'): Extract<KeptReport, { adopted: true }> {
+  restart(how: 'ends' | 'killed'): ReturnType<typeof inherit> {
     if (how === 'ends') this.keeper.finish();
     const kept = Kept.open(this.memory.map, LAYOUT);
     if (typeof kept === 'string') throw new Error(kept);

@@ -34,7 +34,7 @@ import type {
 import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
 
 /**
- * workerData of `engine/worker`. To send: put a RequestMessage on the worker's port (`worker.postMessage`), then `Atomics.store(signal, 0, 1)`, then signal the
+ * First message to `engine/worker`. To send others: put a RequestMessage on the worker's port (`worker.postMessage`), then `Atomics.store(signal, 0, 1)`, then signal the
  * eventfd: the worker looks at `signal` in every breath and wakes from poll() by the eventfd.
  */
 export interface WorkerData {
@@ -54,6 +54,16 @@ export interface WorkerData {
   /** Where tables are kept for the next life of the daemon; absent: nobody would hand them on. */
   readonly keep?: KeepData | undefined;
 }
+
+/** workerData of `engine/worker`: it loads its code, says `loaded`, and waits for WorkerData. */
+export interface WaitingData {
+  /** Its turn comes later: until then it gets warm (warm-up.ts) and, if this is not null, makes its tables, which it needs if WorkerData say the same. */
+  readonly ahead?: AheadData | null;
+}
+
+export type AheadData = Pick<WorkerData, 'maxConnections' | 'maxEntries' | 'maxPackets' | 'spin'> & {
+  readonly keepFd: number;
+};
 
 /** Descriptors of memory (base/keep.ts), and what the life before this one has left. */
 export interface KeepData {
@@ -256,6 +266,7 @@ export interface RequestMessage<N extends EngineRequestName = EngineRequestName>
 }
 
 export type WorkerMessage =
+  | { readonly type: 'loaded' }
   | { readonly type: 'ready'; readonly kept?: KeptReport | undefined }
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }

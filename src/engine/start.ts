@@ -1,14 +1,14 @@
 /** How a worker's engine comes to be: with what the life of the daemon before this one has left (base/keep.ts), or new. */
 import { randomInt } from 'node:crypto';
-import { systemClock, TurnableClock } from '../base/clock.ts';
+import { type Clock, systemClock, TICKS_PER_SECOND, TurnableClock } from '../base/clock.ts';
 import { Keep, Kept, keptOr, type MapMemory } from '../base/keep.ts';
-import { type Allocate, plainMemory } from '../base/memory.ts';
+import { type Allocate, plainMemory, wholeOf } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
 import * as native from '../device/native.ts';
 import { Captures } from './capture.ts';
 import { Engine } from './engine.ts';
 import { inherit, Keeper, LAYOUT } from './keeper.ts';
-import type { KeptReport, WorkerData, WorkerMessage } from './messages.ts';
+import type { AheadData, KeptReport, WorkerData, WorkerMessage } from './messages.ts';
 import { addDevice, type RequestContext } from './requests.ts';
 import { Traces } from './trace.ts';
 
@@ -17,20 +17,40 @@ const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 
 
 /** Whether a table is worth 2 MiB pages, bytes. */
 const HUGE = 2 ** 24;
-export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : native.hugeMemory(bytes));
+export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : wholeOf(native.hugeMemory(bytes)));
 
 export interface Start {
+  /** Its engine is whole, and so are the tables for the next life. */
   readonly context: RequestContext;
   /** Undefined when there was nothing to take over. */
   readonly report: KeptReport | undefined;
 }
 
-export function start(data: WorkerData, post: (message: WorkerMessage) => void): Start {
+/** Tables that were made before it was known what they are for. */
+export interface Ahead {
+  readonly data: AheadData;
+  readonly keep: Keep;
+  readonly engine: Engine;
+}
+
+/** Their time must go on: `engine.breathe()` now and then. */
+export function makeAhead(data: AheadData): Ahead {
+  const { keepFd, ...sizes } = data;
+  const keep = new Keep(mapOf(keepFd), { ...sizes, testClock: false }, LAYOUT, 1);
+  return { data, keep, engine: createEngine(sizes, systemClock, keep) };
+}
+
+/** @param ahead used when it is what is wanted */
+export function start(data: WorkerData, post: (message: WorkerMessage) => void, ahead: Ahead | null = null): Start {
   const before = data.keep?.before;
-  if (before === undefined) return { context: create(data, post, 1, 0), report: undefined };
+  if (before === undefined) return begun(create(data, post, 1, 0), undefined);
   const kept = Kept.open(mapOf(before.fd), LAYOUT);
-  if (typeof kept === 'string') return { context: create(data, post, 1, 0), report: { adopted: false, why: kept } };
-  const context = create(data, post, kept.life + 1, kept.tick);
+  if (typeof kept === 'string') return begun(create(data, post, 1, 0), { adopted: false, why: kept });
+  const context =
+    ahead !== null && isFor(ahead.data, data)
+      ? contextOf(ahead.engine, ahead.keep, null, post)
+      : create(data, post, kept.life + 1, kept.tick);
+  if (ahead !== null) ahead.keep.life = kept.life + 1;
   try {
     const { notes, ...report } = inherit(context.engine, kept, (spec) => {
       const fd = before.devices[spec.name];
@@ -40,18 +60,27 @@ export function start(data: WorkerData, post: (message: WorkerMessage) => void):
       return true;
     });
     for (const message of notes) post({ type: 'log', level: 'warn', message });
-    return { context, report };
+    context.keeper?.begin();
+    const ticks = ((context.testClock ?? systemClock).now() - kept.tick) | 0;
+    return { context, report: { ...report, pauseMs: Math.round((ticks * 1000) / TICKS_PER_SECOND) } };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    return {
-      context: create(data, post, kept.life + 1, 0, context.keeper?.end),
-      report: { adopted: false, why },
-    };
+    return begun(create(data, post, kept.life + 1, 0, context.keeper?.end), { adopted: false, why });
   }
 }
 
+function begun(context: RequestContext, report: KeptReport | undefined): Start {
+  context.keeper?.begin();
+  return { context, report };
+}
+
+function isFor({ keepFd, ...sizes }: AheadData, data: WorkerData): boolean {
+  const isSame = (Object.keys(sizes) as (keyof typeof sizes)[]).every((name) => sizes[name] === data[name]);
+  return isSame && keepFd === data.keep?.fd && !data.testClock;
+}
+
 function mapOf(fd: number): MapMemory {
-  return (offset, bytes) => native.mapShared(fd, bytes, offset);
+  return (offset, bytes) => wholeOf(native.mapShared(fd, bytes, offset));
 }
 
 /** @param from tick from which test mode's clock goes on  @param end see Keep */
@@ -66,14 +95,22 @@ function create(
   const testClock = data.testClock ? new TurnableClock(systemClock, from) : null;
   const settings = { maxConnections, maxEntries, maxPackets, spin, testClock: data.testClock };
   const keep = data.keep === undefined ? null : new Keep(mapOf(data.keep.fd), settings, LAYOUT, life, end);
-  const engine = new Engine({
-    clock: testClock ?? systemClock,
-    rng: new SeededRng(randomInt(1, 2 ** 31)),
-    maxConnections,
-    maxEntries,
-    maxPackets,
-    allocate: keptOr(keep, ownMemory),
-  });
+  return contextOf(createEngine(data, testClock ?? systemClock, keep), keep, testClock, post);
+}
+
+type Sizes = Pick<WorkerData, 'maxConnections' | 'maxEntries' | 'maxPackets'>;
+
+function createEngine({ maxConnections, maxEntries, maxPackets }: Sizes, clock: Clock, keep: Keep | null): Engine {
+  const rng = new SeededRng(randomInt(1, 2 ** 31));
+  return new Engine({ clock, rng, maxConnections, maxEntries, maxPackets, allocate: keptOr(keep, ownMemory) });
+}
+
+function contextOf(
+  engine: Engine,
+  keep: Keep | null,
+  testClock: TurnableClock | null,
+  post: (message: WorkerMessage) => void,
+): RequestContext {
   engine.logLines.sink = (level, message) => post({ type: 'log', level: LOG_LEVELS[level] ?? 'debug', message });
   const tooLong = (slot: string): void =>
     post({
@@ -87,7 +124,7 @@ function create(
     traces: new Traces(engine, (records) => post({ type: 'traced', records })),
     testClock,
     keeper: keep === null ? null : new Keeper(engine, keep, tooLong),
-    arena: native.registerArena(engine.pool.arena),
+    arena: native.registerArena(engine.pool.bytes),
     post,
     staged: [],
     isStopping: false,

@@ -14,9 +14,10 @@ import * as native from '../device/native.ts';
 import type { Engine } from './engine.ts';
 import { inlineMore } from './inlining.ts';
 import type { Keeper } from './keeper.ts';
-import type { EngineRequestName, RequestMessage, WorkerData, WorkerMessage } from './messages.ts';
+import type { EngineRequestName, RequestMessage, WaitingData, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
-import { start } from './start.ts';
+import { type Ahead, makeAhead, start } from './start.ts';
+import { warmUp } from './warm-up.ts';
 
 /** Longest sleep, ms: timers, the watchdog's ping and the estimators are served at least this often. */
 const MAX_SLEEP_MS = 100;
@@ -34,17 +35,17 @@ interface Work {
 /** While there is some, no other request is taken. */
 let work: Work | null = null;
 
-const data = workerData as WorkerData;
+/** Null where this is no thread: then it is only loaded. */
 const port = parentPort!;
-const signal = new Int32Array(data.signal);
+let signal: Int32Array;
 
 function post(message: WorkerMessage): void {
   port.postMessage(message);
 }
 
-function run(): void {
-  inlineMore();
-  const { context, report } = start(data, post);
+function run(data: WorkerData, ahead: Ahead | null): void {
+  signal = new Int32Array(data.signal);
+  const { context, report } = start(data, post, ahead);
   const { engine, testClock, keeper } = context;
   const sleepMs = testClock === null ? MAX_SLEEP_MS : TEST_SLEEP_MS;
   let pollset = native.createPollset([data.eventfd].concat(engine.pollFds()));
@@ -56,7 +57,6 @@ function run(): void {
   let idle = 0;
   /** What the last poll found: bit 0 is the eventfd. */
   let ready = 0;
-  if (keeper !== null) keeper.begin();
   post({ type: 'ready', kept: report });
   while (!context.isStopping) {
     const isWorking = work !== null;
@@ -68,7 +68,7 @@ function run(): void {
     // The eventfd may be signalled after its message was taken (the flag is raised first): drain it then too, or poll would never sleep again.
     if (work === null && (signal[0] !== 0 || (ready & 1) !== 0)) {
       ready = 0;
-      takeMessages(context);
+      takeMessages(context, data.eventfd);
       if (generation !== engine.generation) {
         generation = engine.generation;
         pollset = renew(pollset);
@@ -107,9 +107,9 @@ function postEvents({ tracking }: Engine): void {
   post({ type: 'conntrack-events', ...tracking.takeEvents() });
 }
 
-function takeMessages(context: RequestContext): void {
+function takeMessages(context: RequestContext, eventfd: number): void {
   Atomics.store(signal, 0, 0);
-  native.eventfdDrain(data.eventfd);
+  native.eventfdDrain(eventfd);
   while (work === null) {
     const got = receiveMessageOnPort(port);
     if (got === undefined) return;
@@ -165,14 +165,41 @@ const CHANGES_SETTINGS: ReadonlySet<EngineRequestName> = new Set([
   'ipvs-all',
 ]);
 
-// cold: the end
-try {
-  run();
-} catch (error) {
-  post({
-    type: 'log',
-    level: 'error',
-    message: `data worker: ${error instanceof Error ? error.stack : String(error)}`,
-  });
-  throw error;
+// cold: beginning and end
+function runOrTell(data: WorkerData, ahead: Ahead | null): void {
+  try {
+    run(data, ahead);
+  } catch (error) {
+    post({
+      type: 'log',
+      level: 'error',
+      message: `data worker: ${error instanceof Error ? error.stack : String(error)}`,
+    });
+    throw error;
+  }
 }
+
+/** Connections that a thread warms up with. */
+const WARM_UP = 500;
+/** How often tables that wait are told the time, ms: timers never have much to catch up with. */
+const AHEAD_MS = 1000;
+
+function wait({ ahead }: WaitingData): void {
+  inlineMore();
+  let tables: Ahead | null = null;
+  if (ahead !== undefined) {
+    warmUp(WARM_UP);
+    if (ahead !== null) tables = makeAhead(ahead);
+  }
+  const timer = setInterval(() => tables?.engine.breathe(), AHEAD_MS).unref();
+  port.once('message', (data: WorkerData) => {
+    clearInterval(timer);
+    tables?.engine.breathe();
+    runOrTell(data, tables);
+  });
+  post({ type: 'loaded' });
+}
+
+if (port !== null) wait(workerData as WaitingData);
+
+export { warmUp };

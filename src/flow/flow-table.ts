@@ -11,7 +11,7 @@
  * (bench/micro: flow). All memory is reserved at the start and touched only as rows come into use, so the table never grows, moves or pauses.
  */
 import { hash4 } from '../base/hash.ts';
-import { type Allocate, plainMemory } from '../base/memory.ts';
+import { type Allocate, int32Of, plainMemory } from '../base/memory.ts';
 
 const STRIDE_SHIFT = 3;
 const SRC = 0;
@@ -58,8 +58,8 @@ export class FlowTable {
   constructor(capacity: number, seed: number, allocate: Allocate = plainMemory) {
     const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
     this.capacity = capacity;
-    this.#rows = new Int32Array(allocate((capacity << STRIDE_SHIFT) * 4));
-    this.#buckets = new Int32Array(allocate(buckets * 4));
+    this.#rows = int32Of(allocate((capacity << STRIDE_SHIFT) * 4), capacity << STRIDE_SHIFT);
+    this.#buckets = int32Of(allocate(buckets * 4), buckets);
     this.#mask = buckets - 1;
     this.#seed = seed | 0;
   }

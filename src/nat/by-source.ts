@@ -3,7 +3,7 @@
  * us can be reached by what others know of them (RFC 4787 §4.1, endpoint-independent mapping where possible).   @hot
  */
 import { hash4 } from '../base/hash.ts';
-import { type Allocate, plainMemory } from '../base/memory.ts';
+import { type Allocate, int32Of, plainMemory } from '../base/memory.ts';
 import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { isSourceInRange, presentTuple } from './choose.ts';
@@ -27,8 +27,8 @@ export class BySource {
   constructor(capacity: number, seed: number, allocate: Allocate = plainMemory) {
     const buckets = 2 ** Math.ceil(Math.log2(Math.max(capacity, 16)));
     this.#seed = seed;
-    this.#buckets = new Int32Array(allocate(buckets * 4));
-    this.#next = new Int32Array(allocate((capacity + 1) * 4));
+    this.#buckets = int32Of(allocate(buckets * 4), buckets);
+    this.#next = int32Of(allocate((capacity + 1) * 4), capacity + 1);
   }
 
   /** The original source of `t`. */

@@ -9,7 +9,6 @@ import { type Allocate, plainMemory } from '../base/memory.ts';
 import { NONE, Packet, resetPacket, SLOT_SIZE } from './packet.ts';
 
 export class PacketPool {
-  readonly arena: ArrayBuffer;
   readonly view: DataView;
   readonly bytes: Uint8Array;
   readonly words: Uint16Array;
@@ -21,10 +20,10 @@ export class PacketPool {
 
   /** @param slots how many packets can be alive at once; 64.3 KiB of address space each */
   constructor(slots: number, allocate: Allocate = plainMemory) {
-    this.arena = allocate(slots * SLOT_SIZE);
-    this.view = new DataView(this.arena);
-    this.bytes = new Uint8Array(this.arena);
-    this.words = new Uint16Array(this.arena);
+    const { buffer, at } = allocate(slots * SLOT_SIZE);
+    this.view = new DataView(buffer, at, slots * SLOT_SIZE);
+    this.bytes = new Uint8Array(buffer, at, slots * SLOT_SIZE);
+    this.words = new Uint16Array(buffer, at, (slots * SLOT_SIZE) / 2);
     const packets: Packet[] = [];
     for (let i = 0; i < slots; i++) packets.push(new Packet(this.view, this.bytes, this.words, i));
     for (let i = 0; i < slots; i++) packets[i]!.next = i + 1 < slots ? i + 1 : NONE;
