@@ -2,7 +2,7 @@
  * Fragmentation, RFC 791 §3.2.   @hot
  *
  * The original becomes the last fragment, the others are copied out of it before: so order holds and every packet is accounted for. Options whose copied
- * flag is not set stay in the first fragment alone. As ip_do_fragment (net/ipv4/ip_output.c): a datagram that came in pieces leaves in the same ones where
+ * flag is not set are no-ops in all but the first (ip_options_fragment). As ip_do_fragment (net/ipv4/ip_output.c): a datagram that came in pieces leaves in the same ones where
  * they fit, without DF, and else is cut anew.
  */
 import { bear } from '../link/link.ts';
@@ -28,6 +28,7 @@ export function fragment(stack: IpStack, p: Packet, mtu: number, sink: FragmentS
 /** Does the datagram fit in the pieces that it came in? Not if it was changed in length, or wrapped. */
 export function canRefragment(stack: IpStack, p: Packet, mtu: number): boolean {
   const { fragments } = stack;
+  if (p.drawn !== 0) fragments.draw(p);
   const count = fragments.cutCount(p);
   if (count === 0 || p.inner !== 0 || ipv4.isFragment(p.view, p.l3)) return false;
   const room = mtu - ipv4.headerLength(p.view, p.l3);
@@ -48,12 +49,11 @@ export function refragment(stack: IpStack, p: Packet, sink: FragmentSink): void 
 function cut(stack: IpStack, p: Packet, mtu: number, isAsCame: boolean, df: number, sink: FragmentSink): void {
   const { view, bytes, l3 } = p;
   const { fragments } = stack;
-  const firstHeader = ipv4.headerLength(view, l3);
+  const header = ipv4.headerLength(view, l3);
   const word = (ipv4.fragmentWord(view, l3) & ~DF) | df;
   const more = word & (MF | DF);
   let offset = word & OFFSET;
-  let header = firstHeader;
-  let from = l3 + firstHeader;
+  let from = l3 + header;
   for (let i = 0; ; i++) {
     const chunk = isAsCame ? fragments.cut(p, i) : (mtu - header) & ~7;
     if (p.end - from <= (isAsCame ? chunk : mtu - header)) break;
@@ -68,7 +68,7 @@ function cut(stack: IpStack, p: Packet, mtu: number, isAsCame: boolean, df: numb
     from += chunk;
     offset += chunk >> 3;
     // From the second piece on only the copied options: written once, in the original's header, which the first piece has left.
-    if (header === firstHeader) header = keepCopiedOptions(p, firstHeader);
+    if (i === 0 && header !== IPV4_HEADER) keepCopiedOptions(p, header);
   }
   bytes.copyWithin(l3 + header, from, p.end);
   p.end = l3 + header + (p.end - from);
@@ -97,24 +97,17 @@ function finishHeader(p: Packet, length: number, word: number): void {
   ipv4.fillChecksum(p.view, p.l3);
 }
 
-/** Squeeze the header's options to those with the copied flag, padded to a whole word; answers the new header length. */
-function keepCopiedOptions(p: Packet, headerLength: number): number {
+/** Options without the copied flag become no-ops. */
+function keepCopiedOptions(p: Packet, headerLength: number): void {
   const { view, bytes, l3 } = p;
   const end = l3 + headerLength;
-  let to = l3 + IPV4_HEADER;
-  let at = to;
+  let at = l3 + IPV4_HEADER;
   while (at < end) {
     const type = view.getUint8(at);
-    if (type === OPTION_END) break;
+    if (type === OPTION_END) return;
     const length = type === OPTION_NOP ? 1 : at + 1 < end ? view.getUint8(at + 1) : 0;
-    if (length === 0 || at + length > end) break;
-    if ((type & COPIED) !== 0) {
-      bytes.copyWithin(to, at, at + length);
-      to += length;
-    }
+    if (length === 0 || at + length > end) return;
+    if ((type & COPIED) === 0) bytes.fill(OPTION_NOP, at, at + length);
     at += length;
   }
-  while (((to - l3) & 3) !== 0) view.setUint8(to++, OPTION_END);
-  view.setUint8(l3, 0x40 | ((to - l3) >> 2));
-  return to - l3;
 }

@@ -34,4 +34,15 @@ describe('the bucket of a target', () => {
     expect(allowed(20, () => limiter.allowPeer(seconds(1), 2, seconds(1)))).toBe(6);
     expect(allowed(20, () => limiter.allowPeer(seconds(1), 1, 0))).toBe(20);
   });
+
+  it('holds back what is said of packets without a way: five at once, and none within a second of another message', () => {
+    const limiter = new IcmpLimiter();
+    expect(allowed(20, () => limiter.allowRouteError(0, 1))).toBe(5);
+    expect(allowed(20, () => limiter.allowRouteError(seconds(2), 1))).toBe(2);
+    // Each is a message, too, and no time passes between the two questions.
+    expect(allowed(20, () => limiter.allowRouteError(0, 2) && limiter.allowPeer(0, 2, 0))).toBe(5);
+    expect(limiter.allowPeer(0, 3, 0)).toBe(true);
+    expect(limiter.allowRouteError(seconds(0.5), 3)).toBe(false);
+    expect(limiter.allowRouteError(seconds(1), 3)).toBe(true);
+  });
 });

@@ -2,14 +2,20 @@
  * Rate limits of the ICMP messages that we originate.   @hot
  *
  * RFC 1812 §4.3.2.8 asks for one; the shape is the kernel's: a token bucket for all (icmp_global_allow, net/ipv4/icmp.c) and one per target
- * (inet_peer_xrlim_allow, net/ipv4/inetpeer.c: one message per icmp_ratelimit, six at once after a rest). Targets live in a small direct-mapped table:
- * one that is pushed out starts with a full bucket, which the bucket for all bounds.
+ * (inet_peer_xrlim_allow, net/ipv4/inetpeer.c: one message per icmp_ratelimit, six at once after a rest). The same bucket bounds what is said of
+ * packets without a way (ip_error, net/ipv4/route.c). Targets live in a small direct-mapped table: one that is pushed out starts with a full bucket, which
+ * the bucket for all bounds.
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 
 const PEERS = 1024;
 /** Messages that a rested target may get at once (XRLIM_BURST_FACTOR). */
 const PEER_BURST = 6;
+/** What a target has earned that was never seen: rate_last of a new inet_peer is a minute ago. */
+const RESTED = 60 * TICKS_PER_SECOND;
+/** ip_rt_error_cost, ip_rt_error_burst. */
+const ROUTE_ERROR_COST = TICKS_PER_SECOND;
+const ROUTE_ERROR_BURST = 5 * TICKS_PER_SECOND;
 
 export class IcmpLimiter {
   readonly #peer = new Int32Array(PEERS);
@@ -46,21 +52,36 @@ export class IcmpLimiter {
     return true;
   }
 
-  /** One to this target: one per `interval` ticks, PEER_BURST at once; 0 = no limit. */
+  /** One to this target: one per `interval` ticks, PEER_BURST at once; 0 = no limit, but a bucket that holds nothing. */
   allowPeer(now: number, target: number, interval: number): boolean {
-    if (interval === 0) return true;
+    const slot = this.#fill(now, target, interval * PEER_BURST, false);
+    if (this.#tokens[slot]! < interval) return false;
+    this.#tokens[slot]! -= interval;
+    return true;
+  }
+
+  /** One that says there is no way for a packet of this sender: one each second, five at once. */
+  allowRouteError(now: number, sender: number): boolean {
+    const slot = this.#fill(now, sender, ROUTE_ERROR_BURST, true);
+    if (this.#tokens[slot]! < ROUTE_ERROR_COST) return false;
+    this.#tokens[slot]! -= ROUTE_ERROR_COST;
+    return true;
+  }
+
+  /** What a target has earned goes into its bucket; answers the place. @param cuts what is there is cut to `size` even if no time has passed */
+  #fill(now: number, target: number, size: number, cuts: boolean): number {
     const slot = (Math.imul(target, 0x9e3779b1) >>> 22) & (PEERS - 1);
-    const full = interval * PEER_BURST;
-    let tokens = full;
+    let earned = RESTED;
     if (this.#peer[slot] === target) {
       const elapsed = (now - this.#last[slot]!) | 0;
-      tokens = elapsed < 0 || elapsed > full ? full : Math.min(this.#tokens[slot]! + elapsed, full);
+      earned = elapsed < 0 || elapsed > RESTED ? RESTED : elapsed;
+    } else {
+      this.#peer[slot] = target;
+      this.#tokens[slot] = 0;
     }
-    this.#peer[slot] = target;
     this.#last[slot] = now;
-    const isAllowed = tokens >= interval;
-    this.#tokens[slot] = isAllowed ? tokens - interval : tokens;
-    return isAllowed;
+    if (cuts || earned !== 0) this.#tokens[slot] = Math.min(this.#tokens[slot]! + earned, size);
+    return slot;
   }
 }
 

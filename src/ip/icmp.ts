@@ -32,7 +32,8 @@ const MAX_ERROR_LENGTH = 576;
 const PRECEDENCE_CONTROL = 0xc0;
 const TOS_BITS = 0x1e;
 const ECN_BITS = 3;
-/** Types above are unknown (NR_ICMP_TYPES). */
+/** Types about which the kernel sends no error (icmp_pointers): errors, what was never assigned or used up to 18, and router discovery. */
+const UNANSWERED_TYPES = 0x1efe;
 const LAST_TYPE = 18;
 
 /** Send what the packet's `rejectType` says that its sender is owed. */
@@ -59,7 +60,7 @@ function isAnswerable(stack: IpStack, p: Packet): boolean {
 function isIcmpError(p: Packet): boolean {
   if (p.end - p.l4 < 1) return true;
   const type = icmp.type(p.view, p.l4);
-  return type > LAST_TYPE || icmp.isError(type);
+  return type > LAST_TYPE || (UNANSWERED_TYPES & (1 << type)) !== 0;
 }
 
 /** @param rest the word after the checksum: next-hop MTU, or the pointer of a parameter problem in its first byte */

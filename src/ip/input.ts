@@ -140,9 +140,13 @@ function unreachable(stack: IpStack, ifc: Interface, p: Packet, kind: number): v
   noRoute(stack, ifc, p, Drop.RouteUnreachable, code);
 }
 
-/** ip_error: a host that does not forward says nothing. */
+/** ip_error: a host that does not forward says nothing, and no sender hears more than a little. */
 function noRoute(stack: IpStack, ifc: Interface, p: Packet, reason: number, code: number): void {
   if (ifc.forwarding === 0) return drop(stack.link, p, Drop.ForwardingOff);
+  if (!stack.limiter.allowRouteError(stack.link.now, ipv4.src(p.view, p.l3))) {
+    stack.stats.icmpRateLimited++;
+    return drop(stack.link, p, reason);
+  }
   refuseWith(stack, p, reason, IcmpType.DestUnreachable, code, 0);
 }
 

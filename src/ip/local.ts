@@ -7,7 +7,7 @@ import { DefragUser } from '../hooks/reassembly.ts';
 import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, NONE, type Packet, PacketType } from '../packet/packet.ts';
-import { isTransportSumRight } from '../packet/sum.ts';
+import { isTransportSumRight, isUdpLiteRight } from '../packet/sum.ts';
 import { adjust, diff16 } from '../wire/checksum.ts';
 import { fillChecksum, ICMP_CHECKSUM, IcmpType, setType, type as typeOf, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -19,7 +19,7 @@ import { type IpStack, tapHook } from './stack.ts';
 const ACCEPT = Verdict.Accept;
 const LOCAL_DELIVER = DefragUser.LocalDeliver;
 const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
-const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP, Sctp: SCTP, UdpLite: UDPLITE } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
 const HOST_MTU = 65535;
 /** ICMP timestamp, RFC 792 p. 16: when it was asked, when that was received, when the answer was sent. */
@@ -51,7 +51,8 @@ export function deliver(stack: IpStack, p: Packet): void {
   const dst = ipv4.dst(p.view, p.l3);
   const host = stack.hostId === NONE ? null : (stack.link.interfaces[stack.hostId] ?? null);
   if (host !== null && dst === host.peer) return deliverToHost(stack, p);
-  if (p.l4Fault !== 0) return drop(stack.link, p, p.l4Fault);
+  // Nobody here reads SCTP, so nobody finds fault with it.
+  if (p.l4Fault !== 0 && p.proto !== SCTP) return drop(stack.link, p, p.l4Fault);
   if (p.proto === ICMP && p.isLaterFragment === 0 && isOurIcmp(stack, p)) return;
   if (stack.isHostAddress(dst)) return deliverToHost(stack, p);
   answerUnserved(stack, p);
@@ -165,6 +166,7 @@ function answerUnserved(stack: IpStack, p: Packet): void {
   if (ipv4.isFragment(p.view, p.l3)) return drop(link, p, Drop.NoHostPort);
   const proto = p.proto;
   if (proto === ICMP) return drop(link, p, Drop.IcmpUnhandled);
+  if (proto === IGMP) return drop(link, p, Drop.NoHostPort);
   const { DestUnreachable } = IcmpType;
   if (proto === TCP) {
     if (!isTransportSumRight(p)) return drop(link, p, Drop.TcpBadChecksum);
@@ -172,6 +174,10 @@ function answerUnserved(stack: IpStack, p: Packet): void {
   }
   if (proto === UDP) {
     if (!isTransportSumRight(p)) return drop(link, p, Drop.UdpBadChecksum);
+    return refuseWith(stack, p, Drop.UnreachableSent, DestUnreachable, UnreachCode.Port, 0);
+  }
+  if (proto === UDPLITE) {
+    if (!isUdpLiteRight(p)) return drop(link, p, Drop.UdpBadChecksum);
     return refuseWith(stack, p, Drop.UnreachableSent, DestUnreachable, UnreachCode.Port, 0);
   }
   refuseWith(stack, p, Drop.ProtocolUnreachable, DestUnreachable, UnreachCode.Protocol, 0);

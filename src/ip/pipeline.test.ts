@@ -370,6 +370,7 @@ describe('ICMP errors of forwarding', () => {
 
   it('no route, unreachable, prohibit and blackhole each say what the kernel says', () => {
     const rig = new Rig();
+    rig.sysctl('net.ipv4.icmp_ratelimit', 0);
     rig.run({ op: 'route-add', route: { to: '10.5.0.0/16', type: 'unreachable' } });
     rig.run({ op: 'route-add', route: { to: '10.6.0.0/16', type: 'prohibit' } });
     rig.run({ op: 'route-add', route: { to: '10.7.0.0/16', type: 'blackhole' } });

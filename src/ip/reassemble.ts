@@ -149,6 +149,23 @@ export class Fragments implements Reassembly {
     return this.#cuts[p.index * MOST_PIECES + i]!;
   }
 
+  /** What was drawn into the first piece (Packet.drawn) is no longer in those behind it; when nothing is left there, it is no datagram in pieces. */
+  draw(p: Packet): void {
+    const from = p.index * MOST_PIECES;
+    const count = this.#cutCount[p.index]!;
+    let left = p.drawn - this.#cuts[from]!;
+    p.drawn = 0;
+    if (count === 0 || left <= 0) return;
+    this.#cuts[from]! += left;
+    let kept = 1;
+    for (let i = 1; i < count; i++) {
+      const piece = this.#cuts[from + i]! - left;
+      left = Math.max(0, -piece);
+      if (piece > 0) this.#cuts[from + kept++] = piece;
+    }
+    this.#cutCount[p.index] = kept === 1 ? 0 : kept;
+  }
+
   // cold: copies
   copyFrom(live: Fragments): void {
     this.timeSeconds = live.timeSeconds;

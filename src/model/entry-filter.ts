@@ -68,12 +68,21 @@ function natFits(row: EntryRow, filter: EntryFilter): boolean {
 function isTranslated({ original, reply, status }: EntryRow, side: 'source' | 'destination', nat: NatFilter): boolean {
   const [done, was, is, wasPort, isPort] =
     side === 'source'
-      ? [Status.SrcNatDone, original.src, reply.dst, original.ports?.src, reply.ports?.dst]
-      : [Status.DstNatDone, original.dst, reply.src, original.ports?.dst, reply.ports?.src];
+      ? [Status.SrcNatDone, original.src, reply.dst, sourceWord(original), destinationWord(reply)]
+      : [Status.DstNatDone, original.dst, reply.src, destinationWord(original), sourceWord(reply)];
   if ((status & done) === 0) return false;
   const address = was !== is;
   const port = wasPort !== isPort;
   if (nat.address === undefined && nat.port === undefined) return address || port;
   if (nat.address !== undefined && !(address && is === nat.address)) return false;
   return nat.port === undefined || (port && isPort === nat.port);
+}
+
+/** What the library compares as ports: the union of nf_conntrack_tuple holds ICMP's identifier in the one place, type and code in the other. */
+function sourceWord({ ports, icmp }: CtTuple): number | undefined {
+  return icmp === undefined ? ports?.src : icmp.id;
+}
+
+function destinationWord({ ports, icmp }: CtTuple): number | undefined {
+  return icmp === undefined ? ports?.dst : (icmp.type << 8) | icmp.code;
 }

@@ -9,10 +9,15 @@ import { Drop } from '../packet/drop.ts';
 import type { Packet } from '../packet/packet.ts';
 import { sum } from '../packet/sum.ts';
 import { ICMP_CHECKSUM, ICMP_HEADER, IcmpType, type } from '../wire/icmpv4.ts';
-import { headerLength, IPV4_HEADER } from '../wire/ipv4.ts';
+import { headerLength, IPV4_HEADER, IpProto, proto } from '../wire/ipv4.ts';
+import { SCTP_HEADER } from '../wire/sctp.ts';
+import { TCP_HEADER } from '../wire/tcp.ts';
 import { rewrite } from './rewrite.ts';
 
 const HEADER = ICMP_HEADER;
+const { Tcp: TCP, Udp: UDP, UdpLite: UDPLITE, Icmp: ICMP, Sctp: SCTP } = IpProto;
+/** What is touched of a quoted transport header, TCP's and SCTP's checksum excepted. */
+const PORTS = 8;
 const REDIRECT = IcmpType.Redirect;
 const SUM = ICMP_CHECKSUM;
 const { NatIcmpBad: BAD, NatIcmpRedirect: REDIRECTED } = Drop;
@@ -26,6 +31,25 @@ export function errorFault(p: Packet, isTranslated: boolean): number {
   return type(view, l4) === REDIRECT && isTranslated ? REDIRECTED : Drop.None;
 }
 
+/** Both headers must be in one piece to be looked at. */
+export function drawHeaders(p: Packet): void {
+  if (p.fragMax !== 0) p.drawn = Math.max(p.drawn, HEADER + IPV4_HEADER);
+}
+
+/** And of the quoted packet as much as rewriting touches (l4proto_manip_pkt). */
+function drawQuoted(p: Packet, inner: number): void {
+  const l4 = inner + headerLength(p.view, inner);
+  p.drawn = Math.max(p.drawn, l4 - p.l4 + touched(proto(p.view, inner), p.end - l4));
+}
+
+function touched(protocol: number, length: number): number {
+  if (protocol === TCP && length >= TCP_HEADER) return TCP_HEADER;
+  if (protocol === SCTP && length >= SCTP_HEADER) return SCTP_HEADER;
+  return protocol === TCP || protocol === SCTP || protocol === UDP || protocol === ICMP || protocol === UDPLITE
+    ? PORTS
+    : 0;
+}
+
 /**
  * @param isSource the outer source is rewritten, and so the quoted destination; else the other ends
  * @param ip,port the address of the outer packet's new end and of the quoted packet's, and the latter's port
@@ -36,6 +60,7 @@ export function rewriteError(p: Packet, isSource: boolean, ip: number, port: num
   const inner = l4 + HEADER;
   if (inner + headerLength(view, inner) > p.end) return false;
   if (!rewrite(p, inner, !isSource, ip, port)) return false;
+  if (p.fragMax !== 0) drawQuoted(p, inner);
   if (p.csumPartial === 0) {
     view.setUint16(l4 + SUM, 0);
     view.setUint16(l4 + SUM, ~sum(p, l4, p.end - l4) & 0xffff);

@@ -22,7 +22,7 @@ import { IpProto } from '../wire/ipv4.ts';
 import { BySource } from './by-source.ts';
 import { chooseTuple, presentTuple } from './choose.ts';
 import type { Entries } from './entries.ts';
-import { errorFault, rewriteError } from './icmp-error.ts';
+import { drawHeaders, errorFault, rewriteError } from './icmp-error.ts';
 import { Manip, type NatRange, RangeFlag } from './range.ts';
 import { rewrite } from './rewrite.ts';
 
@@ -228,6 +228,7 @@ export class Nat {
   #translateError(p: Packet, manip: Manip): Verdict {
     const ct = this.#entries;
     const status = ct.status(p.entry);
+    drawHeaders(p);
     const fault = errorFault(p, (status & BOTH_DONE) !== BOTH_DONE || (status & ANY_NAT) !== 0);
     if (fault !== Drop.None) {
       p.drop = fault;

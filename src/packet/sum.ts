@@ -13,6 +13,7 @@ const { Tcp: TCP, Udp: UDP } = ipv4.IpProto;
 const TCP_SUM = TCP_CHECKSUM;
 const UDP_SUM = UDP_CHECKSUM;
 const UDP_LENGTH = 4;
+const UDP_LITE_HEADER = 8;
 
 /** Folded sum of `length` bytes at `at`: by words where the memory allows. */
 export function sum(p: Packet, at: number, length: number): number {
@@ -89,4 +90,16 @@ export function isTransportSumRight(p: Packet): boolean {
   }
   const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), p.proto, length));
   return fold(pseudo + sum(p, l4, length)) === 0xffff;
+}
+
+/** Is the UDP-Lite (RFC 3828) at l4 whole, covered as it says, and right? Its checksum is never optional. */
+export function isUdpLiteRight(p: Packet): boolean {
+  const { view, l3, l4 } = p;
+  const length = p.end - l4;
+  if (length < UDP_LITE_HEADER || view.getUint16(l4 + UDP_SUM) === 0) return false;
+  const said = view.getUint16(l4 + UDP_LENGTH);
+  const covered = said === 0 ? length : said;
+  if (covered < UDP_LITE_HEADER || covered > length) return false;
+  const pseudo = fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), p.proto, length));
+  return fold(pseudo + sum(p, l4, covered)) === 0xffff;
 }

@@ -3,6 +3,7 @@ import type { CtTuple, EntryRow } from '../../model/conntrack.ts';
 import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../../model/entry-states.ts';
 import type { LongOption } from '../getopt.ts';
 import type { CommandName, Pairs, Rules } from './commands.ts';
+import { swap32 } from './values.ts';
 
 export type ProtocolOption =
   | 'sport'
@@ -190,7 +191,9 @@ export const PROTOCOLS: readonly Protocol[] = [
     save: (row) =>
       portsOf(row) +
       stateOf(row) +
-      (row.tags === undefined ? '' : `--orig-vtag ${row.tags.original} --reply-vtag ${row.tags.reply} `),
+      (row.tags === undefined
+        ? ''
+        : `--orig-vtag ${swap32(row.tags.original)} --reply-vtag ${swap32(row.tags.reply)} `),
   },
   {
     name: 'dccp',

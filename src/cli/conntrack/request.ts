@@ -11,6 +11,7 @@ import type {
 } from '../../model/conntrack.ts';
 import type { Parsed, Side } from './parse.ts';
 import { hasPorts } from './protocols.ts';
+import { swap32 } from './values.ts';
 
 const GRE = 47;
 const TCP = 6;
@@ -128,7 +129,7 @@ export function entrySpec(p: Parsed): EntrySpec {
     status: p.given.has('status') ? p.status : undefined,
     state: p.state,
     liberal: proto === TCP ? true : undefined,
-    tags: hasTags ? { original: tags.original!, reply: tags.reply! } : undefined,
+    tags: hasTags ? { original: swap32(tags.original!), reply: swap32(tags.reply!) } : undefined,
     mark: p.given.has('mark') ? p.mark.value : undefined,
     zones: zonesOf(p),
     labels: p.labelChange,

@@ -16,6 +16,11 @@ function clamp(value: bigint): bigint {
   return value > max ? max : value < -max - 1n ? -max - 1n : value;
 }
 
+/** A number on the wire as this machine's library shows it unturned: SCTP's tags. */
+export function swap32(value: number): number {
+  return ((value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24)) >>> 0;
+}
+
 export function port(text: string): number {
   return atol(text) & 0xffff;
 }

@@ -1,7 +1,9 @@
 /** `-o xml` of conntrack, byte for byte: snprintf_xml.c of libnetfilter_conntrack, for entries and for expectations. */
 import type { CtCounters, CtEventKind, CtTuple, ExpectationRow } from '../../model/conntrack.ts';
+import { SCTP_CT_NAMES, TCP_CT_NAMES } from '../../model/entry-states.ts';
 import { Status } from '../../model/entry-status.ts';
 import type { LabelNames } from '../../model/label-names.ts';
+import { IpProto } from '../../wire/ipv4.ts';
 import { deltaSeconds, expectationFlags } from './format.ts';
 import { labelNames } from './labels.ts';
 import { hasPorts, protocolName } from './protocols.ts';
@@ -9,6 +11,13 @@ import type { ShownEntry } from './shown.ts';
 import { Output } from './values.ts';
 
 export const XML_HEADER = '<?xml version="1.0" encoding="utf-8"?>\n';
+/** The library looks SCTP's states up among TCP's. */
+function stateName({ original, state }: ShownEntry): string {
+  const place = original.proto === SCTP ? SCTP_CT_NAMES.findIndex((name) => name === state) : -1;
+  return TCP_CT_NAMES[place] ?? String(state);
+}
+
+const SCTP = IpProto.Sctp;
 const LAYER3 = '<layer3 protonum="2" protoname="ipv4">';
 
 /** @param forms bits of Output @param when the time that is told with it; undefined for none */
@@ -25,7 +34,7 @@ export function formatEntryXml(
   text += direction('original', row.original, row.counters?.original, isOneZone ? 0 : zones.original);
   text += direction('reply', row.reply, row.counters?.reply, isOneZone ? 0 : zones.reply);
   text += '<meta direction="independent">';
-  if (row.state !== undefined) text += `<state>${row.state}</state>`;
+  if (row.state !== undefined) text += `<state>${stateName(row)}</state>`;
   if (row.timeoutSeconds !== undefined) text += `<timeout>${row.timeoutSeconds}</timeout>`;
   if (row.mark !== undefined) text += `<mark>${row.mark}</mark>`;
   if (labels !== undefined && row.labels !== undefined) {
