@@ -69,6 +69,19 @@ const pairs = (lines: readonly string[]): string[] =>
 const pairsOf = (local: string): string[] =>
   plan.servers.flatMap(({ address }) => [`${local} > ${address}`, `${address} > ${local}`]).sort();
 
+/** Each server answers a datagram, which takes four frames on their side, and 20 MB come through. */
+async function expectEchoesAndMegabytes(): Promise<void> {
+  const watches = await watchAll('udp');
+  expect([await echo('one'), await echo('two')].sort()).toEqual([
+    expect.stringMatching(/rs1 .*'10\.0\.1\.100', 7\)/),
+    expect.stringMatching(/rs2 .*'10\.0\.1\.100', 7\)/),
+  ]);
+  const { servers } = await caught(watches);
+  expect(servers).toHaveLength(4);
+  const size = ['-o', '/dev/null', '-w', '%{size_download}'];
+  expect(await lab.curl(...size, `${url}/big?bytes=20000000`)).toBe('20000000');
+}
+
 it('without translation of the source nothing comes back', async () => {
   const { status, stderr } = await curl('/', 3);
   expect([status, stderr]).toEqual([28, expect.stringContaining('timed out')]);
@@ -108,15 +121,7 @@ describe.each([
   });
 
   it('UDP and 20 MB', async () => {
-    const watches = await watchAll('udp');
-    expect([await echo('one'), await echo('two')].sort()).toEqual([
-      expect.stringMatching(/rs1 .*'10\.0\.1\.100', 7\)/),
-      expect.stringMatching(/rs2 .*'10\.0\.1\.100', 7\)/),
-    ]);
-    const { servers } = await caught(watches);
-    expect(servers).toHaveLength(4);
-    const size = ['-o', '/dev/null', '-w', '%{size_download}'];
-    expect(await lab.curl(...size, `${url}/big?bytes=20000000`)).toBe('20000000');
+    await expectEchoesAndMegabytes();
     for (const ns of places) expect(await checksumErrors(ns)).toBe('');
   });
 
@@ -175,15 +180,7 @@ describe('a pool of local addresses', () => {
   });
 
   it('UDP, 20 MB down and 10 MB up', async () => {
-    const watches = await watchAll('udp');
-    expect([await echo('one'), await echo('two')].sort()).toEqual([
-      expect.stringMatching(/rs1 .*'10\.0\.1\.100', 7\)/),
-      expect.stringMatching(/rs2 .*'10\.0\.1\.100', 7\)/),
-    ]);
-    const { servers } = await caught(watches);
-    expect(servers).toHaveLength(4);
-    const size = ['-o', '/dev/null', '-w', '%{size_download}'];
-    expect(await lab.curl(...size, `${url}/big?bytes=20000000`)).toBe('20000000');
+    await expectEchoesAndMegabytes();
     const body = Buffer.alloc(10_000_000, 'tapvs ');
     const up = await lab.run(plan.client, ['curl', '-sS', '--data-binary', '@-', `${url}/`], {
       input: body.toString(),

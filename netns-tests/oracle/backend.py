@@ -8,22 +8,17 @@
 The TAPs carry the names that the recordings know, so messages and captures name the same things. The kernel of the director's
 namespace keeps no address and forwards nothing.
 """
-import json
 import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 import time
 
 import director_sh
 import oracle
 import tunnels
-from api import Api
+from daemon import Daemon
 
-START_SECONDS = 20
 # Timers are late by their place in the wheel; every scenario begins at the same place. Ticks of 4 ms; the period is that of timers of some minutes.
 WHEEL_TICKS, WHEEL_PHASE, TICKS_PER_SECOND = 4096, 0, 250
 # Commands that are started before their turn.
@@ -36,11 +31,10 @@ ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT"}
 RETRANSMIT = ("01", "04")
 
 
-class TapvsBackend(oracle.Backend):
-    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words), commands (words, in the order of the steps, and whether there is an input)."""
+class TapvsBackend(Daemon, oracle.Backend):
+    """`opts`, beside those of Daemon: commands (words, in the order of the steps, and whether there is an input)."""
 
     name = "tapvs"
-    daemon = None
 
     def __init__(self, opts):
         super().__init__(opts)
@@ -49,19 +43,9 @@ class TapvsBackend(oracle.Backend):
 
     def start(self, topo):
         super().start(topo)
-        self.run_dir = tempfile.mkdtemp(prefix="tapvs-oracle-")
-        self.socket = os.path.join(self.run_dir, "tapvs.sock")
-        self.api = Api(self.socket)
-        self.env = dict(os.environ, TAPVS_SOCKET=self.socket, STATE_DIRECTORY=self.run_dir, LC_ALL="C")
+        self.prepare()
         self.take_over()
-        config = os.path.join(self.run_dir, "tapvs.yaml")
-        with open(config, "w") as f:
-            f.write(self.config())
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
-                "--config", config, "--socket", self.socket, "--log-level", "info"]
-        with open(self.opts.log, "wb") as log:
-            self.daemon = topo.popen("lb", argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.await_ready()
+        self.start_daemon(self.config(), lambda argv, **options: topo.popen("lb", argv, **options))
         ticks = self.clock(runs=False)
         # The clock began with 0, so the estimators, too, stand where they always do.
         self.clock(seconds=(WHEEL_PHASE - ticks) % WHEEL_TICKS / TICKS_PER_SECOND)
@@ -79,7 +63,7 @@ class TapvsBackend(oracle.Backend):
             topo.ns("lb"))
 
     def config(self):
-        return json.dumps({  # JSON is YAML
+        return {
             "devices": [
                 {"name": "front", "kind": "tap", "mac": "02:00:00:00:01:01", "bridge": "br-front", "addresses": ["10.0.1.1/24"]},
                 {"name": "br0", "kind": "tap", "mac": "02:00:00:00:02:01", "bridge": "br-back", "mtu": self.topo.mtu or 1500,
@@ -88,23 +72,7 @@ class TapvsBackend(oracle.Backend):
             "addresses": [vip + "/32" for vip in self.topo.VIPS],
             "sysctl": {"net.ipv4.ip_forward": 1},
             "limits": {"connections": 65536, "packets": 4096},
-        })
-
-    def await_ready(self):
-        end = time.monotonic() + START_SECONDS
-        while True:
-            if self.daemon.poll() is not None:
-                raise RuntimeError("tapvsd ended with status %d: %s" % (self.daemon.returncode, self.last_words()))
-            try:
-                return self.api.call("GET", "/v1/status")
-            except OSError:
-                if time.monotonic() > end:
-                    raise RuntimeError("tapvsd does not answer: " + self.last_words()) from None
-                time.sleep(0.01)
-
-    def last_words(self):
-        with open(self.opts.log, errors="replace") as f:
-            return " / ".join(f.read().splitlines()[-3:])
+        }
 
     def clock(self, **turn):
         """Turns the director's clock; answers its ticks."""
@@ -216,15 +184,7 @@ class TapvsBackend(oracle.Backend):
             p.kill()
             os.close(pipe)
             p.communicate()
-        if self.daemon is not None:
-            self.api.close()
-            self.daemon.terminate()
-            try:
-                self.daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                self.daemon.send_signal(signal.SIGKILL)
-                self.daemon.wait()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.stop_daemon()
 
 
 class Capture(oracle.Capture):

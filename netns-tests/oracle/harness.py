@@ -1,11 +1,17 @@
-"""What the runners of recorded scenarios share: workers with mounts of their own, the choice of scenarios, and the list of what passed."""
+"""What the runners of recorded scenarios share: their command line, workers with mounts of their own, the choice of scenarios, and the list of what passed."""
+import argparse
 import ctypes
+import difflib
 import fnmatch
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import time
+import traceback
 
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x00020000, 4096, 16384, 1 << 18
 # What a recording's machine answered to questions about names (vm-run.sh).
@@ -44,6 +50,66 @@ def set_up_worker():
         os.unlink(f.name)
 
 
+def arguments(root, jobs):
+    """A parser of what both runners understand. @param root of the checkout @param jobs by default"""
+    p = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    p.add_argument("--scenarios")
+    p.add_argument("--recorded")
+    p.add_argument("--out")
+    p.add_argument("--all", action="store_true")
+    p.add_argument("--jobs", type=int, default=jobs)
+    p.add_argument("--bin", default=os.path.join(root, "bin"))
+    p.add_argument("-h", "--help", action="store_true")
+    p.add_argument("names", nargs="*")
+    return p
+
+
+def folders(options, shared, own):
+    """[(scenarios, recordings)]: those that were named, else the shared ones and our own."""
+    if options.scenarios or options.recorded:
+        return [(options.scenarios or os.path.join(shared, "scenarios"), options.recorded or os.path.join(shared, "recorded"))]
+    return [(os.path.join(folder, "scenarios"), os.path.join(folder, "recorded")) for folder in (shared, own)]
+
+
+def find_program(places, shared, name):
+    """The shared program `name`, beside the scenarios or in `shared`; None, which was said, when it or a folder is not there."""
+    beside = os.path.dirname(os.path.abspath(places[0][0]))
+    program = next((path for path in (os.path.join(beside, name), os.path.join(shared, name)) if os.path.exists(path)), None)
+    absent = [os.path.join(shared, name)] if program is None else [folder for pair in places for folder in pair if not os.path.isdir(folder)]
+    if not absent:
+        return program
+    print("oracle: %s is not there: nothing to compare with" % absent[0])
+    print("0 passed, 0 failed, 0 skipped")
+    return None
+
+
+def in_time(task, seconds, begin):
+    """Runs the scenario of a task -> (name, transcript, seconds). @param begin scenario -> (run, transcript), two functions"""
+    with open(task["scenario"]) as f:
+        scenario = json.load(f)
+    scenario.setdefault("name", task["name"])
+    began = time.monotonic()
+    run, transcript = begin(scenario)
+
+    def alarm(*_):
+        raise TimeoutError("not over after %d s" % seconds)
+
+    signal.signal(signal.SIGALRM, alarm)
+    signal.alarm(seconds)
+    fault = ""
+    try:
+        run()
+    except Exception:
+        fault = "ERROR\n" + traceback.format_exc()
+    signal.alarm(0)
+    return task["name"], transcript() + fault, time.monotonic() - began
+
+
+def unified(name, want, have):
+    """Lines of a diff; none when they are the same."""
+    return list(difflib.unified_diff(want, have, "recorded/%s" % name, "now/%s" % name, lineterm="", n=3))
+
+
 def read_skipped(folder):
     """[(pattern, reason)] of the folder's skipped.txt."""
     with open(os.path.join(folder, "skipped.txt")) as f:
@@ -69,6 +135,22 @@ def choose(places, patterns):
             sys.exit("error: no scenario is named %s in %s" % (pattern, ", ".join(folder for folder, _ in places)))
         chosen.update(found)
     return {name: there[name] for name in sorted(chosen)}
+
+
+class Out:
+    """The folder for transcripts: the one that was asked for, or one that goes at the end."""
+
+    def __init__(self, options):
+        self.is_kept = bool(options.out)
+        self.path = os.path.abspath(options.out) if self.is_kept else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
+        os.makedirs(self.path, exist_ok=True)
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, *_):
+        if not self.is_kept:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def run_all(run, tasks, jobs, out, compare, skipped):

@@ -17,19 +17,12 @@
 Prints a unified diff for each scenario that differs and ends with `N passed, N failed, N skipped`; exit status 1 if any failed.
 Every worker has mounts of its own: its namespaces are seen by nobody else and go with it.
 """
-import argparse
-import difflib
 import fnmatch
 import json
 import os
 import re
 import shlex
-import shutil
-import signal
 import sys
-import tempfile
-import time
-import traceback
 from types import SimpleNamespace
 
 import director_sh
@@ -58,29 +51,17 @@ def run_scenario(task):
     import oracle
     import backend
 
-    with open(task["scenario"]) as f:
-        scenario = json.load(f)
-    scenario.setdefault("name", task["name"])
-    began = time.monotonic()
-    commands = [command for command in map(command_of, scenario["steps"]) if command is not None]
-    options = SimpleNamespace(bin=task["bin"], log=task["log"], commands=commands)
-    runner = backend.Runner(scenario, backend.TapvsBackend(options), "tvo%d-" % os.getpid())
+    def begin(scenario):
+        commands = [command for command in map(command_of, scenario["steps"]) if command is not None]
+        options = SimpleNamespace(bin=task["bin"], log=task["log"], commands=commands)
+        runner = backend.Runner(scenario, backend.TapvsBackend(options), "tvo%d-" % os.getpid())
+        return runner.run, lambda: oracle.render(scenario, runner.log)
 
-    def alarm(*_):
-        raise TimeoutError("not over after %d s" % SCENARIO_SECONDS)
-
-    signal.signal(signal.SIGALRM, alarm)
-    signal.alarm(SCENARIO_SECONDS)
-    fault = ""
-    try:
-        runner.run()
-    except Exception:
-        fault = "ERROR\n" + traceback.format_exc()
-    signal.alarm(0)
+    result = harness.in_time(task, SCENARIO_SECONDS, begin)
     oracle.TIMERS.clear()
     for key in list(oracle.SEL.get_map().values()):
         oracle.unwatch(key.fileobj)
-    return task["name"], oracle.render(scenario, runner.log) + fault, time.monotonic() - began
+    return result
 
 
 def missing(scenario):
@@ -99,25 +80,9 @@ def missing(scenario):
 
 
 def read_arguments():
-    p = argparse.ArgumentParser(prog="scripts/oracle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                usage=argparse.SUPPRESS, add_help=False)
-    p.add_argument("--scenarios")
-    p.add_argument("--recorded")
-    p.add_argument("--out")
-    p.add_argument("--all", action="store_true")
-    p.add_argument("--jobs", type=int, default=1 + (os.cpu_count() or 1))
-    p.add_argument("--bin", default=os.path.join(ROOT, "bin"))
+    p = harness.arguments(ROOT, 1 + (os.cpu_count() or 1))
     p.add_argument("--record", action="store_true")
-    p.add_argument("-h", "--help", action="store_true")
-    p.add_argument("names", nargs="*")
     return p.parse_args()
-
-
-def folders(options):
-    """[(scenarios, recordings)]: those that were named, else the shared ones and our own."""
-    if options.scenarios or options.recorded:
-        return [(options.scenarios or os.path.join(ORACLE, "scenarios"), options.recorded or os.path.join(ORACLE, "recorded"))]
-    return [(os.path.join(folder, "scenarios"), os.path.join(folder, "recorded")) for folder in (ORACLE, HERE)]
 
 
 def waits_long(task):
@@ -167,20 +132,21 @@ def around(name, lines):
 def compare(name, transcript, recording):
     """Lines of a unified diff; none when they are the same. @param recording its file"""
     with open(recording) as f:
-        want, have = around(name, f.read().splitlines()), around(name, transcript.splitlines())
-    return list(difflib.unified_diff(want, have, "recorded/%s" % name, "now/%s" % name, lineterm="", n=3))
+        return harness.unified(name, around(name, f.read().splitlines()), around(name, transcript.splitlines()))
 
 
-def record_afresh(options, oracle):
+def record_afresh(options, names, oracle):
     """The scenarios on a real kernel, compared with the recordings that there are."""
     reason = record.missing()
-    names = harness.choose(folders(options), options.names)
     if reason:
         print("skipped: no recordings can be made here: %s" % reason)
         print("0 passed, 0 failed, %d skipped" % len(names))
         return 0
-    out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
-    os.makedirs(out, exist_ok=True)
+    with harness.Out(options) as out:
+        return record_into(out, names, oracle)
+
+
+def record_into(out, names, oracle):
     print("recording %d scenarios with Linux %s" % (len(names), record.kernel()), flush=True)
     absent = record.record(oracle, [scenario for scenario, _ in names.values()], out)
     passed, failed, skipped = 0, absent, 0
@@ -199,8 +165,6 @@ def record_afresh(options, oracle):
             print("    " + line)
         failed += [name] if diff else []
         passed += 0 if diff else 1
-    if not options.out:
-        shutil.rmtree(out, ignore_errors=True)
     print("%d passed, %d failed, %d skipped" % (passed, len(failed), skipped))
     return 1 if failed else 0
 
@@ -210,39 +174,31 @@ def main():
     if options.help:
         print(__doc__.strip())
         return 0
-    places = folders(options)
-    oracle = next((path for path in (os.path.join(os.path.dirname(os.path.abspath(places[0][0])), "oracle.py"),
-                                     os.path.join(ORACLE, "oracle.py")) if os.path.exists(path)), None)
-    for folder in (folder for pair in places for folder in pair):
-        if oracle is None or not os.path.isdir(folder):
-            print("oracle: %s is not there: nothing to compare with" % (folder if oracle else os.path.join(ORACLE, "oracle.py")))
-            print("0 passed, 0 failed, 0 skipped")
-            return 0
+    places = harness.folders(options, ORACLE, HERE)
+    oracle = harness.find_program(places, ORACLE, "oracle.py")
+    if oracle is None:
+        return 0
+    chosen = harness.choose(places, options.names)
     if options.record:
-        return record_afresh(options, oracle)
-    out = os.path.abspath(options.out) if options.out else tempfile.mkdtemp(prefix="tapvs-oracle-out-")
-    os.makedirs(out, exist_ok=True)
-    tasks, skipped = [], []
+        return record_afresh(options, chosen, oracle)
     exceptions = [] if options.all else harness.read_skipped(HERE)
-    chosen = harness.choose(folders(options), options.names)
-    for name, (scenario, recording) in chosen.items():
-        reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
-        if reason is None and not options.all:
-            with open(scenario) as f:
-                reason = missing(json.load(f))
-        if reason is None and not os.path.exists(recording):
-            reason = "no recording"
-        if reason is not None:
-            skipped.append(name)
-            print("skipped %-32s %s" % (name, reason), flush=True)
-            continue
-        tasks.append({"name": name, "scenario": scenario, "oracle": oracle,
-                      "bin": os.path.abspath(options.bin), "log": os.path.join(out, name + ".log")})
-    tasks.sort(key=waits_long, reverse=True)
-    status = harness.run_all(run_scenario, tasks, options.jobs, out, lambda name, transcript: compare(name, transcript, chosen[name][1]), len(skipped))
-    if not options.out:
-        shutil.rmtree(out, ignore_errors=True)
-    return status
+    with harness.Out(options) as out:
+        tasks, skipped = [], 0
+        for name, (scenario, recording) in chosen.items():
+            reason = next((reason for pattern, reason in exceptions if fnmatch.fnmatch(name, pattern)), None)
+            if reason is None and not options.all:
+                with open(scenario) as f:
+                    reason = missing(json.load(f))
+            if reason is None and not os.path.exists(recording):
+                reason = "no recording"
+            if reason is not None:
+                skipped += 1
+                print("skipped %-32s %s" % (name, reason), flush=True)
+                continue
+            tasks.append({"name": name, "scenario": scenario, "oracle": oracle,
+                          "bin": os.path.abspath(options.bin), "log": os.path.join(out, name + ".log")})
+        tasks.sort(key=waits_long, reverse=True)
+        return harness.run_all(run_scenario, tasks, options.jobs, out, lambda name, transcript: compare(name, transcript, chosen[name][1]), skipped)
 
 
 if __name__ == "__main__":

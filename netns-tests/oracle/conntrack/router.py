@@ -7,18 +7,14 @@ The kernel of the router's namespace keeps no address and forwards nothing. The 
 or two for each frame, so a busy machine changes no timeout; a step is over when the daemon has nothing more to do and every event that it
 told has been read.
 """
-import json
 import os
-import shutil
-import signal
 import subprocess
-import tempfile
 import time
 
 import ctdiff
-from api import Api, ApiError
+from api import ApiError
+from daemon import START_SECONDS, Daemon
 
-START_SECONDS = 20
 TICK = 0.004
 # A wait as short as this is turned in steps.
 STEPPED_SECONDS = 10
@@ -29,31 +25,17 @@ EVENT_SECONDS = 5
 ERRNO = {"Invalid argument": "EINVAL", "No such file or directory": "ENOENT", "Permission denied": "EACCES"}
 
 
-class Router(ctdiff.Backend):
-    """`opts`: bin (folder of tapvs and tapvsd), log (file for the daemon's words)."""
-
+class Router(Daemon, ctdiff.Backend):
     name = "tapvs"
-    daemon = None
-    run_dir = None
     known_streams = frozenset()
 
     def start(self, topo):
         self.topo = topo
         self.known_streams = set()
-        self.run_dir = tempfile.mkdtemp(prefix="tapvs-oracle-")
-        path = os.path.join(self.run_dir, "tapvs.sock")
-        self.api = Api(path)
-        self.env = dict(os.environ, TAPVS_SOCKET=path, STATE_DIRECTORY=self.run_dir, LC_ALL="C")
+        self.prepare()
         topo.write_sysctl("net.ipv4.ip_forward", 0)
         ctdiff.Topology.batch(["addr flush dev va", "addr flush dev vb"], topo.ns("r"))
-        config = os.path.join(self.run_dir, "tapvs.yaml")
-        with open(config, "w") as f:
-            f.write(self.config())
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", os.path.join(self.opts.bin, "tapvsd"), "--test-clock",
-                "--config", config, "--socket", path, "--log-level", "info"]
-        with open(self.opts.log, "wb") as log:
-            self.daemon = topo.popen(argv, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.await_ready()
+        self.start_daemon(self.config(), topo.popen)
         self.clock(runs=False)
         self.setup()
 
@@ -63,23 +45,7 @@ class Router(ctdiff.Backend):
                     "mtu": spec.get("mtu_" + end, 1500),
                     "addresses": [ctdiff.Topology.ADDR[device], *spec.get("addrs", {}).get(device, [])]}
                    for end, device in ctdiff.Topology.END.items()]
-        return json.dumps({"devices": devices, "limits": {"connections": 16384, "packets": 4096}})  # JSON is YAML
-
-    def await_ready(self):
-        end = time.monotonic() + START_SECONDS
-        while True:
-            if self.daemon.poll() is not None:
-                raise RuntimeError("tapvsd ended with status %d: %s" % (self.daemon.returncode, self.last_words()))
-            try:
-                return self.api.call("GET", "/v1/status")
-            except OSError:
-                if time.monotonic() > end:
-                    raise RuntimeError("tapvsd does not answer: " + self.last_words()) from None
-                time.sleep(0.01)
-
-    def last_words(self):
-        with open(self.opts.log, errors="replace") as f:
-            return " / ".join(f.read().splitlines()[-3:])
+        return {"devices": devices, "limits": {"connections": 16384, "packets": 4096}}
 
     def clock(self, **turn):
         self.api.call("POST", "/v1/clock", turn)
@@ -152,16 +118,7 @@ class Router(ctdiff.Backend):
             time.sleep(0.005)
 
     def stop(self):
-        if self.daemon is not None:
-            self.api.close()
-            self.daemon.terminate()
-            try:
-                self.daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                self.daemon.send_signal(signal.SIGKILL)
-                self.daemon.wait()
-        if self.run_dir is not None:
-            shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.stop_daemon()
 
 
 class Runner(ctdiff.Runner):

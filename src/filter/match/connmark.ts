@@ -1,32 +1,17 @@
 /** `-m connmark`: the mark of the packet's connection (net/netfilter/xt_connmark.c, connmark_mt). */
 import { defineMatch } from '../extension.ts';
-import { formatMarkMask, readMarkMask } from '../values.ts';
+import { formatMarkMask } from '../values.ts';
+import { anyMark, type MarkValue, markOption, saveMark } from './mark-value.ts';
 
-interface ConnmarkOptions {
-  value: number;
-  mask: number;
-  isInverted: boolean;
-}
-
-export const connmark = defineMatch<ConnmarkOptions>({
+export const connmark = defineMatch<MarkValue>({
   name: 'connmark',
   man: `connmark match options:
 [!] --mark value[/mask]    Match ctmark value with optional mask
 `,
   needsConntrack: () => true,
-  init: () => ({ value: 0, mask: 0, isInverted: false }),
-  options: [
-    {
-      name: 'mark',
-      canInvert: true,
-      isRequired: true,
-      read: (o, text, isInverted) => {
-        Object.assign(o, readMarkMask('connmark', 'mark', text));
-        o.isInverted = isInverted;
-      },
-    },
-  ],
-  save: (o) => [...(o.isInverted ? ['!'] : []), '--mark', formatMarkMask(o.value, o.mask)],
+  init: anyMark,
+  options: [markOption('connmark')],
+  save: saveMark,
   list: (o) => `connmark match ${o.isInverted ? '!' : ''} ${formatMarkMask(o.value, o.mask)}`,
   compile: ({ value, mask, isInverted }) => {
     return (p, { conditions }) =>
