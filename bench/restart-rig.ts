@@ -110,6 +110,8 @@ export class RestartRig {
         const server = lab.spawn(netns, ['python3', LOAD, 'serve', name, String(PORT)]);
         await waitForLine(server, /^ready$/);
       }
+      // Half a minute of new connections takes all ports: without this a client searches for one longer and longer, for its closed ones have theirs for a minute.
+      await lab.run(plan.client, ['sysctl', '-qw', 'net.ipv4.tcp_tw_reuse=1']);
       const ports = [80, PORT, PORT + 1];
       const ipvsadm = ports.flatMap((port) => [
         `-A -t ${plan.vip}:${port} -s rr`,
