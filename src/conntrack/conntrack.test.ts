@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Status } from '../model/entry-status.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
+import { Col, ENTRY_SHIFT } from './entries.ts';
 import { CLIENT, CtRig, SERVER, tcpFrame as tcp } from './test-rig.ts';
 import { Tuple } from './tuple.ts';
 
@@ -185,6 +186,22 @@ describe('entries', () => {
     expect(rig.send(udp('c', 9))).toBe('dropped');
     rig.wait(1);
     expect(rig.list()).toHaveLength(3);
+  });
+
+  it('of a table that has become far too full, a tick ends no more than packets can wait for', () => {
+    rig = new CtRig(3000);
+    for (let port = 1; port <= 3000; port++) rig.send(udp('c', port));
+    rig.ct.sysctls.set('net.netfilter.nf_conntrack_max', '100');
+    const { entries } = rig.ct;
+    for (let entry = 1; entry <= 3000; entry++) entries.addStatus(entry, Status.Assured);
+    expect(rig.send(udp('c', 5000))).toBe('dropped');
+    for (let entry = 1; entry <= 3000; entry++) entries.rows[(entry << ENTRY_SHIFT) + Col.Status]! &= ~Status.Assured;
+    const left: number[] = [];
+    for (let tick = 0; tick < 4; tick++) {
+      rig.ct.advance(++rig.now);
+      left.push(entries.count);
+    }
+    expect(left).toEqual([1976, 952, 94, 94]);
   });
 
   it('two first packets of one UDP flow under way: the second joins the first', () => {

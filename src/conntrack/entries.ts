@@ -62,7 +62,7 @@ export const CHAIN_TOO_LONG = -2;
 export const SHORT_CHAIN = 51;
 const ZONE_SHIFT = 16;
 /** Entries that end in one tick: of a million idle ones the time is over at once (timer-wheel.ts), and packets shall not wait for all. */
-const MOST_ENDS = 1024;
+export const MOST_ENDS = 1024;
 const COPIED_FREE = 64;
 
 const { Src: SRC, Dst: DST, Ports: PORTS, Kind: KIND, Status: STATUS, Expires: EXPIRES, Due: DUE } = Col;

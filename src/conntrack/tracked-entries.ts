@@ -17,6 +17,7 @@ import {
   Col,
   ENTRY_SHIFT,
   EntryTable,
+  MOST_ENDS,
   MUTED_EXPECTATION,
   NO_ENTRY,
   SHORT_CHAIN,
@@ -352,7 +353,8 @@ export class TrackedEntries {
     const { entries } = this;
     // Of fewer than a hundred there is no such share, as in the kernel: nobody is collected.
     const limit = Math.floor(this.most / 100) * 95;
-    for (let i = 0; i < COLLECTED; i++) {
+    let ends = 0;
+    for (let i = 0; i < COLLECTED && ends < MOST_ENDS; i++) {
       if (limit === 0 || entries.count < limit || this.#collectAt >= entries.highWater) {
         this.#collectAt = 1;
         this.isPressed = false;
@@ -360,7 +362,9 @@ export class TrackedEntries {
       }
       const entry = this.#collectAt++;
       if (!entries.isAlive(entry)) continue;
-      if ((entries.status(entry) & ASSURED) === 0 || isOver(entries, entry)) this.kill(entry);
+      if ((entries.status(entry) & ASSURED) !== 0 && !isOver(entries, entry)) continue;
+      this.kill(entry);
+      ends++;
     }
   }
 }
