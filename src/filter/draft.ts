@@ -26,6 +26,9 @@ export class Refusal extends Error {
   }
 }
 
+/** Names that no chain can have. */
+const VERDICTS = ['ACCEPT', 'DROP', 'QUEUE', 'RETURN'];
+
 /** A copy of the chains, to be changed; the table takes it when all of the commands could be done. */
 export class Draft {
   readonly #table: TableName;
@@ -247,16 +250,19 @@ export class Draft {
     if (name !== undefined && this.#find(name)?.hook != null) throw new Refusal('EINVAL');
     const chains = name === undefined ? this.#chains.filter(({ hook }) => hook === null) : [this.#get(name)];
     const references = countReferences(this.#chains);
+    // The tool tries them all, and tells what it met last.
+    let fault: TableFault | undefined;
     for (const chain of chains) {
-      if (references.has(chain.name)) throw new Refusal('EMLINK');
-      if (chain.rules.length > 0) throw new Refusal('ENOTEMPTY');
+      if (references.has(chain.name)) fault = 'EMLINK';
+      else if (chain.rules.length > 0) fault = 'ENOTEMPTY';
     }
+    if (fault !== undefined) throw new Refusal(fault);
     this.#remove(new Set(chains));
   }
 
   /** References follow. */
   #rename(name: string, to: string): void {
-    if (this.#find(to) !== undefined) throw new Refusal('EEXIST');
+    if (this.#find(to) !== undefined || VERDICTS.includes(to)) throw new Refusal('EEXIST');
     const chain = this.#find(name);
     if (chain === undefined || chain.hook !== null) throw new Refusal('ENOENT');
     this.#remove(new Set([chain]));

@@ -13,7 +13,7 @@ import {
   type TargetExtension,
 } from './extension.ts';
 import { findMatch, findTarget } from './registry.ts';
-import { type Header, Inverted, newHeader, type Rule, type Target } from './rule.ts';
+import { type Header, Inverted, newHeader, type Rule, type Target, type VerdictName } from './rule.ts';
 import { type Network, parseNumber, protocolName, readNetworks, readProtocol } from './values.ts';
 import type { LongOption, ShortOptions, Word } from './words.ts';
 import { WordReader } from './words.ts';
@@ -34,8 +34,8 @@ export interface CommandLine {
   readonly chain: string | undefined;
   /** Of -D, -R, -I, -L, -S, -Z; 0 when absent. */
   readonly number: number;
-  /** -Z beside -L or -S. */
-  readonly alsoZero: boolean;
+  /** -Z beside -L or -S: a chain or all of them, or the rule with the number. */
+  readonly alsoZero: false | 'chains' | 'rule';
   readonly newName: string;
   readonly policy: string;
   /** One for each pair of addresses. */
@@ -50,7 +50,11 @@ export interface CommandLine {
 /** -h, with the extensions named before it; -V; -6, which this is not. */
 export type ParsedLine =
   | { readonly kind: 'command'; readonly line: CommandLine }
-  | { readonly kind: 'help'; readonly matches: readonly MatchExtension[]; readonly target: TargetExtension | undefined }
+  | {
+      readonly kind: 'help';
+      readonly matches: readonly MatchExtension[];
+      readonly target: TargetExtension | 'verdict' | undefined;
+    }
   | { readonly kind: 'version' }
   | { readonly kind: 'not-ipv4' };
 
@@ -66,8 +70,10 @@ export interface ParseSettings {
   readonly program: string;
 }
 
-const LONGEST_CHAIN = 28;
+export const LONGEST_CHAIN = 28;
 const LONGEST_DEVICE = 15;
+/** Of -W, in microseconds. */
+const LONGEST_INTERVAL = 999_999;
 
 type Letter = string;
 const LONG_NAMES: readonly (readonly [string, Letter, LongOption['value']])[] = [
@@ -139,7 +145,7 @@ class Parser {
   readonly #given = new Set<Letter>();
   #isInverted = false;
   #command: CommandLetter | undefined;
-  #alsoZero = false;
+  #alsoZero: CommandLine['alsoZero'] = false;
   #chain: string | undefined;
   #number = 0;
   #newName = '';
@@ -238,6 +244,7 @@ class Parser {
         const number = reader.takeWord();
         if (number === undefined) return undefined;
         this.#number = readRuleNumber(number);
+        // A list that was asked for before is forgotten, as the tool does.
         this.#command = 'z';
         return undefined;
       }
@@ -261,9 +268,11 @@ class Parser {
         return undefined;
       }
       case 'h': {
-        if (this.#matches.length === 0) this.#loadProtocol();
+        const named = this.#matches.length === 0 ? findMatch(this.#protocol ?? '') : undefined;
+        if (named !== undefined) this.#load(named);
         const matches = this.#matches.map((use) => use.extension as MatchExtension);
-        return { kind: 'help', matches, target: this.#target?.extension as TargetExtension | undefined };
+        const target = this.#target?.extension as TargetExtension | undefined;
+        return { kind: 'help', matches, target: target ?? (this.#hasVerdict() ? 'verdict' : undefined) };
       }
       case 'V':
         return { kind: 'version' };
@@ -360,17 +369,20 @@ class Parser {
       this.#hasWait = true;
       return;
     }
-    this.#settings.warn('Ignoring deprecated --wait-interval option.\n');
-    if (wait !== undefined && parseNumber(wait, 999_999) === undefined) {
-      throw new BadRule('wait interval not numeric');
+    if (wait === undefined) throw new BadRule('wait interval value required');
+    const microseconds = parseNumber(wait);
+    if (microseconds === undefined) throw new BadRule('wait interval not numeric');
+    if (microseconds > LONGEST_INTERVAL) {
+      throw new BadRule(`too long usec wait ${microseconds} > ${LONGEST_INTERVAL} usec`);
     }
+    this.#settings.warn('Ignoring deprecated --wait-interval option.\n');
     this.#hasInterval = true;
   }
 
   /** set_option */
   #set(letter: Letter): void {
     const name = letter === '0' ? '--line-numbers' : `-${letter}`;
-    if (this.#given.has(letter)) throw new BadRule(`multiple ${name} flags not allowed`);
+    if (this.#given.has(letter)) throw new BadRule(`multiple -${letter} flags not allowed`);
     this.#given.add(letter);
     if (!this.#isInverted) return;
     const bit = INVERTIBLE[letter];
@@ -380,16 +392,13 @@ class Parser {
 
   /** add_command: only listing and zeroing go together. */
   #setCommand(letter: CommandLetter, others: string): void {
-    if (this.#isInverted) throw new BadRule("unexpected `!' flag");
-    if (this.#command !== undefined && !others.includes(this.#command)) {
-      throw new BadRule(`Cannot use -${letter} with -${this.#command.toUpperCase()}\n`.trimEnd());
+    if (this.#isInverted) throw new BadRule("unexpected '!' flag");
+    const isAgain = letter === 'Z' && this.#alsoZero !== false;
+    if (this.#command !== undefined && (isAgain || !others.includes(this.#command))) {
+      throw new BadRule(`Cannot use -${letter} with -${isAgain ? 'Z' : this.#command.toUpperCase()}\n`.trimEnd());
     }
-    if (this.#command === undefined) this.#command = letter;
-    else if (letter === 'Z') this.#alsoZero = true;
-    else {
-      this.#command = letter;
-      this.#alsoZero = true;
-    }
+    if (this.#command !== undefined) this.#alsoZero = this.#command === 'z' ? 'rule' : 'chains';
+    if (this.#command === undefined || letter !== 'Z') this.#command = letter;
   }
 
   /** xtables_parse_interface */
@@ -562,8 +571,14 @@ class Parser {
       return { kind: 'extension', extension: extension as TargetExtension, options };
     }
     if (name === undefined) return { kind: 'none' };
-    const isVerdict = name === 'ACCEPT' || name === 'DROP' || name === 'QUEUE' || name === 'RETURN';
-    return isVerdict && !this.#isGoto ? { kind: 'verdict', name } : { kind: 'chain', name, isGoto: this.#isGoto };
+    return this.#hasVerdict()
+      ? { kind: 'verdict', name: name as VerdictName }
+      : { kind: 'chain', name, isGoto: this.#isGoto };
+  }
+
+  #hasVerdict(): boolean {
+    const name = this.#jump;
+    return !this.#isGoto && (name === 'ACCEPT' || name === 'DROP' || name === 'QUEUE' || name === 'RETURN');
   }
 }
 

@@ -25,10 +25,12 @@ export interface MatchUse {
   readonly options: unknown;
 }
 
+export type VerdictName = 'ACCEPT' | 'DROP' | 'QUEUE' | 'RETURN';
+
 /** `chain` also where the parser cannot know whether the word names one. */
 export type Target =
   | { readonly kind: 'none' }
-  | { readonly kind: 'verdict'; readonly name: 'ACCEPT' | 'DROP' | 'QUEUE' | 'RETURN' }
+  | { readonly kind: 'verdict'; readonly name: VerdictName }
   | { readonly kind: 'chain'; readonly name: string; readonly isGoto: boolean }
   | { readonly kind: 'extension'; readonly extension: TargetExtension; readonly options: unknown };
 

@@ -38,6 +38,7 @@ export function tableCommands(line: CommandLine): TableCommand[] {
       return [{ op: 'policy', chain, policy: line.policy, counters }];
     case 'L':
     case 'S':
-      return line.alsoZero ? [{ op: 'zero', chain: line.chain, ...(at === 0 ? {} : { at }) }] : [];
+      if (line.alsoZero === false) return [];
+      return [{ op: 'zero', chain: line.chain, ...(line.alsoZero === 'rule' ? { at } : {}) }];
   }
 }

@@ -71,7 +71,12 @@ Options:
 [!] --version	-V		print package version.
 `;
 
-export function helpText(matches: readonly MatchExtension[], target: TargetExtension | undefined): string {
-  const extensions = target === undefined ? matches : [target, ...matches];
-  return `iptables ${VERSION}\n${USAGE}${extensions.map(({ man }) => `\n${man}`).join('')}`;
+const VERDICT_MAN = `standard match options:
+(If target is DROP, ACCEPT, RETURN or nothing)
+`;
+
+export function helpText(matches: readonly MatchExtension[], target: TargetExtension | 'verdict' | undefined): string {
+  const manuals = matches.map(({ man }) => man);
+  if (target !== undefined) manuals.unshift(target === 'verdict' ? VERDICT_MAN : target.man);
+  return `iptables ${VERSION}\n${USAGE}${manuals.map((man) => `\n${man}`).join('')}`;
 }

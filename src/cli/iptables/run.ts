@@ -1,6 +1,6 @@
 /** `tapvs iptables`, or the program called `iptables`: the classic tool's words, lists, messages and statuses, asked of tapvsd. */
 import { BadRule, type WriteNames } from '../../filter/extension.ts';
-import { BadWord, type CommandLine, type ParsedLine, parseRule } from '../../filter/parse.ts';
+import { BadWord, type CommandLine, LONGEST_CHAIN, type ParsedLine, parseRule } from '../../filter/parse.ts';
 import { writeWords } from '../../filter/save.ts';
 import {
   type ChainRow,
@@ -8,6 +8,7 @@ import {
   TABLE_NAMES,
   type TableChange,
   type TableCommand,
+  type TableFault,
   type TableName,
   type TableOutcome,
   type TableRow,
@@ -66,38 +67,49 @@ export function tableOf(name: string): TableName {
 
 async function runLine(line: CommandLine, names: RuleNames, context: CliContext): Promise<number> {
   const table = tableOf(line.table);
+  checkNames(line);
   const commands = tableCommands(line);
   if (line.command === 'L' || line.command === 'S') await list(line, table, names, context);
   if (commands.length === 0) return Status.Ok;
-  const isSilent = line.verbose === 0;
-  const before = isSilent ? null : await chainsToTell(line, table, context);
+  if (line.verbose > 0) await tellChains(line, table, context);
   const change: TableChange = { table, commands };
   const outcome = await context.client.post<TableOutcome>('/v1/iptables', change);
-  if (outcome !== null) throw failure(outcome, commands);
-  if (!isSilent) tell(line, before ?? [], names, context);
+  const fault = outcome === null ? undefined : failure(outcome, commands);
+  // What the kernel refuses has been told before; what the tool itself cannot read is not.
+  if (line.verbose > 0 && 'AIDRC'.includes(line.command) && fault?.exit !== Status.BadParameter) {
+    const form = listForm({ numeric: true }, names);
+    for (const rule of line.rules) context.out(formatChangedRule(rule, form));
+  }
+  if (fault !== undefined) throw fault;
   return Status.Ok;
 }
 
-/** The chains that -F, -Z and -X will name. */
-async function chainsToTell(line: CommandLine, table: TableName, { client }: CliContext): Promise<readonly ChainRow[]> {
-  if (!'FZX'.includes(line.command) && !line.alsoZero) return [];
-  if (line.chain !== undefined && line.command !== 'X') return [];
-  const { chains } = await client.get<TableRow>(`/v1/iptables/${table}`);
-  return line.command === 'X' ? chains.filter(({ policy, name }) => policy === null && isMeant(line, name)) : chains;
+/** Names that the kernel does not know, or not as names. @throws CliError */
+function checkNames({ command, chain, newName }: CommandLine): void {
+  const refuse = (fault: TableFault): CliError => new CliError(`${PROGRAM}: ${faultMessage(fault, '')}`, Status.Other);
+  if (chain === '') {
+    throw refuse(command === 'D' || command === 'C' ? 'NO-RULE' : command === 'P' ? 'NO-BUILT-IN' : 'ENOENT');
+  }
+  if (command === 'E' && (newName === '' || newName.length > LONGEST_CHAIN)) throw refuse('EINVAL');
+}
+
+/** What -v says of -F, -X and -Z, be they refused or not. */
+async function tellChains(line: CommandLine, table: TableName, { client, out }: CliContext): Promise<void> {
+  const { command, chain, alsoZero } = line;
+  const isListing = command === 'L' || command === 'S';
+  if (!['F', 'Z', 'X'].includes(command) && !(isListing && alsoZero === 'chains')) return;
+  const verb = command === 'F' ? 'Flushing' : command === 'X' ? 'Deleting' : 'Zeroing';
+  const names = chain === undefined ? [] : [chain];
+  if (chain === undefined) {
+    const { chains } = await client.get<TableRow>(`/v1/iptables/${table}`);
+    const told = command === 'X' ? chains.filter(({ policy }) => policy === null) : chains;
+    names.push(...told.map(({ name }) => name));
+  }
+  for (const name of names) out(`${verb} chain \`${name}'\n`);
 }
 
 function isMeant({ chain }: CommandLine, name: string): boolean {
   return chain === undefined || chain === name;
-}
-
-function tell(line: CommandLine, chains: readonly ChainRow[], names: RuleNames, { out }: CliContext): void {
-  const form = listForm({ numeric: true }, names);
-  if ('AIDRC'.includes(line.command)) {
-    for (const rule of line.rules) out(formatChangedRule(rule, form));
-    return;
-  }
-  const verb = line.command === 'F' ? 'Flushing' : line.command === 'X' ? 'Deleting' : 'Zeroing';
-  for (const { name } of chains) out(`${verb} chain \`${name}'\n`);
 }
 
 function failure({ index, fault, what = '' }: NonNullable<TableOutcome>, commands: readonly TableCommand[]): CliError {

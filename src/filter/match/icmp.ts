@@ -79,14 +79,24 @@ function readType(text: string): [number, number, number] {
   return [type.value, code.value, code.value];
 }
 
+/** For the manual: another name in brackets, types with a code behind theirs. */
+function typeList(): string {
+  return NAMES.map(([name, type, low, high], i) => {
+    const before = NAMES[i - 1];
+    const isAlias = before !== undefined && before[1] === type && before[2] === low && before[3] === high;
+    return isAlias ? ` (${name})` : `${i === 0 ? '' : '\n'}${low === high ? '   ' : ''}${name}`;
+  })
+    .join('')
+    .concat('\n');
+}
+
 export const icmp = defineMatch<IcmpOptions>({
   name: 'icmp',
   man: `icmp match options:
 [!] --icmp-type typename	match icmp type
 [!] --icmp-type type[/code]	(or numeric type or type/code)
 Valid ICMP Types:
-${NAMES.map(([name]) => name).join('\n')}
-`,
+${typeList()}`,
   init: () => ({ type: 0, lowCode: 0, highCode: 255, isInverted: false }),
   options: [
     {

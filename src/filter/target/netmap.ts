@@ -15,6 +15,7 @@ export const netmap = defineTarget<NetmapOptions>({
   man: `NETMAP target options:
   --to address[/mask]
 				Network address to map to.
+
 `,
   needsConntrack: () => true,
   init: () => ({ ip: 0, mask: -1 }),

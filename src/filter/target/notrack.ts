@@ -4,7 +4,7 @@ import { untrack } from './ct.ts';
 
 export const notrack = defineTarget<null>({
   name: 'NOTRACK',
-  man: '',
+  man: 'NOTRACK does not take any options\n',
   listName: 'CT',
   init: () => null,
   options: [],

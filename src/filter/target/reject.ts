@@ -19,16 +19,16 @@ const DCCP = 33;
 const SUMS_OF_THEIR_OWN: readonly number[] = [IpProto.Ah, IpProto.Esp, IpProto.Sctp, IpProto.UdpLite, DCCP];
 /** Bit of a GRE header's first word: there is a checksum (RFC 2784 §2.1). */
 const GRE_CHECKSUM = 0x8000;
-/** Name, the other name, code; -1 for a reset. */
+/** Name, the other name, code (-1 for a reset), what the manual says. */
 const KINDS = [
-  ['icmp-net-unreachable', 'net-unreach', UnreachCode.Net],
-  ['icmp-host-unreachable', 'host-unreach', UnreachCode.Host],
-  ['icmp-proto-unreachable', 'proto-unreach', 2],
-  ['icmp-port-unreachable', 'port-unreach', UnreachCode.Port],
-  ['icmp-net-prohibited', 'net-prohib', 9],
-  ['icmp-host-prohibited', 'host-prohib', 10],
-  ['tcp-reset', 'tcp-rst', -1],
-  ['icmp-admin-prohibited', 'admin-prohib', UnreachCode.AdminProhibited],
+  ['icmp-net-unreachable', 'net-unreach', UnreachCode.Net, 'ICMP network unreachable'],
+  ['icmp-host-unreachable', 'host-unreach', UnreachCode.Host, 'ICMP host unreachable'],
+  ['icmp-proto-unreachable', 'proto-unreach', 2, 'ICMP protocol unreachable'],
+  ['icmp-port-unreachable', 'port-unreach', UnreachCode.Port, 'ICMP port unreachable (default)'],
+  ['icmp-net-prohibited', 'net-prohib', 9, 'ICMP network prohibited'],
+  ['icmp-host-prohibited', 'host-prohib', 10, 'ICMP host prohibited'],
+  ['tcp-reset', 'tcp-rst', -1, 'TCP RST packet'],
+  ['icmp-admin-prohibited', 'admin-prohib', UnreachCode.AdminProhibited, 'ICMP administratively prohibited (*)'],
 ] as const;
 const DEFAULT = KINDS[3];
 
@@ -38,7 +38,9 @@ export const reject = defineTarget<RejectOptions>({
 --reject-with type              drop input packet and send back
                                 a reply packet according to type:
 Valid reject types:
-${KINDS.map(([name, alias]) => `    ${name.padEnd(25)}\t${alias}\n`).join('')}`,
+${KINDS.map(([name, alias, , about]) => `    ${name.padEnd(25)}\t${about}\n    ${alias.padEnd(25)}\talias\n`).join('')}
+(*) See man page or read the INCOMPATIBILITES file for compatibility issues.
+`,
   init: () => ({ kind: DEFAULT }),
   options: [
     {

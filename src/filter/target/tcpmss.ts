@@ -28,7 +28,7 @@ export const tcpmss = defineTarget<TcpmssOptions>({
   name: 'TCPMSS',
   man: `TCPMSS target mutually-exclusive options:
   --set-mss value               explicitly set MSS option to specified value
-  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 40)
+  --clamp-mss-to-pmtu           automatically clamp MSS value to (path_MTU - 20)
 `,
   init: () => ({ mss: 0, isClamped: false }),
   options: [
