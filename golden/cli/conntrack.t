@@ -21,7 +21,7 @@
 -L -p tcp --state ESTABLISHED ; list {"proto":6,"state":"ESTABLISHED"} ; OK
 -L -p tcp --state LISTEN ; list {"proto":6,"state":"SYN_SENT2"} ; OK
 -L -p icmp --icmp-type 8 --icmp-id 77 ; list {"proto":1,"original":{"icmp":{"type":8,"id":77}}} ; OK
--L -p gre --srckey 1 --reply-key-dst 1 ; list {"proto":47,"original":{"gre":{"srcKey":1}},"reply":{"gre":{"dstKey":1}}} ; OK
+-L -p gre --srckey 1 --reply-key-dst 1 ; list {"proto":47} ; OK
 -L -s 10.1.0.3 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK
 -L --orig-src 10.1.3 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK
 -L -s 10.1.0.3/32 ; list {"family":4,"original":{"src":"10.1.0.3"}} ; OK

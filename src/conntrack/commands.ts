@@ -12,6 +12,7 @@ import { IpProto } from '../wire/ipv4.ts';
 import { Change } from './changes.ts';
 import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
+import { CtDir } from './entry.ts';
 import { EXPECT_POLICIES, type Expectations } from './expectations.ts';
 import { HELPER_NAMES } from './helper-names.ts';
 import { TAG } from './listing.ts';
@@ -79,7 +80,16 @@ export function findEntry(ct: Conntrack, row: CtTuple, zone: number): number {
   return find(ct, original, zone);
 }
 
-export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
+/** Where one end of a new entry is to be translated to; port 0: as the connection's own, where that is free. */
+export interface NatTarget {
+  readonly ip: number;
+  readonly port: number;
+}
+
+/** NAT's part in a new entry (ctnetlink_setup_nat); null: to what it is, moved only where that is taken. */
+export type BindNat = (entry: number, isSource: boolean, target: NatTarget | null) => void;
+
+export function createEntry(ct: Conntrack, spec: EntrySpec, bind: BindNat): CtErrno | null {
   if (!readTuple(spec.original, original) || !readTuple(spec.reply, reply)) return 'EINVAL';
   if (spec.original.proto !== spec.reply.proto) return 'EINVAL';
   if (!original.canInvert()) return 'EINVAL';
@@ -96,29 +106,22 @@ export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
   if (errno !== null) return errno;
   const helper = spec.helper === undefined ? 0 : helperNumber(spec.helper);
   if (helper === undefined) return 'EOPNOTSUPP';
-  let done = 0;
-  const { sourceNat, destinationNat } = spec;
-  if (sourceNat !== undefined || destinationNat !== undefined) {
-    done = Status.SrcNatDone | Status.DstNatDone;
-    if (sourceNat !== undefined) {
-      reply.dst = parseIp4(sourceNat.address) ?? reply.dst;
-      if (sourceNat.port !== 0 && hasPorts(reply.proto)) reply.ports = (reply.ports & -0x10000) | sourceNat.port;
-      done |= Status.SrcNat;
-    }
-    if (destinationNat !== undefined) {
-      reply.src = parseIp4(destinationNat.address) ?? reply.src;
-      if (destinationNat.port !== 0 && hasPorts(reply.proto))
-        reply.ports = (destinationNat.port << 16) | (reply.ports & 0xffff);
-      done |= Status.DstNat;
-    }
-  }
-  if (find(ct, reply, zones.reply) !== NO_ENTRY) return 'EEXIST';
   const entry = ct.open(original, zones.original, zones.reply, helper);
   if (entry === NO_ENTRY) return 'ENOMEM';
   const { entries } = ct;
   const at = entry << ENTRY_SHIFT;
   entries.alterReply(entry, reply);
-  entries.addStatus(entry, done | ((spec.status ?? 0) & SETTABLE) | (helper === 0 ? 0 : Status.Helper));
+  const { sourceNat, destinationNat } = spec;
+  if (sourceNat !== undefined || destinationNat !== undefined) {
+    bind(entry, false, natTarget(destinationNat));
+    bind(entry, true, natTarget(sourceNat));
+    entries.tuple(entry, CtDir.Reply, reply);
+  }
+  if (find(ct, reply, zones.reply) !== NO_ENTRY) {
+    ct.kill(entry);
+    return 'EEXIST';
+  }
+  entries.addStatus(entry, ((spec.status ?? 0) & SETTABLE) | (helper === 0 ? 0 : Status.Helper));
   entries.rows[at + Col.Mark] = (spec.mark ?? 0) | 0;
   setProtoinfo(ct, entry, state, spec.liberal === true);
   if (spec.tags !== undefined && original.proto === IpProto.Sctp) {
@@ -135,6 +138,11 @@ export function createEntry(ct: Conntrack, spec: EntrySpec): CtErrno | null {
   const isLabelled = spec.labels !== undefined && setLabels(ct, entry, { value: spec.labels, mask: spec.labels });
   tell(ct, entry, isLabelled ? MADE | Change.Label : MADE);
   return null;
+}
+
+function natTarget(nat: EntrySpec['sourceNat']): NatTarget | null {
+  const ip = nat === undefined ? undefined : parseIp4(nat.address);
+  return nat === undefined || ip === undefined ? null : { ip, port: nat.port };
 }
 
 /** Undefined: there is no such helper. */

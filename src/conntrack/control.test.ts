@@ -6,6 +6,7 @@ import { Hooks } from '../hooks/hooks.ts';
 import type { CtErrno, CtTuple, EntryChange, EntryFilter, EntryRow, EntrySpec } from '../model/conntrack.ts';
 import { Status } from '../model/entry-status.ts';
 import { PacketPool } from '../packet/pool.ts';
+import { ip4 } from '../wire/addr.ts';
 import { Conntrack } from './conntrack.ts';
 import { ConntrackControl } from './control.ts';
 import { Expectations } from './expectations.ts';
@@ -14,6 +15,8 @@ const WALL = 1_795_193_512_120.5;
 const BY = { portId: 77, program: 'conntrack' };
 let ct: Conntrack;
 let control: ConntrackControl;
+/** What NAT was asked for. */
+let bound: unknown[] = [];
 
 function start(maxFlows: number): void {
   ct = new Conntrack({
@@ -26,7 +29,13 @@ function start(maxFlows: number): void {
     wallClock: () => WALL,
     defrag: { acquire: () => {}, release: () => {} },
   });
-  control = new ConntrackControl(ct, new Expectations(), () => WALL);
+  bound = [];
+  control = new ConntrackControl(
+    ct,
+    new Expectations(),
+    () => WALL,
+    (_entry, isSource, target) => void bound.push([isSource, target]),
+  );
 }
 
 beforeEach(() => start(64));
@@ -84,17 +93,25 @@ describe('a list', () => {
     expect(control.counts()).toMatchObject({ entries: 10, expectations: 0, statistics: { insert: 10 } });
   });
 
+  it('has both ends bound by NAT where one is said: the other to what it is', () => {
+    expect(create({ ...udp(1), sourceNat: { address: '9.9.9.9', port: 77 } })).toBeNull();
+    expect(create(udp(2))).toBeNull();
+    expect(bound).toEqual([
+      [false, null],
+      [true, { ip: ip4('9.9.9.9'), port: 77 }],
+    ]);
+  });
+
   it('shows all of an entry', () => {
     create({
       ...udp(1),
       status: Status.Assured,
       mark: 0xfffffff0,
       zones: { original: 3, reply: 4 },
-      sourceNat: { address: '9.9.9.9', port: 77 },
     });
     expect(list()[0]).toMatchObject({
-      reply: { src: '10.2.0.2', dst: '9.9.9.9', ports: { src: 53, dst: 77 } },
-      status: Status.Assured | Status.Confirmed | Status.SrcNat | Status.SrcNatDone | Status.DstNatDone,
+      reply: { src: '10.2.0.2', dst: '10.1.0.2', ports: { src: 53, dst: 1 } },
+      status: Status.Assured | Status.Confirmed,
       timeoutSeconds: 50,
       mark: 0xfffffff0,
       zones: { original: 3, reply: 4 },

@@ -22,7 +22,7 @@ import { wouldChange } from '../model/entry-change.ts';
 import { isMeant } from '../model/entry-filter.ts';
 import { Status } from '../model/entry-status.ts';
 import { CHANGE_NAMES, Change } from './changes.ts';
-import { changeEntry, createEntry, createExpectation, findEntry, readTuple } from './commands.ts';
+import { type BindNat, changeEntry, createEntry, createExpectation, findEntry, readTuple } from './commands.ts';
 import type { Conntrack } from './conntrack.ts';
 import { NO_ENTRY } from './entries.ts';
 import type { Expectation, Expectations } from './expectations.ts';
@@ -61,6 +61,7 @@ export interface WaitingEvents {
 export class ConntrackControl {
   readonly #ct: Conntrack;
   readonly #expectations: Expectations;
+  readonly #bind: BindNat;
   /** Milliseconds since 1970. */
   readonly #wallClock: () => number;
   /** Who asked for what is being done; undefined: a packet, or time. */
@@ -69,7 +70,8 @@ export class ConntrackControl {
   #expectationEvents: ExpectationEvent[] = [];
   #lost = 0;
 
-  constructor(ct: Conntrack, expectations: Expectations, wallClock: () => number) {
+  constructor(ct: Conntrack, expectations: Expectations, wallClock: () => number, bind: BindNat) {
+    this.#bind = bind;
     this.#ct = ct;
     this.#expectations = expectations;
     this.#wallClock = wallClock;
@@ -202,8 +204,9 @@ export class ConntrackControl {
     const ct = this.#ct;
     switch (command.op) {
       case 'create':
-        return { errno: createEntry(ct, command.entry) };
+        return { errno: createEntry(ct, command.entry, this.#bind) };
       case 'get': {
+        if (!readTuple(command.tuple, tuple) || !tuple.canInvert()) return { errno: 'EINVAL' };
         const entry = findEntry(ct, command.tuple, command.zone ?? 0);
         return entry === NO_ENTRY ? { errno: 'ENOENT' } : { errno: null, entry: this.#held(entry) };
       }

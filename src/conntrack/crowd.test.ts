@@ -65,7 +65,12 @@ describe('tuples that were chosen for one bucket', () => {
   });
 
   it('by command have the kernel’s errno', () => {
-    const control = new ConntrackControl(rig.ct, new Expectations(), () => 0);
+    const control = new ConntrackControl(
+      rig.ct,
+      new Expectations(),
+      () => 0,
+      () => {},
+    );
     const errnos = crowd.slice(1).map((client) => {
       const original = { src: address(client), dst: SERVER, proto: 17, ports: { src: 4000, dst: 53 } };
       const reply = { src: SERVER, dst: address(client), proto: 17, ports: { src: 53, dst: 4000 } };

@@ -36,7 +36,6 @@ const partial = z.strictObject({
   dst: z.string().optional(),
   ports: z.strictObject({ src: u16.optional(), dst: u16.optional() }).optional(),
   icmp: z.strictObject({ type: octet.optional(), code: octet.optional(), id: u16.optional() }).optional(),
-  gre: z.strictObject({ srcKey: u16.optional(), dstKey: u16.optional() }).optional(),
 }) satisfies z.ZodType<PartialTuple>;
 
 const bits = z.strictObject({ value: u32, mask: u32 });

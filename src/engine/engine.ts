@@ -26,6 +26,7 @@ import type { Interface } from '../link/interface.ts';
 import { bear, drop, flush } from '../link/link.ts';
 import type { IpCommand, IpErrno } from '../model/ip.ts';
 import type { IpvsCommand, IpvsErrno } from '../model/ipvs.ts';
+import { Manip } from '../nat/range.ts';
 import { Translation } from '../nat/translation.ts';
 import { Burst } from '../packet/burst.ts';
 import { PacketPool } from '../packet/pool.ts';
@@ -150,8 +151,10 @@ export class Engine {
       return (added + addedToReply(this.director, tuple.src, tuple.dst, tuple.ports, seq)) | 0;
     };
     this.conntrack.sysctls.onChange = () => this.#useSettings();
-    this.tracking = new ConntrackControl(this.conntrack, this.translation.expectations, wallClockMs);
-    const { nat } = this.translation;
+    const { nat, expectations } = this.translation;
+    this.tracking = new ConntrackControl(this.conntrack, expectations, wallClockMs, (entry, isSource, target) =>
+      nat.bindByHand(entry, isSource ? Manip.Src : Manip.Dst, target),
+    );
     this.filter.connect(ruleTracking(this.conntrack), nat);
     this.conntrack.onInvalid = (p, hook, text) => this.logLines.say(NOTICE, invalidLine(conditions, p, hook, text));
     this.conntrack.onFull = () => this.logLines.sayRarely('nf_conntrack: table full, dropping packet');

@@ -209,7 +209,7 @@ it('FTP of a connection that a command has made, whose helper no rule assigns', 
     status: Status.SeenReply | Status.Assured,
     helper: 'ftp',
   };
-  expect(createEntry(rig.conntrack, entry)).toBeNull();
+  expect(createEntry(rig.conntrack, entry, () => {})).toBeNull();
   client('USER a\r\n', { seq: 1, ack: 9 });
   client('PORT 10,0,1,2,195,80\r\n', { seq: 9, ack: 9 });
   expect(expected()).toEqual(['10.0.2.2 > 10.0.1.2:50000']);

@@ -73,7 +73,6 @@ export interface PartialTuple {
   readonly icmp?:
     | { readonly type?: number | undefined; readonly code?: number | undefined; readonly id?: number | undefined }
     | undefined;
-  readonly gre?: { readonly srcKey?: number | undefined; readonly dstKey?: number | undefined } | undefined;
 }
 
 /** What an entry is compared with: those bits of it that `mask` names must be those of `value`. */

@@ -25,16 +25,14 @@ export function isMeant(row: EntryRow, filter: EntryFilter): boolean {
 }
 
 function tupleFits(tuple: CtTuple, part: PartialTuple): boolean {
-  const { ports, icmp, gre } = part;
+  const { ports, icmp } = part;
   if (part.src !== undefined && tuple.src !== part.src) return false;
   if (part.dst !== undefined && tuple.dst !== part.dst) return false;
   if (ports?.src !== undefined && tuple.ports?.src !== ports.src) return false;
   if (ports?.dst !== undefined && tuple.ports?.dst !== ports.dst) return false;
   if (icmp?.type !== undefined && tuple.icmp?.type !== icmp.type) return false;
   if (icmp?.code !== undefined && tuple.icmp?.code !== icmp.code) return false;
-  if (icmp?.id !== undefined && tuple.icmp?.id !== icmp.id) return false;
-  if (gre?.srcKey !== undefined && tuple.gre?.srcKey !== gre.srcKey) return false;
-  return gre?.dstKey === undefined || tuple.gre?.dstKey === gre.dstKey;
+  return icmp?.id === undefined || tuple.icmp?.id === icmp.id;
 }
 
 function isWithin(address: string, net: { readonly address: string; readonly mask: string }): boolean {

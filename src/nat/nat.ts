@@ -127,6 +127,21 @@ export class Nat {
     return ACCEPT;
   }
 
+  /** An entry that a command makes (nfnetlink_parse_nat_setup). */
+  bindByHand(entry: number, manip: Manip, target: { readonly ip: number; readonly port: number } | null): void {
+    if (target === null) {
+      this.#bindNull(entry, manip);
+      return;
+    }
+    oneAddress(null, target.ip);
+    if (target.port !== 0) {
+      single.flags |= RangeFlag.ProtoSpecified;
+      single.minPort = target.port;
+      single.maxPort = target.port;
+    }
+    this.setup(entry, single, manip);
+  }
+
   /**
    * An expected connection is translated as the one that announced it (nf_nat_follow_master): it comes from whom that goes to, and goes to who announced it.
    * @param dir the direction of the master whose sender is met  @param port where that one listens
@@ -205,7 +220,11 @@ export class Nat {
       if (verdict !== ACCEPT) return verdict;
       if ((ct.status(entry) & done) !== 0) return ACCEPT;
     }
-    ct.tuple(entry, REPLY, target);
+    return this.#bindNull(entry, manip);
+  }
+
+  #bindNull(entry: number, manip: Manip): Verdict {
+    this.#entries.tuple(entry, REPLY, target);
     return this.setup(entry, oneAddress(null, manip === SRC ? target.dst : target.src), manip);
   }
 

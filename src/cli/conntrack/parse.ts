@@ -54,6 +54,8 @@ export interface Parsed {
   readonly expected: Side;
   readonly mask: Side;
   readonly icmp: { type?: number; code?: number; id?: number };
+  /** The type was read before any address. */
+  isIcmpTypeEarly: boolean;
   state: string | undefined;
   readonly tags: { original?: number; reply?: number };
   timeout: number | undefined;
@@ -102,6 +104,7 @@ export function parse(words: readonly string[], numbers: ProtocolNumbers, warn: 
     expected: {},
     mask: {},
     icmp: {},
+    isIcmpTypeEarly: false,
     state: undefined,
     tags: {},
     timeout: undefined,
@@ -258,8 +261,7 @@ function setAddress(
   masks: Side | undefined,
   option?: OptionName,
 ): void {
-  const { family, address: found, mask } = address(text, option);
-  setFamily(parsed, family);
+  const { address: found, mask } = address(text, (family) => setFamily(parsed, family), option);
   side[end] = found;
   if (mask === undefined || masks === undefined) return;
   masks[end] = mask;
@@ -284,8 +286,7 @@ function readNat({ parsed, options }: Reading, tag: 'src-nat' | 'dst-nat' | 'any
   const text = options.takeApart();
   if (text === undefined) return;
   const split = natAddress(text);
-  const { family, address: found } = address(split.address, tag);
-  setFamily(parsed, family);
+  const { address: found } = address(split.address, (family) => setFamily(parsed, family), tag);
   const nat = { address: found, ...(split.port === undefined ? {} : { port: split.port }) };
   if (tag !== 'dst-nat') Object.assign(parsed.sourceNat, nat);
   if (tag !== 'src-nat') Object.assign(parsed.destinationNat, nat);
@@ -293,20 +294,26 @@ function readNat({ parsed, options }: Reading, tag: 'src-nat' | 'dst-nat' | 'any
 
 function readOutput({ parsed, warn }: Reading, text: string): void {
   parsed.output |= outputForms(text, warn);
-  if (parsed.output & Output.Labels) parsed.labelNames ??= loadLabelNames(warn);
+  if (parsed.output & Output.Labels) readLabelFile(parsed, warn);
   if (parsed.output & Output.Save && parsed.output !== Output.Save) {
     throw new Refused('cannot combine save output with any other output type, use -o save only', 1);
   }
 }
 
+/** Without a file each option that asks for it says so. */
+function readLabelFile(parsed: Parsed, warn: (text: string) => void): LabelNames {
+  if (parsed.labelNames === undefined || parsed.labelNames.isEmpty) parsed.labelNames = loadLabelNames(warn);
+  return parsed.labelNames;
+}
+
 function readLabels({ parsed, options, warn }: Reading, tag: 'label' | 'label-add' | 'label-del', text: string): void {
-  parsed.labelNames ??= loadLabelNames(warn);
+  const known = readLabelFile(parsed, warn);
   if (parsed.given.has('label-add') && parsed.given.has('label-del')) {
     throw new Refused('cannot use --label-add and --label-del at the same time', 1);
   }
   const names = tag === 'label-del' ? options.takeApart() : text;
   if (names === undefined) return;
-  const bits = labelBits(parsed.labelNames, names);
+  const bits = labelBits(known, names);
   if (tag === 'label') parsed.labels = joinLabels(parsed.labels, bits);
   else parsed.labelChange = joinLabels(parsed.labelChange, bits);
 }
@@ -362,6 +369,7 @@ function readProtocolOption({ parsed, options, protocolGiven }: Reading, tag: Pr
     case 'icmp-type':
     case 'icmpv6-type':
       parsed.icmp.type = atol(text) & 0xff;
+      parsed.isIcmpTypeEarly = parsed.family === 0;
       return;
     case 'icmp-code':
     case 'icmpv6-code':

@@ -15,6 +15,7 @@ import { swap32 } from './values.ts';
 
 const GRE = 47;
 const TCP = 6;
+const UDP = 17;
 const ICMP = 1;
 /** An ICMP question and its answer. */
 const ICMP_ANSWERS = new Map([
@@ -35,8 +36,8 @@ function partial(side: Side, icmp: Parsed['icmp'] | undefined, proto: number | u
   return {
     src: side.src,
     dst: side.dst,
+    // The tool reads the keys of GRE, and compares nothing with them.
     ports: hasEnds && proto !== GRE ? { src: srcPort, dst: dstPort } : undefined,
-    gre: hasEnds && proto === GRE ? { srcKey: srcPort, dstKey: dstPort } : undefined,
     icmp,
   };
 }
@@ -66,7 +67,8 @@ export function entryFilter(p: Parsed, by: 'list' | 'delete' | 'update'): EntryF
     status: given.has('status') && !isUpdate ? statusFilter(p, by) : undefined,
     mark: given.has('mark') && !isUpdate ? { value: p.mark.value, mask: p.mark.mask } : undefined,
     state: isUpdate ? undefined : p.state,
-    timeoutSeconds: by === 'delete' ? p.timeout : undefined,
+    // The tool compares nothing, a time neither, where nothing else is asked for.
+    timeoutSeconds: by === 'delete' && isComparing(p) ? p.timeout : undefined,
     id: p.id,
     zone: p.zone,
     originalZone: p.originalZone,
@@ -76,6 +78,27 @@ export function entryFilter(p: Parsed, by: 'list' | 'delete' | 'update'): EntryF
     destinationNat: given.has('dst-nat') || given.has('any-nat') ? natFilter(p.destinationNat) : undefined,
     eitherNat: given.has('any-nat') ? true : undefined,
   };
+}
+
+/** Options that the tool compares entries with (CT_COMPARISON). */
+const COMPARING = [
+  'protonum',
+  'src',
+  'dst',
+  'reply-src',
+  'reply-dst',
+  'mark',
+  'secmark',
+  'status',
+  'id',
+  'zone',
+  'label',
+  'orig-zone',
+  'reply-zone',
+] as const;
+
+export function isComparing({ given }: Parsed): boolean {
+  return COMPARING.some((option) => given.has(option));
 }
 
 /** A list looks at the bits that are named; a deletion only wants all that are set. */
@@ -109,17 +132,38 @@ function isGiven(side: Side): boolean {
   return side.src !== undefined || side.dst !== undefined;
 }
 
+function hasEnds({ srcPort, dstPort }: Side): boolean {
+  return srcPort !== undefined || dstPort !== undefined;
+}
+
+/** Protocols with options say with the ports, or keys, of the other direction that it is theirs. */
+function isOfProtocol({ handler, reply }: Parsed): boolean {
+  return handler === undefined || hasEnds(reply);
+}
+
 export function originalTuple(p: Parsed): CtTuple {
   const proto = p.protocol ?? 0;
-  return isGiven(p.original) ? tuple(p.original, p.icmp, proto) : inverse(tuple(p.reply, p.icmp, proto));
+  if (isGiven(p.original)) return tuple(p.original, p.icmp, proto);
+  return inverse(tuple(p.reply, p.icmp, isOfProtocol(p) ? proto : 0));
+}
+
+/** What the kernel refuses of a new entry, for the tool's message holds too little of one direction, or too many zones. */
+export function isRefused(p: Parsed): boolean {
+  const { handler, zone = 0, originalZone, replyZone } = p;
+  if (zone !== 0 && (originalZone !== undefined || replyZone !== undefined)) return true;
+  if ((originalZone ?? 0) !== 0 && replyZone !== undefined) return true;
+  // The answer's type is found when the question's is read, and not without an address before it.
+  if (handler?.name === 'icmp') return p.isIcmpTypeEarly || !isGiven(p.original);
+  return isGiven(p.original) && isGiven(p.reply) && !isOfProtocol(p);
 }
 
 export function entrySpec(p: Parsed): EntrySpec {
-  const proto = p.protocol ?? 0;
   const original = originalTuple(p);
   const reply = isGiven(p.reply) ? replyTuple(p, original) : inverse(original);
   const nat = ({ address, port }: { address?: string; port?: number }) =>
-    address === undefined ? undefined : { address, port: port ?? 0 };
+    address === undefined
+      ? undefined
+      : { address, port: original.proto === TCP || original.proto === UDP ? (port ?? 0) : 0 };
   const { tags } = p;
   const hasTags = tags.original !== undefined && tags.reply !== undefined;
   return {
@@ -128,7 +172,7 @@ export function entrySpec(p: Parsed): EntrySpec {
     timeoutSeconds: p.timeout ?? 0,
     status: p.given.has('status') ? p.status : undefined,
     state: p.state,
-    liberal: proto === TCP ? true : undefined,
+    liberal: original.proto === TCP ? true : undefined,
     tags: hasTags ? { original: swap32(tags.original!), reply: swap32(tags.reply!) } : undefined,
     mark: p.given.has('mark') ? p.mark.value : undefined,
     zones: zonesOf(p),
@@ -146,7 +190,7 @@ function replyTuple(p: Parsed, original: CtTuple): CtTuple {
 }
 
 function zonesOf({ zone, originalZone, replyZone }: Parsed): { original: number; reply: number } | undefined {
-  if (zone !== undefined) return { original: zone, reply: zone };
+  if (zone !== undefined && zone !== 0) return { original: zone, reply: zone };
   if (originalZone === undefined && replyZone === undefined) return undefined;
   return { original: originalZone ?? 0, reply: replyZone ?? 0 };
 }

@@ -21,7 +21,15 @@ import { type Parsed, parse } from './parse.ts';
 import { Printer } from './printer.ts';
 import { officialName, protocolNumber } from './protocol-file.ts';
 import { PROGRAM, Refused } from './refused.ts';
-import { entryChange, entryFilter, entrySpec, expectationSpec, originalTuple } from './request.ts';
+import {
+  entryChange,
+  entryFilter,
+  entrySpec,
+  expectationSpec,
+  isComparing,
+  isRefused,
+  originalTuple,
+} from './request.ts';
 import { readCommands } from './restore.ts';
 import { Output } from './values.ts';
 
@@ -51,23 +59,6 @@ const DONE: Partial<Record<CommandName, string>> = {
 };
 /** Nothing found is no failure of these. */
 const MAY_FIND_NOTHING: ReadonlySet<CommandName> = new Set<CommandName>(['list', 'list-expect', 'add']);
-/** What a list can be told that chooses entries: -z does not go with them. */
-const CHOOSING = [
-  'protonum',
-  'src',
-  'dst',
-  'reply-src',
-  'reply-dst',
-  'mark',
-  'secmark',
-  'status',
-  'id',
-  'zone',
-  'label',
-  'orig-zone',
-  'reply-zone',
-] as const;
-
 const BY: CtRequester = { portId: process.pid, program: 'conntrack' };
 
 class Tool {
@@ -160,7 +151,7 @@ class Tool {
 
   async #list(p: Parsed): Promise<number> {
     const filter = entryFilter(p, 'list');
-    if (p.table === 'conntrack' && p.given.has('zero') && CHOOSING.some((option) => p.given.has(option))) {
+    if (p.table === 'conntrack' && p.given.has('zero') && isComparing(p)) {
       throw new Refused("Can't use -z with filtering parameters");
     }
     checkMasks(p);
@@ -195,6 +186,9 @@ class Tool {
   async #get(p: Parsed): Promise<number> {
     // Without addresses of the original direction the tool's question holds half a tuple.
     if (p.original.src === undefined || p.original.dst === undefined) throw failed('EINVAL', 'get');
+    // There are no entries of IPv6.
+    if (p.family === 6) throw failed('ENOENT', 'get');
+    if (p.handler?.name === 'icmpv6') throw failed('EINVAL', 'get');
     const { entry } = await this.#command('get', { op: 'get', tuple: originalTuple(p), zone: p.zone });
     const found = entry !== undefined && isMeant(entry, entryFilter(p, 'list')) ? [entry] : [];
     return this.#print(p, once([found]), 'conntrack', p.output & ~Output.Time);
@@ -249,7 +243,7 @@ class Tool {
   }
 
   async #create(p: Parsed, name: 'create' | 'add'): Promise<number> {
-    if (p.family === 6 || p.handler?.name === 'icmpv6') throw failed('EINVAL', name);
+    if (p.family === 6 || p.handler?.name === 'icmpv6' || isRefused(p)) throw failed('EINVAL', name);
     const errno = await this.#try({ op: 'create', entry: entrySpec(p) });
     // -A is content with what is there.
     if (errno === 'EEXIST' && name === 'add') return 0;

@@ -48,13 +48,14 @@ export interface Address {
   readonly mask: string | undefined;
 }
 
-/** @param option its long name when it takes no prefix length */
-export function address(text: string, option?: string): Address {
+/** @param take told the family before the rest is looked at @param option its long name when it takes no prefix length */
+export function address(text: string, take: (family: 4 | 6) => void, option?: string): Address {
   const slash = text.indexOf('/');
   const bare = slash < 0 ? text : text.slice(0, slash);
   const ip4 = parseIp4(bare);
   if (ip4 === undefined && !isIPv6(bare)) throw new Refused(`Invalid IP address \`${text}'`);
   const family = ip4 === undefined ? 6 : 4;
+  take(family);
   const result = { family, address: ip4 ?? bare } as const;
   if (slash < 0) return { ...result, mask: undefined };
   if (option !== undefined) throw new Refused(`CIDR notation unavailable for \`--${option}'`);
