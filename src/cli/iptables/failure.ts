@@ -50,6 +50,12 @@ export function faultMessage(fault: TableFault, op: string): string {
   return `${text ?? fault}.${isInvalid ? " Run `dmesg' for more information." : ''}`;
 }
 
+/** Why a file cannot be opened, as strerror(3) says it. */
+export function fileFault({ code, message }: NodeJS.ErrnoException): string {
+  if (code === 'ENOENT') return 'No such file or directory';
+  return code === 'EACCES' ? 'Permission denied' : (code ?? message);
+}
+
 /** Faults that the classic tool finds itself, in its parser; undefined for all others. */
 export function parserMessage(fault: TableFault, what: string): string | undefined {
   if (fault === 'NO-TARGET') return `Couldn't load target \`${what}':No such file or directory\n`;

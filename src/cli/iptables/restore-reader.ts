@@ -48,6 +48,8 @@ export interface ReaderParts {
 export class RestoreReader {
   readonly #parts: ReaderParts;
   #draft: TableDraft | null = null;
+  /** Chains of the table that its text has made. */
+  readonly #made = new Set<string>();
   /** Of the text, from 1; set by who reads. */
   line = 0;
 
@@ -85,14 +87,15 @@ export class RestoreReader {
   }
 
   #begin(line: string): Step {
-    const name = line.slice(1).split(/[ \t]/)[0] ?? '';
+    const [name = ''] = tokens(line.slice(1));
     const wanted = this.#given.get('T');
     const table = TABLE_NAMES.find((known) => known === name);
-    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} table name invalid\n`);
+    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} table name invalid`);
     const isSkipped = wanted !== undefined && wanted !== name;
     if (table === undefined && !isSkipped) throw this.#problem(`${PROGRAM}: unable to initialize table '${name}'`);
     const draft: TableDraft = { table: table ?? 'filter', commands: [], lines: [], isSkipped };
     this.#draft = draft;
+    this.#made.clear();
     if (isSkipped || this.#given.has('n')) return null;
     this.#add({ op: 'flush' });
     this.#add({ op: 'delete-chain' });
@@ -101,30 +104,33 @@ export class RestoreReader {
 
   /** `:CHAIN POLICY [packets:bytes]` */
   #chain(draft: TableDraft, line: string): void {
-    const [name = '', policy, counts] = line.slice(1).split(/[ \t]+/);
-    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} chain name invalid\n`);
+    const [name = '', policy, counts] = tokens(line.slice(1));
+    if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} chain name invalid`);
     if (name.length > LONGEST_CHAIN) {
       throw this.#problem(`Invalid chain name \`${name}' (${LONGEST_CHAIN} chars max)`);
     }
     const builtIn: readonly string[] = BUILT_IN_CHAINS[draft.table];
     const isBuiltIn = builtIn.includes(name);
     if (!isBuiltIn) {
-      if (['ACCEPT', 'DROP', 'QUEUE', 'RETURN'].includes(name)) {
+      const isTwice = this.#made.has(name) && !this.#given.has('n');
+      if (isTwice || ['ACCEPT', 'DROP', 'QUEUE', 'RETURN'].includes(name)) {
         throw this.#problem(`error creating chain '${name}':File exists`);
       }
+      this.#made.add(name);
       this.#add({ op: 'make-chain', chain: name });
     }
     if (policy === undefined) throw this.#problem(`${PROGRAM}: line ${this.line} policy invalid`);
+    if (policy === '-') return;
     let counters: RuleCounters | undefined;
     if (this.#given.has('c')) {
       const found = /^\[(\d+):(\d+)\]/.exec(counts ?? '');
       if (found === null) throw this.#problem(`invalid policy counters for chain '${name}'`);
       counters = { packets: Number(found[1]), bytes: Number(found[2]) };
     }
-    if (policy === '-' || !isBuiltIn) return;
-    if (policy !== 'ACCEPT' && policy !== 'DROP') {
+    if (!isBuiltIn || (policy !== 'ACCEPT' && policy !== 'DROP')) {
+      const why = isBuiltIn ? 'Bad policy name' : 'Bad built-in chain name';
       throw new CliError(
-        `${PROGRAM} ${VERSION}: Can't set policy \`${policy}' on \`${name}' line ${this.line}: Bad policy name`,
+        `${PROGRAM} ${VERSION}: Can't set policy \`${policy}' on \`${name}' line ${this.line}: ${why}`,
         Status.Other,
       );
     }
@@ -136,14 +142,15 @@ export class RestoreReader {
     let counters: string[] = [];
     if (line[0] === '[') {
       const end = line.indexOf(']');
-      if (end < 0) throw this.#problem(`Bad line ${this.line}: need ]\n`.trimEnd());
+      if (end < 0) throw this.#problem(`Bad line ${this.line}: need ]`);
       const colon = line.indexOf(':');
-      if (colon < 0 || colon > end) throw this.#problem(`Bad line ${this.line}: need :\n`.trimEnd());
+      if (colon < 0 || colon > end) throw this.#problem(`Bad line ${this.line}: need ]`);
       if (this.#given.has('c')) counters = ['-c', line.slice(1, colon), line.slice(colon + 1, end)];
       rest = line.slice(end + 1);
     }
     const words = [...counters, ...splitWords(rest)];
     const parsed = this.#parse(['-t', draft.table, ...words]);
+    if (parsed === null) return null;
     if (parsed.command === 'L' || parsed.command === 'S') {
       throw this.#problem(`-${parsed.command} within a table is not supported: list it after its COMMIT`);
     }
@@ -152,7 +159,8 @@ export class RestoreReader {
     return isTold && 'AIDRC'.includes(parsed.command) ? { do: 'tell', rules: parsed.rules } : null;
   }
 
-  #parse(words: readonly string[]): CommandLine {
+  /** Null: a line for ip6tables-restore. */
+  #parse(words: readonly string[]): CommandLine | null {
     let warnings = '';
     const warn = (text: string): void => {
       warnings += text;
@@ -161,6 +169,7 @@ export class RestoreReader {
       const parsed = parseLine(words, { program: PROGRAM, isRestore: true, names: this.#parts.names, warn });
       if (warnings !== '') this.#parts.warn(warnings);
       if (parsed.kind === 'command') return parsed.line;
+      if (parsed.kind === 'not-ipv4') return null;
     } catch (error) {
       if (!(error instanceof BadRule)) throw error;
       if (error instanceof BadWord) {
@@ -183,6 +192,11 @@ export class RestoreReader {
   #problem(message: string): CliError {
     return parameterProblem(PROGRAM, message, this.line);
   }
+}
+
+/** As strtok(3) parts a line. */
+function tokens(text: string): readonly string[] {
+  return text.split(/[ \t]+/).filter((word) => word !== '');
 }
 
 /** Words of a rule's line: parted by blanks; a closing quote ends its word, and within quotes a backslash takes the next character as it is (add_param_to_argv). */

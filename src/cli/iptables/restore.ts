@@ -5,7 +5,7 @@
 import type { TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
 import { type CliCommand, type CliContext, CliError } from '../command.ts';
 import { LookupNeeded } from '../ipvsadm/names.ts';
-import { parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
+import { fileFault, parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
 import { formatChangedRule } from './list.ts';
 import { listForm, RuleNames } from './names.ts';
 import { PROGRAM, RestoreReader, type Step, type TableDraft } from './restore-reader.ts';
@@ -34,8 +34,7 @@ const OPTIONS: readonly SmallOption[] = [
   { letter: 'W', long: 'wait-interval', takesValue: true },
   { letter: 'T', long: 'table', takesValue: true },
   { letter: 'M', long: 'modprobe', takesValue: true },
-  { letter: '4', long: 'ipv4' },
-  { letter: '6', long: 'ipv6' },
+  { letter: 'b', long: 'binary' },
 ];
 
 export const iptablesRestore: CliCommand = {
@@ -47,11 +46,16 @@ export const iptablesRestore: CliCommand = {
       return Status.Ok;
     }
     if (given.has('h')) {
-      context.out(USAGE);
+      context.err(USAGE);
       return Status.Ok;
     }
+    if (given.has('b')) context.err('-b/--binary option is not implemented\n');
+    if (given.has('W')) context.err('Ignoring deprecated --wait-interval option.\n');
+    if (given.has('W') && !given.has('w')) {
+      throw new CliError('Option --wait-interval requires option --wait', Status.Other);
+    }
     const [file, extra] = words;
-    if (extra !== undefined) throw new CliError(`Unknown arguments found on commandline\n${tryHelp}`, Status.Other);
+    if (extra !== undefined) throw new CliError('Unknown arguments found on commandline', Status.Other);
     const text = await readInput(file, context);
     return new Restore(given, context).run(text);
   },
@@ -61,8 +65,7 @@ async function readInput(file: string | undefined, { stdin }: CliContext): Promi
   if (file !== undefined && file !== '-') {
     const { readFile } = await import('node:fs/promises');
     return readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      const why = error.code === 'ENOENT' ? 'No such file or directory' : (error.code ?? error.message);
-      throw new CliError(`Can't open ${file}: ${why}`, Status.Other);
+      throw new CliError(`Can't open ${file}: ${fileFault(error)}`, Status.Other);
     });
   }
   stdin.setEncoding('utf8');

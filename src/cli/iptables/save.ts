@@ -4,7 +4,7 @@ import type { WriteNames } from '../../filter/extension.ts';
 import { TABLE_NAMES, type TableName, type TableRow } from '../../model/iptables.ts';
 import type { CliCommand } from '../command.ts';
 import { CliError } from '../command.ts';
-import { Status, VERSION } from './failure.ts';
+import { fileFault, Status, VERSION } from './failure.ts';
 import { RuleNames } from './names.ts';
 import { ruleLine } from './run.ts';
 import { readSmallOptions, type SmallOption } from './small-options.ts';
@@ -16,8 +16,7 @@ const OPTIONS: readonly SmallOption[] = [
   { letter: 'M', long: 'modprobe', takesValue: true },
   { letter: 'f', long: 'file', takesValue: true },
   { letter: 'V', long: 'version' },
-  { letter: '4', long: 'ipv4' },
-  { letter: '6', long: 'ipv6' },
+  { letter: 'b', long: 'binary' },
   // What it once was for is done by itself now; it is read and says nothing, as in the classic tool.
   { letter: 'd', long: 'dump' },
 ];
@@ -34,6 +33,7 @@ export const iptablesSave: CliCommand = {
       out(`${PROGRAM} ${VERSION}\n`);
       return Status.Ok;
     }
+    if (given.has('b')) err('-b/--binary option is not implemented\n');
     if (words.length > 0) throw new CliError('Unknown arguments found on commandline', Status.Other);
     const table = given.get('t');
     const tables = table === undefined ? await client.get<TableName[]>('/v1/iptables') : [tableOf(table)];
@@ -48,7 +48,7 @@ export const iptablesSave: CliCommand = {
     }
     const { writeFile } = await import('node:fs/promises');
     await writeFile(file, text).catch((error: NodeJS.ErrnoException) => {
-      throw new CliError(`Failed to open file, error: ${error.code ?? error.message}`, Status.Other);
+      throw new CliError(`Failed to open file, error: ${fileFault(error)}`, Status.Other);
     });
     return Status.Ok;
   },

@@ -48,9 +48,14 @@ export function readSmallOptions(
     if (word[1] === '-') {
       const equals = word.indexOf('=');
       const name = equals < 0 ? word.slice(2) : word.slice(2, equals);
-      const found = options.filter(({ long }) => long === name);
-      const option = (found.length > 0 ? found : options.filter(({ long }) => long.startsWith(name)))[0];
+      const exact = options.find(({ long }) => long === name);
+      const found = exact === undefined ? options.filter(({ long }) => long.startsWith(name)) : [exact];
+      const [option] = found;
       if (option === undefined) throw refuse(`unrecognized option '${word}'`);
+      if (found.length > 1) {
+        const names = found.map(({ long }) => `'--${long}'`).join(' ');
+        throw refuse(`option '${word}' is ambiguous; possibilities: ${names}`);
+      }
       take(option, equals < 0 ? undefined : word.slice(equals + 1), `'--${option.long}' requires an argument`);
       continue;
     }
