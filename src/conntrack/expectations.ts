@@ -153,18 +153,16 @@ export class Expectations {
 
   /** The entry that announced them ends (nf_ct_remove_expectations). */
   forget(master: number): void {
-    if (this.#all.size === 0) return;
-    for (const e of [...this.#all]) if (e.master === master) this.remove(e);
+    for (const e of this.#all) if (e.master === master) this.remove(e);
   }
 
   clear(): void {
-    for (const e of [...this.#all]) this.remove(e);
+    for (const e of this.#all) this.remove(e);
   }
 
   /** What nobody came for ends. */
   advance(now: number): void {
-    if (this.#all.size === 0) return;
-    for (const e of [...this.#all]) if (((e.expires - now) | 0) <= 0) this.remove(e);
+    for (const e of this.#all) if (((e.expires - now) | 0) <= 0) this.remove(e);
   }
 
   /** One that an earlier life of the daemon has left. */

@@ -17,9 +17,13 @@ const own = new Tuple();
 
 export class BySource {
   readonly #seed: number;
-  /** Entry at the head of each bucket, the newest; 0: none. And the next of each entry. */
+  /**
+   * Entry at the head of each bucket, the newest; 0: none. And the neighbours of each entry: who asks a million others from one port (as scanners do) has all of these
+   * connections in one chain, and each of them must end without a walk through it.
+   */
   readonly #buckets: Int32Array;
   readonly #next: Int32Array;
+  readonly #before: Int32Array;
 
   /** Of what this is a copy: its chains are read as they are, for a copy lives for one packet. */
   #live: { readonly table: BySource; readonly entries: Entries } | null = null;
@@ -29,6 +33,7 @@ export class BySource {
     this.#seed = seed;
     this.#buckets = int32Of(allocate(buckets * 4), buckets);
     this.#next = int32Of(allocate((capacity + 1) * 4), capacity + 1);
+    this.#before = int32Of(allocate((capacity + 1) * 4), capacity + 1);
   }
 
   /** The original source of `t`. */
@@ -60,20 +65,28 @@ export class BySource {
   add(entries: Entries, entry: number): void {
     entries.tuple(entry, ORIGINAL, own);
     const bucket = this.#bucketOf(own, entries.zone(entry));
-    this.#next[entry] = this.#buckets[bucket]!;
+    const first = this.#buckets[bucket]!;
+    this.#next[entry] = first;
+    this.#before[entry] = NONE;
+    if (first !== NONE) this.#before[first] = entry;
     this.#buckets[bucket] = entry;
   }
 
+  /** Nothing happens to one that was not added. */
   remove(entries: Entries, entry: number): void {
-    entries.tuple(entry, ORIGINAL, own);
-    const bucket = this.#bucketOf(own, entries.zone(entry));
-    let at = this.#buckets[bucket]!;
-    if (at === entry) {
-      this.#buckets[bucket] = this.#next[entry]!;
-      return;
+    const next = this.#next[entry]!;
+    const before = this.#before[entry]!;
+    if (before !== NONE) {
+      this.#next[before] = next;
+    } else {
+      entries.tuple(entry, ORIGINAL, own);
+      const bucket = this.#bucketOf(own, entries.zone(entry));
+      if (this.#buckets[bucket] !== entry) return;
+      this.#buckets[bucket] = next;
     }
-    while (at !== NONE && this.#next[at] !== entry) at = this.#next[at]!;
-    if (at !== NONE) this.#next[at] = this.#next[entry]!;
+    if (next !== NONE) this.#before[next] = before;
+    this.#next[entry] = NONE;
+    this.#before[entry] = NONE;
   }
 
   // cold: copies

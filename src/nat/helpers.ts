@@ -72,6 +72,7 @@ export class Helpers {
 
   /** An entry ends: what it has announced is expected no more. */
   entryEnds(entry: number): void {
+    if (this.#entries.helper(entry) === Helper.None) return;
     this.#parts.expectations.forget(entry);
     this.ftp.forget(entry);
     this.sequences.forget(entry);

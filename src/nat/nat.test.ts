@@ -1,10 +1,14 @@
-/** What translation does with time: connections whose address went end a share at a time. */
+/** Many connections: those whose address went end a share at a time, and those of one source without looking at all others. */
 import { expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
+import { CtDir } from '../conntrack/entry.ts';
+import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
-import { ip4 } from '../wire/addr.ts';
+import { Status } from '../model/entry-status.ts';
+import { formatIp4, ip4 } from '../wire/addr.ts';
 import { EntryList, tupleOf } from './entry-list.ts';
 import { Nat } from './nat.ts';
+import { Manip, RangeFlag } from './range.ts';
 
 const FRONT = 1;
 const BACK = 2;
@@ -40,4 +44,49 @@ it('of thousands of connections that lose their address, packets wait for no mor
   expect(left).toEqual([1152, 1000]);
   nat.addressGone(BACK, 0);
   expect([alive, nat.isBehind]).toEqual([0, false]);
+});
+
+it('of one port that asks thousands of others, connections end in any order, and those that are left are followed', () => {
+  const entries = new EntryList();
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+  const rng = new SeededRng(4);
+  const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng });
+  entries.onEnd = (entry) => nat.entryEnds(entry);
+  // Each tenth looks alike from outside.
+  const open = (n: number): number => {
+    const other = `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}:53`;
+    const entry = entries.open(tupleOf(`192.168.0.2:40000 > ${other}`));
+    entries.alterReply(entry, tupleOf(`${other} > 1.2.3.${n % 10}:40000`));
+    entries.addStatus(entry, Status.SrcNatDone | Status.SrcNat);
+    nat.inherit(entry, 0);
+    return entry;
+  };
+  const alive = Array.from({ length: 60_000 }, (_, n) => open(n));
+  const end = (some: readonly number[]): void => {
+    for (const entry of some) entries.kill(entry);
+  };
+  end(alive.splice(0, 40_000));
+  end(alive.splice(-10_000));
+  while (alive.length > 20) end(alive.splice((rng.next() >>> 0) % alive.length, 1));
+  const range = {
+    flags: RangeFlag.MapIps,
+    minIp: ip4('1.2.3.0'),
+    maxIp: ip4('1.2.3.9'),
+    minPort: 0,
+    maxPort: 0,
+    basePort: 0,
+  };
+  const follow = (): string => {
+    const entry = entries.open(tupleOf('192.168.0.2:40000 > 9.9.9.9:53'));
+    nat.setup(entry, range, Manip.Src);
+    const t = new Tuple();
+    entries.tuple(entry, CtDir.Reply, t);
+    entries.kill(entry);
+    return formatIp4(t.dst);
+  };
+  // The newest is asked first.
+  while (alive.length > 0) {
+    expect(follow()).toBe(`1.2.3.${(alive.at(-1)! - 1) % 10}`);
+    end(alive.splice(-1));
+  }
 });
