@@ -30,8 +30,8 @@ beforeAll(async () => {
       let body = '';
       for await (const chunk of request) body += chunk;
       const { value } = JSON.parse(body) as { value: string };
-      if (!/^\d$/.test(value)) return refuse(422, 'bad-value');
-      values.set(key, value);
+      if (!/^(0x)?\d$/.test(value)) return refuse(422, 'bad-value');
+      values.set(key, String(Number(value)));
     }
     response.end(JSON.stringify({ key, value: values.get(key) }));
   });
@@ -55,6 +55,10 @@ it.each([
   ['net.ipv4.vs.drop_entry=3', 0, 'net.ipv4.vs.drop_entry = 3\n', ''],
   ['-w net.ipv4.vs.drop_entry=2', 0, 'net.ipv4.vs.drop_entry = 2\n', ''],
   ['-nw net.ipv4.vs.drop_entry=1', 0, '1\n', ''],
+  ['net.ipv4.vs.drop_entry=0x1', 0, 'net.ipv4.vs.drop_entry = 0x1\n', ''],
+  ['net.ipv4.vs.drop_entry', 0, 'net.ipv4.vs.drop_entry = 1\n', ''],
+  ['net.ipv4.vs.drop_entry=', 1, '', 'sysctl: setting key "net.ipv4.vs.drop_entry": Invalid argument\n'],
+  ['=1', 1, '', 'sysctl: Path is not under /proc/sys/: /proc/sys/\n'],
   ['-q net.ipv4.vs.drop_entry=0', 0, '', ''],
   ['net.ipv4.vs', 0, 'net.ipv4.vs.drop_entry = 0\n', ''],
   ['-a', 0, `net.ipv4.conf.eth0/1.forwarding = 1\n${FORWARD}net.ipv4.vs.drop_entry = 0\n`, ''],

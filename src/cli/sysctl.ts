@@ -62,10 +62,17 @@ export const sysctl: CliCommand = {
         continue;
       }
       const key = dotted((equals < 0 ? word : word.slice(0, equals)).trim());
+      if (key === '') {
+        fail('Path is not under /proc/sys/: /proc/sys/');
+        continue;
+      }
       try {
         if (equals >= 0) {
-          const setting = await write(context, key, word.slice(equals + 1).trim());
-          if (!flags.has('quiet')) print(setting);
+          const value = word.slice(equals + 1).trim();
+          if (value === '') throw new ApiError('bad-value', 'empty');
+          await context.client.put<Setting>(path(key), { value });
+          // As it was said, whatever it is read as.
+          if (!flags.has('quiet')) print({ key, value });
         } else {
           for (const setting of await read(context, key)) if (pattern.test(setting.key)) print(setting);
         }
@@ -101,10 +108,6 @@ async function read(context: CliContext, key: string): Promise<readonly Setting[
     return below;
   });
   return 'key' in found ? [found] : found;
-}
-
-function write(context: CliContext, key: string, value: string): Promise<Setting> {
-  return context.client.put<Setting>(path(key), { value });
 }
 
 async function listAll(context: CliContext): Promise<readonly Setting[]> {
