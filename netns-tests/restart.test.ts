@@ -135,16 +135,17 @@ describe('the end', () => {
   });
 });
 
-describe('with a spare', () => {
+describe('a process that waits for its turn', () => {
   it.each([
-    ['SIGUSR2: a new one is started first', (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
-    ['kill -9: the one that waits goes on', (spared: RestartRig) => process.kill(spared.daemonPid(), 'SIGKILL')],
-  ])('%s', async (_, restart) => {
-    const spared = await RestartRig.up(`tsp${process.pid}-`, { hasSpare: true });
+    ['SIGUSR2: it is started first', false, (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
+    ['SIGUSR2, --spare: another one is started first', true, (spared) => spared.supervisor.kill('SIGUSR2')],
+    ['kill -9, --spare: it goes on', true, (spared) => process.kill(spared.daemonPid(), 'SIGKILL')],
+  ] as [string, boolean, (rig: RestartRig) => void][])('%s', async (_, hasSpare, restart) => {
+    const spared = await RestartRig.up(`tsp${process.pid}-`, { hasSpare });
     try {
       const { logFile } = spared.plan;
       const waiting = /process (\d+) waits for its turn/;
-      const first = waiting.exec(await logged(logFile, waiting, 0))?.[1];
+      const first = hasSpare ? waiting.exec(await logged(logFile, waiting, 0))?.[1] : 'none';
       const held = await spared.client('hold', 50);
       await held.next<HoldReport>();
       const from = endOf(logFile);

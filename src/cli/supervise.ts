@@ -10,10 +10,9 @@ so a new tapvsd goes on with the connections of the one before. For containers a
 It is not started again after it has ended with status 0, 64 (usage) or 78 (configuration); supervise then ends with the same status. A command
 that dies soon after its start several times in a row is started again after a pause, of ten seconds at most.
 
-  --spare   start the next tapvsd before it is needed: it loads its program and waits, so that a restart or a crash is over sooner; for its
-            memory. After USR2 it is started anew first, and may be of another version
+  --spare   start the next tapvsd before it is needed: it loads its program and waits, so that a crash is over sooner; for its memory
 
-Signals: USR2 restarts the command without loss (for a new version, or limits of the configuration); HUP and USR1 are passed on; TERM and INT end it for good.
+Signals: USR2 restarts the command without loss (for a new version, or limits of the configuration): a new tapvsd is started, and goes on when it is ready; HUP and USR1 are passed on; TERM and INT end it for good.
 `;
 
 export const supervise: CliCommand = {

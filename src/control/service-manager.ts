@@ -32,8 +32,9 @@ export class ServiceManager {
     this.#say(`FDSTOREREMOVE=1\nFDNAME=${name}`);
   }
 
+  /** Our own manager may start the next process before this one ends (spare.ts). */
   ready(status: string): void {
-    this.#say(`READY=1\nSTATUS=${status}`);
+    this.#say(`READY=1\nX_TAPVS_KNOWS_SPARE=1\nSTATUS=${status}`);
   }
 
   /** Until the next `ready`. The time lets Type=notify-reload tell this reload from an earlier one. */

@@ -52,6 +52,8 @@ export class Supervisor {
   readonly #above = process.env.NOTIFY_SOCKET ?? '';
   #child: ChildProcess | null = null;
   readonly #wantsSpare: boolean;
+  /** The command has said that another one of it may be started before it ends. */
+  #knowsSpare = false;
   #spare: Spare | null = null;
   #spares = 0;
   /** Ends the wait for a spare. */
@@ -64,7 +66,7 @@ export class Supervisor {
   /** Ends the pause before the next start. */
   #hurry: () => void = () => {};
 
-  /** @param wantsSpare the command knows $TAPVS_SPARE (control/spare.ts): the next process is started before it is needed */
+  /** @param wantsSpare the command knows $TAPVS_SPARE (control/spare.ts): the next process is started before it is needed, for a crash, too */
   constructor(command: readonly string[], wantsSpare: boolean, say: (line: string) => void) {
     this.#command = command;
     this.#wantsSpare = wantsSpare;
@@ -107,7 +109,7 @@ export class Supervisor {
       this.pass('SIGUSR2');
       this.#hurry();
     };
-    if (!this.#wantsSpare) return go();
+    if (!this.#wantsSpare && !this.#knowsSpare) return go();
     // The one that waits may be of an older version than what is installed now.
     this.#dropSpare();
     const spare = this.#startSpare();
@@ -238,6 +240,7 @@ export class Supervisor {
         continue;
       }
       const lines = this.#store.take(notice);
+      if (lines.includes('X_TAPVS_KNOWS_SPARE=1')) this.#knowsSpare = true;
       if (this.#wantsSpare && this.#spare === null && lines.includes('READY=1')) this.#startSpare();
       if (lines.length === 0 || this.#above === '') continue;
       try {
