@@ -73,6 +73,21 @@ describe('explain', () => {
   });
 });
 
+describe('rules that go', () => {
+  it('leave what they translated to go on while there is tracking, and explain says so', () => {
+    const rig = new ExplainRig();
+    rules(rig, 'raw', '-A PREROUTING -p tcp -j CT --zone 1');
+    rules(rig, 'nat', '-A POSTROUTING -o back -p udp -j SNAT --to-source 10.0.2.9');
+    rig.send(rig.front, udp(1000));
+    expect(rig.engine.filter.change({ table: 'nat', commands: [{ op: 'flush' }] })).toBeNull();
+    const told = explain(rig.engine, explainSpec('udp 10.0.1.2:1000 10.0.2.11:53'));
+    expect(left(rig.send(rig.front, udp(1000)))[0]).toContain('10.0.2.9.1000 > 10.0.2.11.53');
+    if (typeof told === 'string') expect.fail(told);
+    expect(told.ways[0]!.sent).toContain('10.0.2.9:1000 > 10.0.2.11:53');
+    expect(left(rig.send(rig.front, udp(1001)))[0]).toContain('10.0.1.2.1001 > 10.0.2.11.53');
+  });
+});
+
 describe('full NAT', () => {
   it('a balanced connection leaves with our address, and its answers find the way back through both', () => {
     const rig = new ExplainRig();

@@ -51,6 +51,8 @@ export class Filter {
   };
   #hasTracking = false;
   #hasNat = false;
+  /** The nat table has been in use: what its rules translated goes on without them while there is tracking, as the kernel's table stays once it is there. */
+  #hadNat = false;
   /** Tables that somebody has asked for, the latest first: the order of /proc/net/ip_tables_names. */
   #known: TableName[] = [];
 
@@ -114,6 +116,7 @@ export class Filter {
       const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
       this.#use(own, new Walk(walk.program, counters, this.#conditions));
     }
+    this.#hadNat = live.#hadNat;
     this.#askForTracking();
   }
 
@@ -138,12 +141,13 @@ export class Filter {
     return this.#tables[name];
   }
 
-  /** Hold connection tracking while a rule needs it, and translation while the nat table has something to say then. */
+  /** Hold connection tracking while a rule needs it, and with it translation, once the nat table has had something to say. */
   #askForTracking(): void {
     const { tracking, nat } = this.#conditions;
     const tables = Object.values(this.#tables).map(({ table }) => table);
+    this.#hadNat ||= this.#tables.nat.table.isInUse;
     const wantsTracking = tracking !== null && tables.some((table) => table.needsConntrack);
-    const wantsNat = nat !== null && wantsTracking && this.#tables.nat.table.isInUse;
+    const wantsNat = nat !== null && wantsTracking && this.#hadNat;
     tracking?.keepLabels(tables.some((table) => table.needsLabels));
     if (wantsTracking && !this.#hasTracking) tracking.acquire();
     if (wantsNat && !this.#hasNat) nat.acquire();
