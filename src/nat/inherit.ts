@@ -33,16 +33,15 @@ export function inheritTranslation(
   deviceOf: (device: number) => number,
 ): void {
   const { nat, helpers, expectations } = translation;
-  let isHelped = rest.shifts.length > 0;
   const helperOf = kept.uint8('entries.helper');
   const masqDevice = kept.int32('nat.masqDevice');
   for (let old = 1; old < places.length; old++) {
     if (places[old] === 0) continue;
     nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
-    if (helperOf[old] !== Helper.None) isHelped = true;
+    if (helperOf[old] !== Helper.None) helpers.stand();
   }
-  if (isHelped) helpers.stand();
-  const placeOf = (old: number): number => places[old] ?? 0;
+  // Only who has a helper has announced anything, and takes it along when it ends.
+  const placeOf = (old: number): number => (helperOf[old] === Helper.None ? 0 : (places[old] ?? 0));
   for (const e of rest.expectations) {
     const master = placeOf(e.master);
     if (master !== 0) expectations.inherit({ ...e, master });
