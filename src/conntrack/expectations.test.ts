@@ -64,6 +64,8 @@ describe('an expectation', () => {
     expect(table.add(0, wanted({ class: 1 }), ONE)).toBe('EALREADY');
     expect(table.add(0, wanted({ master: 2 }), ONE)).toBe('EBUSY');
     expect(table.add(0, wanted({ master: 2, src: ip4('10.2.0.9') }), ONE)).toBeNull();
+    expect(table.add(0, wanted({ master: 3, proto: 17 }), ONE)).toBeNull();
+    expect(table.meet(ip4('10.2.0.2'), ip4('10.1.0.2'), 20, 50000, 17, 0, () => true)).toMatchObject({ master: 3 });
     expect(table.add(0, wanted({ dstPort: 50001 }), ONE)).toBeNull();
     expect(table.list().map((e) => `${e.master}:${e.dstPort}`)).toEqual(['2:50000', '1:50001']);
   });

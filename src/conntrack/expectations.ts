@@ -1,6 +1,6 @@
 /**
  * Expected connections (nf_conntrack_expect.c): what a helper has read that somebody is about to open. A new connection that fits is RELATED to the one that
- * announced it. Few, short-lived and rare: plain objects; a packet asks only while there are any, and only when it opens a connection.
+ * announced it. Few, short-lived and rare: plain objects; a packet asks only while there are any, only when it opens a connection, and only those of its port.
  */
 import { seconds } from '../base/clock.ts';
 
@@ -65,6 +65,8 @@ export class Expectations {
   onEvent: ((kind: 'new' | 'destroy', expectation: Expectation) => void) | null = null;
   /** In order of coming. */
   readonly #all = new Set<Expectation>();
+  /** By destination port and protocol (`keyOf`). */
+  readonly #byPort = new Map<number, Set<Expectation>>();
   #nextId = 1;
   /** Grows with each that comes or goes. */
   changes = 0;
@@ -90,7 +92,7 @@ export class Expectations {
 
   /** nf_ct_expect_related: the same again replaces itself; one too many of its master takes the place of the oldest. Null: it is expected now. */
   add(now: number, wanted: NewExpectation, policy: ExpectPolicy): ExpectErrno | null {
-    for (const e of this.#all) {
+    for (const e of this.#byPort.get(keyOf(wanted.dstPort, wanted.proto)) ?? []) {
       if (e.master === wanted.master && isSame(e, wanted)) {
         if (e.class !== wanted.class) return 'EALREADY';
         this.remove(e);
@@ -107,7 +109,7 @@ export class Expectations {
     const id = this.#nextId;
     this.#nextId = (this.#nextId + 1) | 0 || 1;
     const expectation = { ...wanted, id, expires: (now + seconds(policy.timeoutSeconds)) | 0 };
-    this.#all.add(expectation);
+    this.#put(expectation);
     this.changes++;
     this.stats.made++;
     this.#tell('new', expectation);
@@ -127,8 +129,10 @@ export class Expectations {
     zone: number,
     isAlive: (entry: number) => boolean,
   ): Expectation | null {
-    for (const e of this.#all) {
-      if (e.dst !== dst || e.dstPort !== dstPort || e.proto !== proto || e.zone !== zone) continue;
+    const some = this.#byPort.get(keyOf(dstPort, proto));
+    if (some === undefined) return null;
+    for (const e of some) {
+      if (e.dst !== dst || e.zone !== zone) continue;
       if (((e.src ^ src) & e.srcMask) !== 0 || ((e.srcPort ^ srcPort) & e.srcPortMask) !== 0) continue;
       if ((e.flags & ExpectFlag.Inactive) !== 0) continue;
       if (!isAlive(e.master)) return null;
@@ -144,8 +148,20 @@ export class Expectations {
     this.onEvent(kind, expectation);
   }
 
+  #put(expectation: Expectation): void {
+    const key = keyOf(expectation.dstPort, expectation.proto);
+    const some = this.#byPort.get(key);
+    if (some === undefined) this.#byPort.set(key, new Set([expectation]));
+    else some.add(expectation);
+    this.#all.add(expectation);
+  }
+
   remove(expectation: Expectation): void {
     if (!this.#all.delete(expectation)) return;
+    const key = keyOf(expectation.dstPort, expectation.proto);
+    const some = this.#byPort.get(key)!;
+    some.delete(expectation);
+    if (some.size === 0) this.#byPort.delete(key);
     this.changes++;
     this.stats.ended++;
     this.#tell('destroy', expectation);
@@ -167,7 +183,7 @@ export class Expectations {
 
   /** One that an earlier life of the daemon has left. */
   inherit(expectation: Expectation): void {
-    this.#all.add(expectation);
+    this.#put(expectation);
     if (expectation.id >= this.#nextId) this.#nextId = expectation.id + 1;
   }
 
@@ -176,8 +192,13 @@ export class Expectations {
     this.max = live.max;
     this.#nextId = live.#nextId;
     this.#all.clear();
-    for (const e of live.#all) this.#all.add(e);
+    this.#byPort.clear();
+    for (const e of live.#all) this.#put(e);
   }
+}
+
+function keyOf(dstPort: number, proto: number): number {
+  return (proto << 16) | dstPort;
 }
 
 function isSame(a: NewExpectation, b: NewExpectation): boolean {
