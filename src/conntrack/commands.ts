@@ -14,7 +14,7 @@ import type { Conntrack } from './conntrack.ts';
 import { Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './entries.ts';
 import { CtDir } from './entry.ts';
 import { EXPECT_POLICIES, type Expectations } from './expectations.ts';
-import { HELPER_NAMES } from './helper-names.ts';
+import { HELPER_NAMES, HELPER_PROTOCOLS } from './helper-names.ts';
 import { TAG } from './listing.ts';
 import { TcpCt } from './tcp-states.ts';
 import { WindowFlag } from './tcp-window.ts';
@@ -104,7 +104,7 @@ export function createEntry(ct: Conntrack, spec: EntrySpec, bind: BindNat): CtEr
   const errno = statusErrno(spec.status ?? 0);
   if (find(ct, original, zones.original) !== NO_ENTRY) return 'EEXIST';
   if (errno !== null) return errno;
-  const helper = spec.helper === undefined ? 0 : helperNumber(spec.helper);
+  const helper = spec.helper === undefined ? 0 : helperNumber(spec.helper, original.proto);
   if (helper === undefined) return 'EOPNOTSUPP';
   const entry = ct.open(original, zones.original, zones.reply, helper);
   if (entry === NO_ENTRY) return 'ENOMEM';
@@ -145,10 +145,10 @@ function natTarget(nat: EntrySpec['sourceNat']): NatTarget | null {
   return nat === undefined || ip === undefined ? null : { ip, port: nat.port };
 }
 
-/** Undefined: there is no such helper. */
-function helperNumber(name: string): number | undefined {
+/** Undefined: there is no such helper for connections of the protocol. */
+function helperNumber(name: string, proto: number): number | undefined {
   const number = (HELPER_NAMES as readonly string[]).indexOf(name);
-  return number > 0 ? number : undefined;
+  return number > 0 && HELPER_PROTOCOLS[number] === proto ? number : undefined;
 }
 
 /** Null: the bits can be set. */

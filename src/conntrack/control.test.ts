@@ -150,6 +150,7 @@ describe('making an entry', () => {
     ['the reply is there', { ...udp(2), reply: udp(1).reply }, 'EEXIST'],
     ['nobody may say that it is expected', { ...udp(2), status: Status.Expected }, 'EBUSY'],
     ['the helper is not known', { ...udp(2), helper: 'nosuch' }, 'EOPNOTSUPP'],
+    ['the helper reads another protocol', { ...udp(2), helper: 'ftp' }, 'EOPNOTSUPP'],
     [
       'nothing answers such a packet',
       {
