@@ -10,6 +10,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { type Allocate, int32Of, type Span } from './memory.ts';
+import { finish, type Steps } from './slices.ts';
 
 /** Maps `bytes` of the memory from `offset` on, a multiple of the page size. */
 export type MapMemory = (offset: number, bytes: number) => Span;
@@ -126,7 +127,12 @@ export class Keep {
 
   /** A text that replaces the one in the slot. False: it is too long to be kept, and the one before stays. */
   write(name: SlotName, text: string): boolean {
-    return this.#slots.open(name).write(text);
+    return finish(this.writeInSteps(name, [text]));
+  }
+
+  /** The same of a text in pieces, with a pause behind each. Nobody else may write it meanwhile; until the end the text before is valid. */
+  writeInSteps(name: SlotName, pieces: Iterable<string>): Steps<boolean> {
+    return this.#slots.open(name).write(pieces);
   }
 
   /** The first byte that nobody has. */
@@ -234,16 +240,22 @@ class Slot {
     }));
   }
 
-  write(text: string): boolean {
+  *write(pieces: Iterable<string>): Steps<boolean> {
     const [a, b] = this.#halves;
     const half = a!.head[0]! <= b!.head[0]! ? a! : b!;
-    const length = Buffer.byteLength(text);
-    if (length > half.bytes.length) return false;
     const serial = Math.max(a!.head[0]!, b!.head[0]!) + 1;
     half.head[0] = 0;
-    half.bytes.write(text);
+    let length = 0;
+    let sum = 0;
+    for (const piece of pieces) {
+      if (length > 0) yield;
+      if (length + Buffer.byteLength(piece) > half.bytes.length) return false;
+      const end = length + half.bytes.write(piece, length);
+      sum = crc32(half.bytes.subarray(length, end), sum);
+      length = end;
+    }
     half.head[1] = length;
-    half.head[2] = crc32(half.bytes.subarray(0, length)) | 0;
+    half.head[2] = sum | 0;
     half.head[0] = serial;
     return true;
   }

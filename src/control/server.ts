@@ -107,7 +107,7 @@ function apiRoutes(context: ApiContext): Route[] {
       await sendPages(response, await page(0), page);
     }),
     get('iptables', () => engine.call('list-tables', {})),
-    get('iptables/*', async ({ rest }) => engine.call('list-table', { table: readTableName(rest) })),
+    get('iptables/*', async ({ rest }) => rules.list(readTableName(rest))),
     post('iptables', async ({ request }) => rules.change(readTableChange(await readJson(request)))),
     ...conntrackRoutes(context, get, post),
     get('capture', (call) => startCapture(context, call)),

@@ -2,12 +2,13 @@
  * What outlives this process, beside the tables' own columns (base/keep.ts): settings, rules and what stands in no column are written as texts when they have changed, and
  * in a new life everything is taken over from the life before.
  *
- *   change ─► dirty ─► written before the request is answered, or as soon as its cost allows
+ *   change ─► dirty ─► written before the request is answered, or a little per breath as soon as its cost allows
  *   start  ─► devices, settings, services, connections, entries, translation, rules; a row that does not hold is left out and counted
  */
 import { crc32 } from 'node:zlib';
 import { milliseconds } from '../base/clock.ts';
 import type { Keep, Kept, SlotName } from '../base/keep.ts';
+import type { Steps } from '../base/slices.ts';
 import { Col, Trait } from '../conntrack/entries.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
 import { inheritEntries } from '../conntrack/inherit.ts';
@@ -39,13 +40,15 @@ interface Rest {
 
 /** Of the time, a text may take this share. */
 const SHARE = 20;
-/** A text that took no longer than this last time is written before its change is answered, ms. */
+/** A text that took no longer than this last time is written before its change is answered, ms; no other one is longer at it without a pause. */
 const AT_ONCE = 2;
 
 interface Text {
   readonly slot: SlotName;
-  readonly read: () => unknown;
+  readonly pieces: () => Iterable<string>;
   isDirty: boolean;
+  /** What is left to do of a text that is being written. */
+  steps: Steps<boolean> | null;
   /** How long it took last time, ms, and the tick before which it is not written again. */
   cost: number;
   notBefore: number;
@@ -68,22 +71,21 @@ export class Keeper {
     this.#engine = engine;
     this.#keep = keep;
     this.#onTooLong = onTooLong;
-    const text = (slot: SlotName, read: () => unknown): Text => ({
+    const text = (slot: SlotName, pieces: () => Iterable<string>): Text => ({
       slot,
-      read,
+      pieces,
       isDirty: true,
+      steps: null,
       cost: 0,
       notBefore: engine.stack.now,
     });
-    this.#settings = text('settings', () => readSettings(engine, this.devices));
+    this.#settings = text('settings', () => [JSON.stringify(readSettings(engine, this.devices))]);
     this.#rules = text('rules', () => readRules(engine));
-    this.#rest = text(
-      'side',
-      (): Rest => ({
-        director: directors.restOf(engine.director),
-        translation: translations.restOf(engine.translation),
-      }),
-    );
+    this.#rest = text('side', () => {
+      const director = directors.restOf(engine.director);
+      const translation = translations.restOf(engine.translation);
+      return [JSON.stringify({ director, translation } satisfies Rest)];
+    });
   }
 
   /** The device is gone. */
@@ -132,23 +134,37 @@ export class Keeper {
   /** All of it, now: the end has come, or the beginning. */
   finish(): void {
     this.#keep.tick = this.#engine.stack.now;
-    for (const text of [this.#rest, this.#settings, this.#rules]) this.#write(text);
+    for (const text of [this.#rest, this.#settings, this.#rules]) {
+      text.steps = null;
+      this.#write(text, Infinity);
+    }
   }
 
   #changed(text: Text): void {
     text.isDirty = true;
-    if (text.cost <= AT_ONCE) this.#write(text);
+    if (text.cost <= AT_ONCE && text.steps === null) this.#write(text, AT_ONCE);
   }
 
   #writeIfDue(text: Text, now: number): void {
-    if (text.isDirty && ((now - text.notBefore) | 0) >= 0) this.#write(text);
+    if (text.steps !== null || (text.isDirty && ((now - text.notBefore) | 0) >= 0)) this.#write(text, AT_ONCE);
   }
 
-  #write(text: Text): void {
+  /** Begin to write it, or go on, for `ms`. */
+  #write(text: Text, ms: number): void {
     const began = performance.now();
-    text.isDirty = false;
-    this.#report(text.slot, this.#keep.write(text.slot, JSON.stringify(text.read())));
-    text.cost = performance.now() - began;
+    if (text.steps === null) {
+      text.isDirty = false;
+      text.cost = 0;
+      text.steps = this.#keep.writeInSteps(text.slot, text.pieces());
+    }
+    do {
+      const { done, value } = text.steps.next();
+      if (done !== true) continue;
+      text.steps = null;
+      this.#report(text.slot, value);
+      break;
+    } while (performance.now() - began < ms);
+    text.cost += performance.now() - began;
     text.notBefore = (this.#engine.stack.now + milliseconds(text.cost * SHARE)) | 0;
   }
 

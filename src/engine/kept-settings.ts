@@ -101,17 +101,31 @@ export function restoreDaemons(engine: Engine, daemons: readonly DaemonRow[]): v
   engine.executeIpvs(daemons.map((daemon) => ({ op: 'start-daemon', daemon }) as const));
 }
 
-export function readRules(engine: Engine): readonly TableRow[] {
-  return engine.filter.knownTables.map((name) => engine.filter.list(name));
+/** Rules in one piece of their text. */
+const RULES = 128;
+
+/** All tables as JSON, in pieces that are short; each table as it is when it is begun. A long chain is there in several parts. */
+export function* readRules({ filter }: Engine): Iterable<string> {
+  yield '[';
+  for (const [i, name] of filter.knownTables.entries()) {
+    yield `${i === 0 ? '' : ','}{"name":"${name}","chains":[`;
+    let isFirst = true;
+    for (const chains of filter.pages(name, RULES)) {
+      yield `${isFirst ? '' : ','}${JSON.stringify(chains).slice(1, -1)}`;
+      isFirst = false;
+    }
+    yield ']}';
+  }
+  yield ']';
 }
 
 /** @returns tables that could not be had */
 export function restoreRules(engine: Engine, tables: readonly TableRow[]): string[] {
   // The order in which they were asked for shows in iptables-save.
   return [...tables].reverse().flatMap(({ name, chains }) => {
-    const own = chains.filter(({ policy }) => policy === null);
+    const own = new Set(chains.filter(({ policy }) => policy === null).map(({ name: chain }) => chain));
     const commands: TableCommand[] = [
-      ...own.map(({ name: chain }): TableCommand => ({ op: 'new-chain', chain })),
+      ...[...own].map((chain): TableCommand => ({ op: 'new-chain', chain })),
       ...chains.flatMap(({ name: chain, policy, packets, bytes, rules }): TableCommand[] => [
         ...(policy === null ? [] : [{ op: 'policy', chain, policy, counters: { packets, bytes } } as const]),
         ...rules.map(

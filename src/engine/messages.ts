@@ -20,7 +20,7 @@ import type {
   UpdateResult,
 } from '../model/conntrack.ts';
 import type { AddressRow, IpCommand, IpErrno, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
-import type { TableChange, TableCommand, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
+import type { TableChange, TableCommand, TableName, TableOutcome, TablePage } from '../model/iptables.ts';
 import type {
   ConnectionRow,
   DaemonRow,
@@ -185,7 +185,10 @@ export interface EngineRequests {
   'stage-rules': { args: { readonly at: number; readonly commands: readonly TableCommand[] }; result: null };
   /** Do all of it or nothing; `at` commands were staged before. */
   'change-table': { args: TableChange & { readonly at: number }; result: TableOutcome };
-  'list-table': { args: { readonly table: TableName }; result: TableRow };
+  'list-table': {
+    args: { readonly table: TableName; readonly cursor: number; readonly limit: number };
+    result: TablePage;
+  };
   /** Tables that somebody has asked for, the latest first. */
   'list-tables': { args: Record<string, never>; result: readonly TableName[] };
   /** Run all or none, and only while the generation is this one. */

@@ -75,7 +75,7 @@ const handlers: Handlers = {
     return null;
   },
   'change-table': changeTable,
-  'list-table': ({ engine }, { table }) => engine.filter.list(table),
+  'list-table': ({ engine }, { table, cursor, limit }) => engine.filter.page(table, cursor, limit),
   'list-tables': ({ engine }) => engine.filter.knownTables,
   'ipvs-generation': ({ engine }) => engine.director.generation,
   'ipvs-counts': ({ engine }) => ({

@@ -15,9 +15,11 @@ export interface StoredRule {
   readonly needsLabels: boolean;
   /** Hooks (bits) for which it was found to be legal; -1: not looked at yet. */
   isLegalFor: number;
-  /** As of the last look at the program's counters. */
-  packets: number;
-  bytes: number;
+  /** What it began with; what it has counted since stands in the program's counters. */
+  readonly packets: number;
+  readonly bytes: number;
+  /** While a table is being changed: its row in the program as it was before; -1: it was not in it. */
+  row: number;
 }
 
 export interface Chain {
@@ -26,7 +28,7 @@ export interface Chain {
   readonly hook: Hook | null;
   policy: Policy;
   rules: StoredRule[];
-  /** Of the policy. */
+  /** Of the policy, as for rules. */
   packets: number;
   bytes: number;
 }
@@ -58,6 +60,7 @@ export function storeRule({ words, counters }: NewRule): StoredRule {
     isLegalFor: -1,
     packets: counters?.packets ?? 0,
     bytes: counters?.bytes ?? 0,
+    row: -1,
   };
 }
 

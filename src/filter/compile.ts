@@ -17,6 +17,7 @@ import {
   ROW_SHIFT,
 } from './program.ts';
 import { type Header, Inverted, type Rule, type Target } from './rule.ts';
+import type { Needs } from './table.ts';
 
 const HOOKS = 5;
 const VERDICTS = { ACCEPT: Verdict.Accept, DROP: Verdict.Drop, QUEUE: Verdict.Queue } as const;
@@ -34,8 +35,16 @@ export function compileRule({ matches, target }: Rule): CompiledRule {
   };
 }
 
-/** The chains must be sound: every jump's chain is there, and there are no loops. What their rules have counted is not in the counters yet. */
-export function* compile(chains: readonly Chain[]): Steps<{ program: Program; counters: Counters }> {
+/** What a program is made into: counters that hold what its rules begin with, and where those that went on from another program stood there (`StoredRule.row`). */
+export interface Compiled {
+  readonly program: Program;
+  readonly counters: Counters;
+  readonly origins: Int32Array;
+  readonly needs: Needs;
+}
+
+/** The chains must be sound: every jump's chain is there, and there are no loops. */
+export function* compile(chains: readonly Chain[]): Steps<Compiled> {
   const starts = new Map<string, number>();
   let count = 0;
   for (const chain of chains) {
@@ -48,6 +57,8 @@ export function* compile(chains: readonly Chain[]): Steps<{ program: Program; co
   const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
   const entry = new Int32Array(HOOKS).fill(NO_CHAIN);
   const policy = new Int32Array(HOOKS).fill(NO_CHAIN);
+  const origins = new Int32Array(count).fill(-1);
+  const needs = { conntrack: false, labels: false };
   const patterns: string[] = [];
   const pattern = (name: string): number => {
     if (name === '') return -1;
@@ -68,6 +79,11 @@ export function* compile(chains: readonly Chain[]): Steps<{ program: Program; co
       writeTarget(rows, at, target, starts);
       matches[row] = rule.compiled.matches;
       targets[row] = rule.compiled.target;
+      origins[row] = rule.row;
+      counters.packets[row] = rule.packets;
+      counters.bytes[row] = rule.bytes;
+      needs.conntrack ||= rule.needsConntrack;
+      needs.labels ||= rule.needsLabels;
       if (++row % BLOCK_RULES === 0) yield;
     }
     if (chain.hook === null) {
@@ -76,11 +92,24 @@ export function* compile(chains: readonly Chain[]): Steps<{ program: Program; co
       policy[chain.hook] = row;
       rows[(row << ROW_SHIFT) + Cell.Kind] = Kind.Verdict;
       rows[(row << ROW_SHIFT) + Cell.Argument] = VERDICTS[chain.policy];
+      counters.packets[row] = chain.packets;
+      counters.bytes[row] = chain.bytes;
     }
     row++;
   }
   const depth = chains.filter((chain) => chain.hook === null).length;
-  return { program: { rows, count, matches, targets, entry, policy, blockOf, blocks, patterns, depth }, counters };
+  const program = { rows, count, matches, targets, entry, policy, blockOf, blocks, patterns, depth };
+  return { program, counters, origins, needs };
+}
+
+/** What rules have counted in the program that they come from is theirs in the new one. */
+export function goOnCounting({ counters, origins }: Compiled, { packets, bytes }: Counters): void {
+  for (let row = 0; row < origins.length; row++) {
+    const origin = origins[row]!;
+    if (origin < 0) continue;
+    counters.packets[row] = packets[origin]!;
+    counters.bytes[row] = bytes[origin]!;
+  }
 }
 
 /** Indexes by their first rule: most changes of a table leave most blocks as they are. */

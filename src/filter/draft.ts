@@ -237,11 +237,11 @@ export class Draft {
       const { rules } = this.#get(name);
       const rule = rules[at - 1];
       if (rule === undefined) throw new Refusal('E2BIG');
-      rules[at - 1] = { ...rule, packets: 0, bytes: 0 };
+      rules[at - 1] = { ...rule, packets: 0, bytes: 0, row: -1 };
       return;
     }
     for (const chain of this.#some(name)) {
-      chain.rules = chain.rules.map((rule) => ({ ...rule, packets: 0, bytes: 0 }));
+      chain.rules = chain.rules.map((rule) => ({ ...rule, packets: 0, bytes: 0, row: -1 }));
       [chain.packets, chain.bytes] = [0, 0];
     }
   }

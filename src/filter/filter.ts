@@ -6,11 +6,11 @@
  */
 import { finish, type Steps } from '../base/slices.ts';
 import { type Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
-import type { TableChange, TableName, TableOutcome, TableRow } from '../model/iptables.ts';
+import type { ChainRow, TableChange, TableName, TableOutcome, TablePage, TableRow } from '../model/iptables.ts';
 import type { Nat } from '../nat/nat.ts';
-import { compile } from './compile.ts';
+import { compile, goOnCounting } from './compile.ts';
 import type { Conditions, HostConditions } from './conditions.ts';
-import { Table } from './table.ts';
+import { type Listed, pageOf, Table } from './table.ts';
 import type { Tracking } from './tracking.ts';
 import { Walk } from './traverse.ts';
 
@@ -77,23 +77,43 @@ export class Filter {
   *changeInSteps({ table: name, commands, isTest = false }: TableChange): Steps<TableOutcome> {
     const entry = this.#know(name);
     const { table } = entry;
-    if (entry.walk !== null) table.count(entry.walk.counters);
+    yield* table.number();
     const chains = yield* table.draft(commands, this.#conditions.tracking);
     if ('fault' in chains) return chains;
     if (isTest || chains === table.chains) return null;
-    const { program, counters } = yield* compile(chains);
-    // From here on without a pause: what the old program has counted is the new one's.
-    if (entry.walk !== null) table.count(entry.walk.counters);
-    table.chains = chains;
-    table.tell(counters);
-    this.#commit(entry, new Walk(program, counters, this.#conditions));
+    const compiled = yield* compile(chains);
+    const walk = new Walk(compiled.program, compiled.counters, this.#conditions);
+    yield;
+    // From here on without a pause.
+    if (entry.walk !== null) goOnCounting(compiled, entry.walk.counters);
+    table.adopt(chains, compiled.needs);
+    this.#commit(entry, walk);
     return null;
   }
 
+  /** A whole table. It may be long: whoever shall not stop packets asks for pages. */
   list(name: TableName): TableRow {
+    return { name, chains: this.page(name, 0, Infinity).chains };
+  }
+
+  /** @param cursor 0, or `next` of the page before; nothing of it holds after a change of the table */
+  page(name: TableName, cursor: number, limit: number): TablePage {
+    return pageOf(this.#listed(name), cursor, limit);
+  }
+
+  /** All of a table as it is now, whatever becomes of it in pauses between two pages. */
+  *pages(name: TableName, limit: number): Iterable<readonly ChainRow[]> {
+    const listed = this.#listed(name);
+    for (let cursor = 0; cursor >= 0; ) {
+      const { chains, next } = pageOf(listed, cursor, limit);
+      yield chains;
+      cursor = next;
+    }
+  }
+
+  #listed(name: TableName): Listed {
     const { table, walk } = this.#know(name);
-    if (walk !== null) table.count(walk.counters);
-    return { name, chains: table.list() };
+    return { chains: table.chains, references: table.references, counters: walk?.counters ?? null };
   }
 
   get knownTables(): readonly TableName[] {
@@ -110,7 +130,7 @@ export class Filter {
     for (const name of Object.keys(this.#tables) as TableName[]) {
       const { table, walk } = live.#tables[name];
       const own = this.#tables[name];
-      own.table.chains = table.chains;
+      own.table.adopt(table.chains, table.needs);
       if (walk === null) continue;
       const { count } = walk.program;
       const counters = { packets: new Float64Array(count), bytes: new Float64Array(count) };
@@ -146,9 +166,9 @@ export class Filter {
     const { tracking, nat } = this.#conditions;
     const tables = Object.values(this.#tables).map(({ table }) => table);
     this.#hadNat ||= this.#tables.nat.table.isInUse;
-    const wantsTracking = tracking !== null && tables.some((table) => table.needsConntrack);
+    const wantsTracking = tracking !== null && tables.some((table) => table.needs.conntrack);
     const wantsNat = nat !== null && wantsTracking && this.#hadNat;
-    tracking?.keepLabels(tables.some((table) => table.needsLabels));
+    tracking?.keepLabels(tables.some((table) => table.needs.labels));
     if (wantsTracking && !this.#hasTracking) tracking.acquire();
     if (wantsNat && !this.#hasNat) nat.acquire();
     if (!wantsNat && this.#hasNat) nat?.release();

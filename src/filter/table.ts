@@ -4,11 +4,14 @@ import { Hook } from '../hooks/hooks.ts';
 import {
   BUILT_IN_CHAINS,
   type ChainRow,
+  type RuleCounters,
+  type RuleRow,
   type TableCommand,
   type TableName,
   type TableOutcome,
+  type TablePage,
 } from '../model/iptables.ts';
-import { type Chain, countReferences, newChain } from './chain.ts';
+import { type Chain, countReferences, newChain, type StoredRule } from './chain.ts';
 import { Draft, Refusal } from './draft.ts';
 import { BadRule } from './extension.ts';
 import type { Counters } from './program.ts';
@@ -24,6 +27,14 @@ const HOOK_OF: Readonly<Record<string, Hook>> = {
 
 /** Commands run between two pauses. */
 const COMMANDS = 64;
+/** Rules numbered between two pauses. */
+const NUMBERED = 4096;
+
+/** What its rules need together. */
+export interface Needs {
+  readonly conntrack: boolean;
+  readonly labels: boolean;
+}
 
 export type Refused = Exclude<TableOutcome, null>;
 
@@ -31,6 +42,8 @@ export class Table {
   readonly name: TableName;
   /** Built-in ones first, then the users' by name. */
   chains: readonly Chain[];
+  needs: Needs = { conntrack: false, labels: false };
+  #references: ReadonlyMap<string, number> | null = null;
 
   constructor(name: TableName) {
     this.name = name;
@@ -42,47 +55,20 @@ export class Table {
     return this.chains.some((chain) => chain.rules.length > 0 || chain.policy !== 'ACCEPT');
   }
 
-  /** Does one of its rules need connection tracking? */
-  get needsConntrack(): boolean {
-    return this.chains.some(({ rules }) => rules.some((rule) => rule.needsConntrack));
+  /** Take over the chains of a draft. */
+  adopt(chains: readonly Chain[], needs: Needs): void {
+    this.chains = chains;
+    this.needs = needs;
+    this.#references = null;
   }
 
-  /** Does one of its rules look at labels, or set them? */
-  get needsLabels(): boolean {
-    return this.chains.some(({ rules }) => rules.some((rule) => rule.needsLabels));
-  }
-
-  /** Take over what the program has counted. */
-  count({ packets, bytes }: Counters): void {
+  /** Rules know their rows, so that a draft's rules can be found in the program that they come from. */
+  *number(): Steps<void> {
     let row = 0;
-    for (const chain of this.chains) {
-      const { rules } = chain;
-      for (let i = 0; i < rules.length; i++) {
-        const rule = rules[i]!;
-        rule.packets = packets[row]!;
-        rule.bytes = bytes[row]!;
-        row++;
-      }
-      chain.packets = packets[row]!;
-      chain.bytes = bytes[row]!;
-      row++;
-    }
-  }
-
-  /** Let new counters go on from what was counted. */
-  tell({ packets, bytes }: Counters): void {
-    let row = 0;
-    for (const chain of this.chains) {
-      const { rules } = chain;
-      for (let i = 0; i < rules.length; i++) {
-        const rule = rules[i]!;
-        packets[row] = rule.packets;
-        bytes[row] = rule.bytes;
-        row++;
-      }
-      if (chain.hook !== null) {
-        packets[row] = chain.packets;
-        bytes[row] = chain.bytes;
+    for (const { rules } of this.chains) {
+      for (const rule of rules) {
+        rule.row = row;
+        if (++row % NUMBERED === 0) yield;
       }
       row++;
     }
@@ -111,15 +97,52 @@ export class Table {
     return isChange ? draft.chains : this.chains;
   }
 
-  list(): ChainRow[] {
-    const references = countReferences(this.chains);
-    return this.chains.map((chain) => ({
-      name: chain.name,
-      policy: chain.hook === null ? null : chain.policy,
-      packets: chain.hook === null ? 0 : chain.packets,
-      bytes: chain.hook === null ? 0 : chain.bytes,
-      references: references.get(chain.name) ?? 0,
-      rules: chain.rules.map(({ words, packets, bytes }) => ({ words, packets, bytes })),
-    }));
+  get references(): ReadonlyMap<string, number> {
+    this.#references ??= countReferences(this.chains);
+    return this.#references;
   }
+}
+
+/** A table as it is listed at one moment. @param counters null: nothing counts */
+export interface Listed {
+  readonly chains: readonly Chain[];
+  readonly references: ReadonlyMap<string, number>;
+  readonly counters: Counters | null;
+}
+
+/** `limit` rows of the program from row `cursor` on; a chain of which only some rules are there goes on in the next page. */
+export function pageOf({ chains, references, counters }: Listed, cursor: number, limit: number): TablePage {
+  const end = cursor + limit;
+  const found: ChainRow[] = [];
+  let start = 0;
+  for (const chain of chains) {
+    const { name, hook, policy, rules } = chain;
+    const last = start + rules.length;
+    if (last >= cursor && start < end) {
+      const rows: RuleRow[] = [];
+      for (let row = Math.max(cursor, start); row < Math.min(end, last); row++)
+        rows.push(ruleRow(rules[row - start]!, counters, row));
+      const counted = hook === null ? NOTHING : countersOf(chain, counters, last);
+      found.push({
+        name,
+        policy: hook === null ? null : policy,
+        ...counted,
+        references: references.get(name) ?? 0,
+        rules: rows,
+      });
+    }
+    start = last + 1;
+  }
+  return { chains: found, next: end < start ? end : -1 };
+}
+
+const NOTHING = { packets: 0, bytes: 0 };
+
+function countersOf(began: RuleCounters, counters: Counters | null, row: number): RuleCounters {
+  if (counters === null) return { packets: began.packets, bytes: began.bytes };
+  return { packets: counters.packets[row]!, bytes: counters.bytes[row]! };
+}
+
+function ruleRow(rule: StoredRule, counters: Counters | null, row: number): RuleRow {
+  return { words: rule.words, ...countersOf(rule, counters, row) };
 }

@@ -109,6 +109,12 @@ export interface TableRow {
   readonly chains: readonly ChainRow[];
 }
 
+/** Some rows of a table: a chain that is longer than a page comes in several. `next` is the cursor of the next page; -1: that was all. */
+export interface TablePage {
+  readonly chains: readonly ChainRow[];
+  readonly next: number;
+}
+
 /** All built-in chains let pass, as those of a new table do. */
 export function acceptingPolicies(table: TableName): TableCommand[] {
   return BUILT_IN_CHAINS[table].map((chain) => ({ op: 'policy', chain, policy: 'ACCEPT' }));
