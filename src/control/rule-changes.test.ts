@@ -27,6 +27,24 @@ describe('changes of a table', () => {
     expect(lengths()).toEqual([1000, 0, 128]);
   });
 
+  it('are not met half-way by whoever lists the table', async () => {
+    const [, before, , after] = await Promise.all([
+      rules.change({ table: 'mangle', commands: many('INPUT', 1500) }),
+      rules.list('mangle'),
+      rules.change({ table: 'mangle', commands: [{ op: 'flush' }, ...many('OUTPUT', 3)] }),
+      rules.list('mangle'),
+    ]);
+    const rows = (table: typeof before) => table.chains.map((chain) => [chain.name, chain.rules.length]);
+    expect(rows(before)).toEqual([
+      ['PREROUTING', 0],
+      ['INPUT', 1500],
+      ['FORWARD', 0],
+      ['OUTPUT', 0],
+      ['POSTROUTING', 0],
+    ]);
+    expect(after).toEqual(rig.engine.filter.list('mangle'));
+  });
+
   it('are refused when commands that came before are lost', async () => {
     await rig.call('stage-rules', { at: 0, commands: many('INPUT', 3) });
     await rig.call('stage-rules', { at: 0, commands: many('INPUT', 2) });

@@ -514,5 +514,54 @@ describe('changes', () => {
     rig.send(udp(53));
     rig.rules('filter', '-A FORWARD -p tcp');
     expect(rig.counts('filter', 'FORWARD')).toEqual([1, 0, 0]);
+    // Where they stand, and what their chain is called, makes no difference; a rule that is set to zero, or made anew, begins again.
+    rig.rules('filter', '-N a', '-A a -p udp', '-A FORWARD -j a');
+    rig.send(udp(53));
+    const { filter } = rig.engine;
+    const rule = { words: ['-p', 'icmp'], counters: { packets: 7, bytes: 8 } };
+    const change = (...commands: TableCommand[]) => expect(filter.change({ table: 'filter', commands })).toBeNull();
+    change(
+      { op: 'insert', chain: 'FORWARD', at: 1, rule },
+      { op: 'delete-at', chain: 'FORWARD', at: 3 },
+      { op: 'rename-chain', chain: 'a', to: 'b' },
+    );
+    rig.send(udp(53));
+    expect([rig.counts('filter', 'FORWARD'), rig.counts('filter', 'b')]).toEqual([[7, 3, 2, 1], [2]]);
+    change({ op: 'zero', chain: 'FORWARD', at: 2 });
+    rig.send(udp(53));
+    expect([rig.counts('filter', 'FORWARD'), rig.counts('filter', 'b')]).toEqual([[7, 1, 3, 1], [3]]);
+  });
+
+  it('are listed in pages, which together are the list, and stay what they were while the table changes', () => {
+    const rig = new FilterRig();
+    const { filter } = rig.engine;
+    const lines = Array.from(
+      { length: 50 },
+      (_, i) => `-A ${['INPUT', 'FORWARD', 'a'][i % 3]} -s 10.9.0.${i} -j RETURN`,
+    );
+    rig.rules('filter', '-N a', '-N empty', ...lines, '-A FORWARD -p udp -j a', '-P OUTPUT DROP');
+    rig.send(udp(53));
+    const whole = filter.list('filter').chains;
+    expect(whole.map(({ rules, references }) => [rules.length, references])).toEqual([
+      [17, 0],
+      [18, 0],
+      [0, 0],
+      [16, 1],
+      [0, 0],
+    ]);
+    for (const limit of [1, 2, 7, 18, 56, 57, 1000]) {
+      const chains = [...filter.pages('filter', limit)].flat();
+      const names = [...new Set(chains.map(({ name }) => name))];
+      const joined = names.map((name) => {
+        const parts = chains.filter((chain) => chain.name === name);
+        return { ...parts[0]!, rules: parts.flatMap(({ rules }) => rules) };
+      });
+      expect(joined).toEqual(whole);
+    }
+    const pages = filter.pages('filter', 10)[Symbol.iterator]();
+    const seen = [...(pages.next().value as typeof whole)];
+    expect(filter.change({ table: 'filter', commands: [{ op: 'flush' }] })).toBeNull();
+    for (let page = pages.next(); page.done !== true; page = pages.next()) seen.push(...page.value);
+    expect(seen.flatMap(({ rules }) => rules)).toEqual(whole.flatMap(({ rules }) => rules));
   });
 });

@@ -372,3 +372,43 @@ it('whatever columns hold, nothing throws, and all ends', () => {
   expect([director.conns.count, conntrack.entries.count, flows.size]).toEqual([0, 0, 0]);
   expect(pool.available).toBe(pool.packets.length);
 });
+
+describe('a long table of rules', () => {
+  const long = (count: number) => {
+    const words = (i: number) => ['-s', `10.9.${i >> 8}.${i & 255}/32`, '-j', 'RETURN'];
+    const commands = Array.from({ length: count }, (_, i) => ({
+      op: 'append' as const,
+      chain: i % 2 === 0 ? 'own' : 'INPUT',
+      rule: { words: words(i) },
+    }));
+    const { filter } = lives.engine;
+    expect(filter.change({ table: 'security', commands: [{ op: 'new-chain', chain: 'own' }, ...commands] })).toBeNull();
+  };
+
+  it('is whole again in the next life, chains in their order', () => {
+    long(3000);
+    const before = lives.engine.filter.list('security');
+    lives.restart('ends');
+    expect(lives.engine.filter.list('security')).toEqual(before);
+  });
+
+  it('is written a little at a time: who is killed meanwhile has the one before', () => {
+    const empty = lives.engine.filter.knownTables.map((name) => lives.engine.filter.list(name));
+    lives.keeper.finish();
+    long(5000);
+    lives.keeper.rulesChanged();
+    lives.restart('killed');
+    expect(lives.engine.filter.knownTables.map((name) => lives.engine.filter.list(name))).toEqual(empty);
+    long(5000);
+    const whole = lives.engine.filter.list('security');
+    lives.keeper.rulesChanged();
+    // Not in one go, whatever the first one took.
+    for (let breath = 0; breath < 2000; breath++) {
+      clock.advance(25);
+      lives.engine.breathe();
+      lives.keeper.advance();
+    }
+    lives.restart('killed');
+    expect(lives.engine.filter.list('security')).toEqual(whole);
+  });
+});
