@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { CtEvents } from '../engine/messages.ts';
 import type { CtEventKind, EntryEvent, EntryFilter, EventsLost, ExpectationEvent } from '../model/conntrack.ts';
-import { isMeant } from '../model/entry-filter.ts';
+import { isEventMeant } from '../model/entry-filter.ts';
 import type { ConntrackInfo } from './api.ts';
 import type { Engine } from './engine-client.ts';
 
@@ -62,7 +62,7 @@ export class ConntrackEvents {
       stream.lost += lost;
       stream.untold += lost;
       if (stream.of === 'entries') {
-        for (const event of entries) if (isMeant(event.entry, stream.filter)) tell(stream, event);
+        for (const event of entries) if (isEventMeant(event, stream.filter)) tell(stream, event);
       } else {
         for (const event of expectations) tell(stream, event);
       }

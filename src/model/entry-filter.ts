@@ -3,7 +3,7 @@
  * NFCT_CMP_ALL and NFCT_CMP_MASK).
  */
 import { parseIp4 } from '../wire/addr.ts';
-import type { CtTuple, EntryFilter, EntryRow, NatFilter, PartialTuple } from './conntrack.ts';
+import type { CtTuple, EntryEvent, EntryFilter, EntryRow, NatFilter, PartialTuple } from './conntrack.ts';
 import { Status } from './entry-status.ts';
 
 export function isMeant(row: EntryRow, filter: EntryFilter): boolean {
@@ -22,6 +22,15 @@ export function isMeant(row: EntryRow, filter: EntryFilter): boolean {
   if (!zonesFit(row, filter)) return false;
   if (filter.labels !== undefined && !hasLabels(row.labels, filter.labels)) return false;
   return natFits(row, filter);
+}
+
+/** An event holds some of an entry only; what is compared with something that it does not hold is not meant. */
+export function isEventMeant({ kind, entry, changed }: EntryEvent, filter: EntryFilter): boolean {
+  const isEnd = kind === 'destroy';
+  if (filter.mark !== undefined && entry.mark === 0 && (isEnd || !changed.includes('mark'))) return false;
+  if (filter.state !== undefined && !isEnd && !changed.includes('protoinfo')) return false;
+  if (filter.labels !== undefined && (isEnd || !changed.includes('label'))) return false;
+  return isMeant(entry, filter);
 }
 
 function tupleFits(tuple: CtTuple, part: PartialTuple): boolean {
