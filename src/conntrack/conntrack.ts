@@ -75,6 +75,8 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
   onInvalid: ((p: Packet, hook: number, text: string) => void) | null = null;
   /** Told of each packet that ends because the table is full. */
   onFull: (() => void) | null = null;
+  /** Told of each TCP connection that is announced otherwise than by a helper: of the entry of the packet that has announced it. */
+  onAnnounce: ((master: number, src: number, dst: number, port: number) => void) | null = null;
   /** Told of each new entry, before its first packet goes on: it may be expected, or get a helper. */
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null = null;
   readonly #hooks: Hooks;
@@ -247,6 +249,12 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
   #beginsWith(p: Packet): boolean {
     if (p.entry === NO_ENTRY || p.ctInfo >= ESTABLISHED_REPLY) return false;
     return (this.entries.status(p.entry) & (CONFIRMED | DYING)) === 0;
+  }
+
+  announce(p: Packet, src: number, dst: number, port: number): void {
+    const { entry } = p;
+    if (entry !== NO_ENTRY && this.helper(entry) !== 0 && this.onAnnounce !== null)
+      this.onAnnounce(entry, src, dst, port);
   }
 
   end(src: number, dst: number, ports: number, proto: number): void {

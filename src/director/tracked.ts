@@ -54,6 +54,13 @@ export function meetsOldEntry(director: Director, p: Packet, conn: number): bool
   return director.tracking?.isConfirmed(p) === true;
 }
 
+/** The answer of an FTP server has announced the client's connection `data` (ip_vs_nfct_expect_related): for rules it is RELATED, if the control connection has a helper. */
+export function announceTracked(director: Director, p: Packet, data: number): void {
+  const { rows } = director.conns;
+  const at = data << CONN_SHIFT;
+  director.tracking?.announce(p, rows[at + Cip]!, rows[at + Vip]!, rows[at + Ports]! & 0xffff);
+}
+
 /** The connection ends, and its entry with it (ip_vs_conn_drop_conntrack). */
 export function endTracked(director: Director, conn: number): void {
   const { rows } = director.conns;

@@ -91,6 +91,47 @@ describe('net.ipv4.vs.conntrack', () => {
     expect(rig.engine.conntrack.stats).toMatchObject({ invalid: 0, insertFailed: 0 });
   });
 
+  it.each([
+    ['with a helper the client’s data connection is RELATED', '-p tcp --dport 21 -j CT --helper ftp', 1],
+    ['without one it is new', '-p tcp --dport 21 -m comment --comment none', 0],
+  ])('1, FTP: %s', (_, rule, related) => {
+    const { engine } = rig;
+    engine.setSysctl('net.ipv4.vs.conntrack', '1');
+    rig.run(`-A -t ${VIP}:21 -s rr`, `-a -t ${VIP}:21 -r ${RIP}:21 -m`);
+    const append = (chain: string, text: string) =>
+      ({ op: 'append', chain, rule: { words: text.split(' ') } }) as const;
+    const isNew = '-m conntrack --ctstate NEW';
+    expect([
+      engine.filter.change({ table: 'raw', commands: [append('PREROUTING', rule)] }),
+      engine.filter.change({
+        table: 'mangle',
+        commands: [append('PREROUTING', '-m conntrack --ctstate RELATED'), append('PREROUTING', isNew)],
+      }),
+    ]).toEqual([null, null]);
+    const say = (isClient: boolean, ports: [number, number], flags: string, seq: number, ack: number, text = '') => {
+      const [from, to] = isClient ? ['10.0.1.2', VIP] : [RIP, '10.0.1.2'];
+      const [ours, theirs] = isClient ? [RIG_MAC.front, RIG_MAC.client] : [RIG_MAC.back, '02:00:00:00:02:11'];
+      const packet = frame().eth(ours, theirs).ipv4(from, to);
+      const [srcPort, dstPort] = ports;
+      const segment = packet.tcp({ srcPort, dstPort, flags, seq, ack }).payload(text).build();
+      return rig.send(isClient ? rig.front : rig.back, segment);
+    };
+    say(true, [1234, 21], 'S', 100, 0);
+    say(false, [21, 1234], 'S.', 900, 101);
+    say(true, [1234, 21], '.', 101, 901);
+    say(true, [1234, 21], 'P.', 101, 901, 'PASV\r\n');
+    say(false, [21, 1234], 'P.', 901, 107, '227 Well (10,0,2,11,195,80)\r\n');
+    expect(engine.translation.expectations.count).toBe(related);
+    // Its answers come from the server, as those of the control connection do.
+    expect(say(true, [5555, 50_000], 'S', 1, 0)).toHaveLength(1);
+    expect(say(false, [50_000, 5555], 'S.', 1, 2)).toHaveLength(1);
+    const chains = engine.filter.list('mangle').chains;
+    expect(chains[0]!.rules.map(({ packets }) => packets)).toEqual([related, 2 - related]);
+    expect(entries()).toContain(`10.0.1.2:5555 > ${VIP}:50000, ${RIP}:50000 > 10.0.1.2:5555`);
+    expect(engine.translation.expectations.count).toBe(0);
+    expect(engine.conntrack.stats.invalid).toBe(0);
+  });
+
   it('1, NAT: the entry’s answers come from the real server, to the end of the connection', () => {
     rig.engine.setSysctl('net.ipv4.vs.conntrack', '1');
     rig.run(`-A -t ${VIP}:80 -s rr`, `-a -t ${VIP}:80 -r ${RIP}:8080 -m`);

@@ -20,6 +20,8 @@ export interface FlowTracking {
   answersComeFrom(p: Packet, ip: number, port: number): void;
   /** … go to `ip`:`port`. */
   answersGoTo(p: Packet, ip: number, port: number): void;
+  /** The packet announces a TCP connection from any port of `src` to `dst`:`port`: it will be RELATED to the packet's, if that has a helper. */
+  announce(p: Packet, src: number, dst: number, port: number): void;
   /** The connection is over: its entry ends, if there is one. @param ports source << 16 | destination */
   end(src: number, dst: number, ports: number, proto: number): void;
 }

@@ -5,18 +5,24 @@
  */
 import type { Allocate } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
-import { Expectations } from '../conntrack/expectations.ts';
+import { EXPECT_POLICIES, Expectations } from '../conntrack/expectations.ts';
+import { HELPER_NAMES } from '../conntrack/helper-names.ts';
 import type { Tuple } from '../conntrack/tuple.ts';
 import type { Hooks } from '../hooks/hooks.ts';
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
+import { IpProto } from '../wire/ipv4.ts';
 import type { Entries } from './entries.ts';
 import { Helpers } from './helpers.ts';
 import { Nat } from './nat.ts';
+
+const { Tcp: TCP } = IpProto;
 
 /** Entries whose comings and goings can be watched. */
 export interface WatchedEntries extends Entries {
   /** Told of each new entry with the tuple that it began with, before its first packet goes on. */
   onOpen: ((entry: number, t: Tuple, zone: number) => void) | null;
+  /** Told of each TCP connection that is announced otherwise than by a helper. */
+  onAnnounce: ((master: number, src: number, dst: number, port: number) => void) | null;
   /** Told when an entry gets a helper. */
   onHelper: (() => void) | null;
   /** Told of each entry that ends. */
@@ -55,6 +61,14 @@ export class Translation {
       if (met === null) return;
       entries.expect(entry, met.master);
       if (met.nat !== null) this.nat.followMaster(entry, met.master, met.nat.dir, met.nat.port);
+    };
+    entries.onAnnounce = (master, src, dst, dstPort) => {
+      const number = entries.helper(master);
+      const zone = entries.zone(master);
+      const exact = { src, srcMask: -1, srcPort: 0, srcPortMask: 0, dst, dstPort };
+      const kind = { proto: TCP, zone, helper: HELPER_NAMES[number]!, class: 0, flags: 0, nat: null };
+      // That it cannot be expected does not end the packet: then the connection is a new one.
+      expectations.add(this.helpers.now, { master, ...exact, ...kind }, EXPECT_POLICIES[number]!);
     };
     entries.onHelper = () => this.helpers.stand();
     entries.onEnd = (entry) => {

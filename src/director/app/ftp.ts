@@ -20,6 +20,7 @@ import { seq } from '../../wire/tcp.ts';
 import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from '../connections.ts';
 import type { Director } from '../director.ts';
 import { TcpState } from '../tcp-states.ts';
+import { announceTracked } from '../tracked.ts';
 import type { App } from './app.ts';
 
 const { Tcp: TCP } = IpProto;
@@ -178,6 +179,7 @@ function rewrite(
   const text = request === ftp.FtpRequest.Passive ? ftp.shortText(vip, vport) : ftp.extendedText(vport);
   const growth = text.length - (found.to - found.from);
   if (!replaceInPayload(p, found.from, found.to, text)) return Drop.DirectorPayloadTooLong;
+  announceTracked(director, p, data);
   if (growth !== 0) shiftBehind(control.ofServer, number, growth);
   control.awaited = NONE;
   control.answer = { seq: number, request };
