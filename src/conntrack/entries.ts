@@ -176,7 +176,8 @@ export class EntryTable {
     this.#count++;
     const { rows } = this;
     const at = entry << ENTRY_SHIFT;
-    rows.fill(0, at, at + (1 << ENTRY_SHIFT));
+    // Not `fill`, which is a call out of compiled code: longer than these few stores.
+    for (let i = at + STATUS; i < at + (1 << ENTRY_SHIFT); i++) rows[i] = 0;
     this.traits[entry] = USED;
     this.use[entry] = 0;
     this.pending[entry] = 0;

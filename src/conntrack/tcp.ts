@@ -194,8 +194,7 @@ function settle(
   state: number,
 ): number {
   const { rows } = ct.entries;
-  setLast(rows, at, segment, dir);
-  rows[at + WORD] = (rows[at + WORD]! & ~0xff) | state;
+  rows[at + WORD] = (rows[at + WORD]! & NOT_LAST & ~0xff) | state | (segment << 8) | (dir << 12);
   if (old !== state && state === FIN_WAIT) rows[at + SCALE + dir * WINDOW_COLUMNS]! |= CLOSE_INIT << 8;
   let timeout = timeoutOf(ct, at, segment, state);
   if (old !== state) ct.changed(entry, PROTOINFO);

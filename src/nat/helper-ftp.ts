@@ -75,7 +75,7 @@ export class FtpHelper {
   }
 
   forget(entry: number): void {
-    this.#lineEnds.delete(entry);
+    if (this.#lineEnds.size !== 0) this.#lineEnds.delete(entry);
   }
 
   /** What is remembered, for another life of the daemon. */

@@ -36,13 +36,15 @@ export class Sequences {
 
   /** What is added to the number `seq` of direction `dir` on its way (nf_ct_seq_offset): whoever compares both directions must know. */
   offset(entry: number, dir: number, seq: number): number {
+    // Asked with each segment: almost always nothing is shifted at all.
+    if (this.#shifts.size === 0) return 0;
     const shift = this.#shifts.get(entry)?.[dir];
     if (shift === undefined) return 0;
     return ((seq - shift.correction) | 0) > 0 ? shift.after : shift.before;
   }
 
   forget(entry: number): void {
-    if (this.#shifts.delete(entry)) this.changes++;
+    if (this.#shifts.size !== 0 && this.#shifts.delete(entry)) this.changes++;
   }
 
   /** All of them, for another life of the daemon. */

@@ -6,7 +6,7 @@ import { formatIp4, prefixLength } from '../../wire/addr.ts';
 import { BadRule, defineMatch, type ListForm, type MatchFunction, type Reading } from '../extension.ts';
 import { readHostMask, readNumbers, readPorts } from '../option-values.ts';
 import { readProtocol, readWords } from '../values.ts';
-import { formatStates, readStates, stateOf } from './states.ts';
+import { formatStates, isInState, readStates } from './states.ts';
 
 /** One of the tuples' addresses. */
 interface Address {
@@ -182,9 +182,10 @@ function compileConntrack(o: ConntrackOptions): MatchFunction {
   const hasState = given.has('ctstate');
   const isStateInverted = inverted.has('ctstate');
   const tests = entryTests(o);
+  // What most rules ask.
+  if (hasState && tests.length === 0) return (p, t) => isInState(p, t.conditions.tracking!, states) !== isStateInverted;
   return (p, t) => {
-    const tracking = t.conditions.tracking!;
-    if (hasState && ((stateOf(p, tracking) & states) !== 0) === isStateInverted) return false;
+    if (hasState && isInState(p, t.conditions.tracking!, states) === isStateInverted) return false;
     // The kernel asks nothing more of a packet without an entry.
     if (p.entry === 0) return hasState;
     for (let i = 0; i < tests.length; i++) if (!tests[i]!(p, t)) return false;

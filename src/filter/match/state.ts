@@ -1,6 +1,6 @@
 /** `-m state`: the older form of `-m conntrack --ctstate`. */
 import { defineMatch } from '../extension.ts';
-import { formatStates, readOlderStates, stateOf } from './states.ts';
+import { formatStates, isInState, readOlderStates } from './states.ts';
 
 interface StateOptions {
   states: number;
@@ -29,6 +29,6 @@ export const state = defineMatch<StateOptions>({
   save: (o) => [...(o.isInverted ? ['!'] : []), '--state', formatStates(o.states)],
   list: (o) => `${o.isInverted ? '! ' : ''}state ${formatStates(o.states)}`,
   compile: ({ states, isInverted }) => {
-    return (p, { conditions }) => ((stateOf(p, conditions.tracking!) & states) !== 0) !== isInverted;
+    return (p, { conditions }) => isInState(p, conditions.tracking!, states) !== isInverted;
   },
 });

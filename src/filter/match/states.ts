@@ -6,6 +6,7 @@ import type { Tracking } from '../tracking.ts';
 import { readWords } from '../values.ts';
 
 const { EstablishedReply: FIRST_REPLY, Untracked: UNTRACKED_INFO } = CtInfo;
+const { SrcNat: SRC_NAT, DstNat: DST_NAT } = Status;
 
 /** Bits, in the order in which they are printed. */
 const INVALID = 1;
@@ -42,11 +43,12 @@ export function formatStates(states: number): string {
     .join(',');
 }
 
-/** The bits that hold for the packet: one of the first five, and of its connection's translations. */
-export function stateOf(p: Packet, tracking: Tracking): number {
+/** Does one of the states hold for the packet? One of the first five does, and those of its connection's translations. */
+export function isInState(p: Packet, tracking: Tracking, states: number): boolean {
   const { entry, ctInfo } = p;
-  if (entry === 0) return ctInfo === UNTRACKED_INFO ? UNTRACKED : INVALID;
-  const state = BY_INFO[ctInfo >= FIRST_REPLY ? ctInfo - FIRST_REPLY : ctInfo]!;
+  if (entry === 0) return (states & (ctInfo === UNTRACKED_INFO ? UNTRACKED : INVALID)) !== 0;
+  if ((states & BY_INFO[ctInfo >= FIRST_REPLY ? ctInfo - FIRST_REPLY : ctInfo]!) !== 0) return true;
+  if ((states & (SNAT | DNAT)) === 0) return false;
   const status = tracking.status(entry);
-  return state | ((status & Status.SrcNat) !== 0 ? SNAT : 0) | ((status & Status.DstNat) !== 0 ? DNAT : 0);
+  return ((states & SNAT) !== 0 && (status & SRC_NAT) !== 0) || ((states & DNAT) !== 0 && (status & DST_NAT) !== 0);
 }
