@@ -75,13 +75,13 @@ describe('tapvs ip address', () => {
     expect(await refused(`ip addr add ${CIDR} dev front`)).toEqual({
       status: 2,
       stdout: '',
-      stderr: 'RTNETLINK answers: File exists\n',
+      stderr: 'Error: ipv4: Address already assigned.\n',
     });
     await tapvs(`ip addr del ${CIDR} dev front`);
     expect(await refused(`ip addr del ${CIDR} dev front`)).toEqual({
       status: 2,
       stdout: '',
-      stderr: 'RTNETLINK answers: Cannot assign requested address\n',
+      stderr: 'Error: ipv4: Address not found.\n',
     });
     expect(await refused(`ip addr add ${CIDR} dev nope`)).toEqual({
       status: 1,

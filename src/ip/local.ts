@@ -17,11 +17,15 @@ import { refuseWith, settle } from './settle.ts';
 import { type IpStack, tapHook } from './stack.ts';
 
 const ACCEPT = Verdict.Accept;
+const { IPV4_HEADER } = ipv4;
 const LOCAL_DELIVER = DefragUser.LocalDeliver;
 const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP, Sctp: SCTP, UdpLite: UDPLITE } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
 const HOST_MTU = 65535;
+/** Options, RFC 791 §3.1. */
+const RECORD_ROUTE = 7;
+const TIMESTAMP = 68;
 /** ICMP timestamp, RFC 792 p. 16: when it was asked, when that was received, when the answer was sent. */
 const TIMESTAMP_LENGTH = 20;
 const TIMESTAMP_RECEIVED = 12;
@@ -103,6 +107,7 @@ function isOurIcmp(stack: IpStack, p: Packet): boolean {
 
 /** Turn the echo request around (RFC 792): the same memory becomes the reply, a new packet to the pipeline. */
 function echo(stack: IpStack, p: Packet, source: number): void {
+  dropOptions(p);
   const { view, l4 } = p;
   turnRound(stack, p, source);
   setType(view, l4, IcmpType.EchoReply);
@@ -115,6 +120,7 @@ function echo(stack: IpStack, p: Packet, source: number): void {
 
 /** A timestamp request becomes its answer: when it came, and when it goes, which is the same millisecond (RFC 792 p. 16; icmp_timestamp). */
 function tellTime(stack: IpStack, p: Packet): void {
+  dropOptions(p);
   const { view, l3, l4 } = p;
   const now = stack.timeOfDayMs();
   p.end = l4 + TIMESTAMP_LENGTH;
@@ -126,6 +132,29 @@ function tellTime(stack: IpStack, p: Packet): void {
   fillChecksum(view, l4, p.end);
   rebear(stack, p);
   stack.defer(p, LOCAL_OUT);
+}
+
+/** An answer has no options but those that ask for its way (__ip_options_echo). */
+function dropOptions(p: Packet): void {
+  const { view, bytes, l3, l4 } = p;
+  if (l4 - l3 === IPV4_HEADER || asksForWay(view, l3 + IPV4_HEADER, l4)) return;
+  bytes.copyWithin(l3 + IPV4_HEADER, l4, p.end);
+  p.l4 = l3 + IPV4_HEADER;
+  p.end -= l4 - p.l4;
+  view.setUint8(l3, 0x45);
+  ipv4.setTotalLength(view, l3, p.end - l3);
+}
+
+function asksForWay(view: DataView, from: number, end: number): boolean {
+  for (let at = from; at < end; ) {
+    const option = view.getUint8(at);
+    if (option === 0) return false;
+    if (option === RECORD_ROUTE || option === TIMESTAMP) return true;
+    const length = option === 1 ? 1 : at + 1 < end ? view.getUint8(at + 1) : 0;
+    if (length === 0) return false;
+    at += length;
+  }
+  return false;
 }
 
 /** The IPv4 header of an answer in the memory of its question. */

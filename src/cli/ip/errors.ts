@@ -15,6 +15,12 @@ const WORDS: Readonly<Record<IpErrno, string>> = {
   EOPNOTSUPP: 'Operation not supported',
 };
 
+/** What the kernel says itself (extended acknowledgement). */
+const TOLD: Readonly<Record<string, string>> = {
+  'addr-add EEXIST': 'ipv4: Address already assigned.',
+  'addr-del EADDRNOTAVAIL': 'ipv4: Address not found.',
+};
+
 /** Exit status of iproute2 when the kernel refuses. */
 const REFUSED = 2;
 
@@ -25,8 +31,10 @@ export function kernelRefusal(errno: IpErrno): CliError {
 /** @param device the one that the command named, if it did: iproute2 looks for it before it asks the kernel */
 export async function change(context: CliContext, commands: readonly IpCommand[], device?: string): Promise<number> {
   const { results } = await context.client.post<CommandResults>('/v1/ip', { commands });
-  const errno = results.find((result) => result !== null);
+  const place = results.findIndex((result) => result !== null);
+  const errno = results[place];
   if (errno === undefined) return 0;
   if (errno === 'ENODEV' && device !== undefined) throw noDevice(device);
-  throw kernelRefusal(errno as IpErrno);
+  const told = TOLD[`${commands[place]?.op} ${errno}`];
+  throw told === undefined ? kernelRefusal(errno as IpErrno) : new CliError(`Error: ${told}`, REFUSED);
 }

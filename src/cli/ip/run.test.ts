@@ -306,11 +306,12 @@ describe('what iproute2 complains of', () => {
 
   it.each([
     ['EEXIST', 'route add 10.5.0.0/16 via 10.0.1.3', '2: RTNETLINK answers: File exists'],
+    ['EEXIST', 'addr add 10.0.1.1/24 dev d0', '2: Error: ipv4: Address already assigned.'],
     ['ESRCH', 'route del 10.99.0.0/16', '2: RTNETLINK answers: No such process'],
     ['ENODEV', 'route add 10.99.0.0/16', '2: RTNETLINK answers: No such device'],
     ['ENODEV', 'route add 10.99.0.0/16 dev nope', '1: Cannot find device "nope"'],
     ['ENODEV', 'link set nope up', '1: Cannot find device "nope"'],
-    ['EADDRNOTAVAIL', 'addr del 10.0.1.9/24 dev d0', '2: RTNETLINK answers: Cannot assign requested address'],
+    ['EADDRNOTAVAIL', 'addr del 10.0.1.9/24 dev d0', '2: Error: ipv4: Address not found.'],
     ['ENETUNREACH', 'route add 10.1.0.0/16 via 99.1.1.1', '2: RTNETLINK answers: Network is unreachable'],
     ['ENOENT', 'neigh del 10.0.1.99 dev d0', '2: RTNETLINK answers: No such file or directory'],
   ])('%s for ip %s', async (errno, words, expected) => {
