@@ -130,6 +130,19 @@ describe('net.ipv4.vs.conntrack', () => {
     expect(entries()).toContain(`10.0.1.2:5555 > ${VIP}:50000, ${RIP}:50000 > 10.0.1.2:5555`);
     expect(engine.translation.expectations.count).toBe(0);
     expect(engine.conntrack.stats.invalid).toBe(0);
+    // What the helper needs stands in the hooks as long as its connection lives, whatever becomes of the rule.
+    const stands = () => engine.hooks.postRouting.ops.filter(({ name }) => name === 'nat/helper').length;
+    expect(engine.filter.change({ table: 'raw', commands: [{ op: 'flush' }] })).toBeNull();
+    const pass = (time: number) => {
+      rig.clock.advance(seconds(time));
+      engine.breathe();
+    };
+    pass(1);
+    expect(stands()).toBe(related);
+    say(true, [1234, 21], 'R', 107, 0);
+    pass(12);
+    pass(1);
+    expect([stands(), entries().filter((text) => text.includes(':21,'))]).toEqual([0, []]);
   });
 
   it('1, NAT: the entry’s answers come from the real server, to the end of the connection', () => {

@@ -1,6 +1,6 @@
 /**
  * What helpers do with packets of the connections that rules gave them, and what sequence numbers need afterwards (nf_confirm of nf_conntrack_proto.c: both right
- * before confirmation, so that they see what leaves). The hook function stands there from the first connection on that has a helper: rules go, their connections stay.
+ * before confirmation, so that they see what leaves). The hook function stands there while a connection has a helper: rules go, their connections stay.
  */
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo } from '../conntrack/entry.ts';
@@ -38,6 +38,8 @@ export class Helpers {
   readonly #parts: ConstructorParameters<typeof FtpHelper>[0];
   readonly #ops: readonly HookOp[];
   #isStanding = false;
+  /** Entries that have one. */
+  #helped = 0;
 
   constructor({ hooks, entries, expectations, rng }: HelpersParts) {
     this.#hooks = hooks;
@@ -73,6 +75,7 @@ export class Helpers {
   /** An entry ends: what it has announced is expected no more. */
   entryEnds(entry: number): void {
     if (this.#entries.helper(entry) === Helper.None) return;
+    this.#helped--;
     this.#parts.expectations.forget(entry);
     this.ftp.forget(entry);
     this.sequences.forget(entry);
@@ -87,15 +90,25 @@ export class Helpers {
     return this.#ops;
   }
 
-  /** There is a connection with a helper. */
+  /** There is one more connection with a helper. */
   stand(): void {
+    this.#helped++;
     if (this.#isStanding) return;
     this.#isStanding = true;
     this.#hooks.register(this.#ops);
   }
 
+  /** Once per tick, when no packet is on its way: nobody is left who has a helper. */
+  advance(now: number): void {
+    this.now = now;
+    if (!this.#isStanding || this.#helped > 0) return;
+    this.#isStanding = false;
+    this.#hooks.unregister(this.#ops);
+  }
+
   copyFrom(live: Helpers): void {
     if (live.#isStanding) this.stand();
+    this.#helped = live.#helped;
     this.now = live.now;
     this.ftp.copyFrom(live.ftp);
     this.sequences.copyFrom(live.sequences);

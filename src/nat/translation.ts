@@ -80,7 +80,7 @@ export class Translation {
 
   /** Once per tick. */
   advance(now: number): void {
-    this.helpers.now = now;
+    this.helpers.advance(now);
     this.nat.advance();
     this.expectations.advance(now);
   }
