@@ -92,11 +92,6 @@ export class FlowTable {
     return this.source === null ? NO_FLOW : this.source.take(src, dst, ports, kind);
   }
 
-  /** Bring the bucket of a tuple into the cache: the first of two passes over a burst, so that the misses overlap. Answers something to use. */
-  touch(src: number, dst: number, ports: number, kind: number): number {
-    return this.#buckets[hash4(this.#seed, src, dst, ports, kind) & this.#mask]!;
-  }
-
   /** Rows in the bucket of a tuple: as many look-ups must go past at worst. */
   chainLength(src: number, dst: number, ports: number, kind: number): number {
     if (this.source !== null) return this.source.chainLength(src, dst, ports, kind);
