@@ -238,6 +238,18 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     expect([translation.helpers.ftp.isLoose, translation.expectations.max]).toEqual([true, 9]);
   });
 
+  it('what rules translated goes on without them', () => {
+    talk();
+    const { filter } = lives.engine;
+    expect(filter.change({ table: 'nat', commands: [{ op: 'flush' }] })).toBeNull();
+    lives.keeper.rulesChanged();
+    settle();
+    const answer = () => fromServer(11, (f) => f.udp({ srcPort: 4000, dstPort: 4001 }).payload('y'), '10.0.2.1');
+    expect(answer()).toEqual(['front: 10.0.2.11:4000 > 10.0.1.2:4001 proto 17']);
+    lives.restart(how);
+    expect(answer()).toEqual(['front: 10.0.2.11:4000 > 10.0.1.2:4001 proto 17']);
+  });
+
   it('connections go on where they were', () => {
     talk();
     const told = lives.engine.director.listConnections(0, 100).rows.map((row) => JSON.stringify(row));

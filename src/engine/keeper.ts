@@ -36,6 +36,8 @@ export const LAYOUT =
 interface Rest {
   readonly director: directors.DirectorRest;
   readonly translation: translations.TranslationRest;
+  /** Translation goes on without rules (filter.ts). */
+  readonly hadNat: boolean;
 }
 
 /** Of the time, a text may take this share. */
@@ -84,7 +86,7 @@ export class Keeper {
     this.#rest = text('side', () => {
       const director = directors.restOf(engine.director);
       const translation = translations.restOf(engine.translation);
-      return [JSON.stringify({ director, translation } satisfies Rest)];
+      return [JSON.stringify({ director, translation, hadNat: engine.filter.hadNat } satisfies Rest)];
     });
   }
 
@@ -115,7 +117,8 @@ export class Keeper {
   advance(): void {
     const { now } = this.#engine.stack;
     this.#keep.tick = now;
-    const changes = directors.restChanges(this.#engine.director) + translations.restChanges(this.#engine.translation);
+    const { director, translation, filter } = this.#engine;
+    const changes = directors.restChanges(director) + translations.restChanges(translation) + Number(filter.hadNat);
     if (changes !== this.#restChanges) {
       this.#restChanges = changes;
       this.#rest.isDirty = true;
@@ -197,6 +200,7 @@ export function inherit(
     settings.devices.map(({ id, name }) => [id, engine.stack.link.findInterface(name)?.id ?? -1]),
   );
   const deviceOf = (old: number): number => numbers.get(old) ?? -1;
+  if (rest.hadNat) engine.filter.recallNat();
   translations.inheritTranslation(engine.translation, kept, rest.translation, entries.places, deviceOf);
   for (const table of restoreRules(engine, parse(kept, 'rules')))
     notes.push(`iptables: table ${table} could not be had again`);

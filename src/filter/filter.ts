@@ -61,6 +61,16 @@ export class Filter {
     this.#conditions = { ...conditions, tracking: null, nat: null };
   }
 
+  get hadNat(): boolean {
+    return this.#hadNat;
+  }
+
+  /** In an earlier life of the daemon the nat table was in use. */
+  recallNat(): void {
+    this.#hadNat = true;
+    this.#askForTracking();
+  }
+
   /** There is connection tracking, and translation, from now on. */
   connect(tracking: Tracking, nat: Nat): void {
     this.#conditions.tracking = tracking;
