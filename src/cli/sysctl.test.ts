@@ -55,7 +55,7 @@ it.each([
   ['net.ipv4.vs.drop_entry=3', 0, 'net.ipv4.vs.drop_entry = 3\n', ''],
   ['-w net.ipv4.vs.drop_entry=2', 0, 'net.ipv4.vs.drop_entry = 2\n', ''],
   ['-nw net.ipv4.vs.drop_entry=1', 0, '1\n', ''],
-  ['net.ipv4.vs.drop_entry=0x1', 0, 'net.ipv4.vs.drop_entry = 0x1\n', ''],
+  ['net.ipv4.vs.drop_entry=0x1', 0, 'net.ipv4.vs.drop_entry = 1\n', ''],
   ['net.ipv4.vs.drop_entry', 0, 'net.ipv4.vs.drop_entry = 1\n', ''],
   ['net.ipv4.vs.drop_entry=', 1, '', 'sysctl: setting key "net.ipv4.vs.drop_entry": Invalid argument\n'],
   ['=1', 1, '', 'sysctl: Path is not under /proc/sys/: /proc/sys/\n'],

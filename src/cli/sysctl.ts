@@ -70,9 +70,9 @@ export const sysctl: CliCommand = {
         if (equals >= 0) {
           const value = word.slice(equals + 1).trim();
           if (value === '') throw new ApiError('bad-value', 'empty');
-          await context.client.put<Setting>(path(key), { value });
-          // As it was said, whatever it is read as.
-          if (!flags.has('quiet')) print({ key, value });
+          const setting = await context.client.put<Setting>(path(key), { value });
+          // As it is read from now on, which may be something else: drop_packet=1 is 2 while memory is short. procps repeats what was said.
+          if (!flags.has('quiet')) print(setting);
         } else {
           for (const setting of await read(context, key)) if (pattern.test(setting.key)) print(setting);
         }
