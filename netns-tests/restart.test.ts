@@ -140,6 +140,15 @@ describe('a process that waits for its turn', () => {
     ['SIGUSR2: it is started first', false, (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
     ['SIGUSR2, --spare: another one is started first', true, (spared) => spared.supervisor.kill('SIGUSR2')],
     ['kill -9, --spare: it goes on', true, (spared) => process.kill(spared.daemonPid(), 'SIGKILL')],
+    [
+      'kill -9, --spare, and limits that are others by now: it goes on with new tables',
+      true,
+      (spared) => {
+        const { configFile } = spared.plan;
+        writeFileSync(configFile, readFileSync(configFile, 'utf8').replace(/connections: \d+/, 'connections: 150000'));
+        process.kill(spared.daemonPid(), 'SIGKILL');
+      },
+    ],
   ] as [string, boolean, (rig: RestartRig) => void][])('%s', async (_, hasSpare, restart) => {
     const spared = await RestartRig.up(`tsp${process.pid}-`, { hasSpare });
     try {

@@ -45,6 +45,7 @@ export async function startEarly(
   const thread = turn?.thread ?? early;
   if (settings === undefined || thread === undefined) {
     await thread?.kill();
+    if (turn !== undefined) succession.renewTables();
     return { args, succession, thread: undefined };
   }
   thread.begin(settings);

@@ -27,7 +27,7 @@ const YOUNG_DEATHS = 2;
 export class Succession {
   readonly manager: ServiceManager;
   /** Descriptors for the data worker; undefined: nobody would hand anything on. */
-  readonly keep: KeepData | undefined;
+  keep: KeepData | undefined;
   /** Why nothing is taken over although something was left; empty when nothing was left or it may be taken over. */
   readonly refusal: string;
   readonly #life: number;
@@ -76,6 +76,13 @@ export class Succession {
     if (this.#guard === null || this.#guard[0]! < YOUNG_DEATHS) return '';
     this.#guard[0] = 0;
     return `the last ${YOUNG_DEATHS} lives that went on from it ended within ${SETTLED_MS / 1000} s`;
+  }
+
+  /** Tables were made in the memory of this life that nobody wants. */
+  renewTables(): void {
+    if (this.keep === undefined) return;
+    close(this.keep.fd);
+    this.keep = { ...this.keep, fd: newTables() };
   }
 
   /** What the main thread of the life before has left, without waiting for the worker: null when it cannot be read. */

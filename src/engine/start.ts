@@ -45,11 +45,13 @@ export function start(data: WorkerData, post: (message: WorkerMessage) => void, 
   const before = data.keep?.before;
   if (before === undefined) return begun(create(data, post, 1, 0), undefined);
   const kept = Kept.open(mapOf(before.fd), LAYOUT);
-  if (typeof kept === 'string') return begun(create(data, post, 1, 0), { adopted: false, why: kept });
+  // Where tables were made that nobody wants memory is no longer zero.
+  const end = ahead?.keep.end;
+  if (typeof kept === 'string') return begun(create(data, post, 1, 0, end), { adopted: false, why: kept });
   const context =
     ahead !== null && isFor(ahead.data, data)
       ? contextOf(ahead.engine, ahead.keep, null, post)
-      : create(data, post, kept.life + 1, kept.tick);
+      : create(data, post, kept.life + 1, kept.tick, end);
   if (ahead !== null) ahead.keep.life = kept.life + 1;
   try {
     const { notes, ...report } = inherit(context.engine, kept, (spec) => {
