@@ -11,8 +11,10 @@
 import { parseArgs } from 'node:util';
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { FLUSHED, LOOK_AT } from '../src/control/conntrack-routes.ts';
+import { CopyMemory } from '../src/engine/copy-memory.ts';
 import type { Engine } from '../src/engine/engine.ts';
-import { FEW, Rig } from './rig.ts';
+import { explain } from '../src/engine/explain.ts';
+import { FEW, PORT, Rig, VIP } from './rig.ts';
 import { TRACKING_RULES } from './rules.ts';
 
 const MEGABYTE = 2 ** 20;
@@ -94,6 +96,17 @@ function expectMany({ translation, stack, conntrack }: Engine): void {
   }
 }
 
+/** A new connection of a client that has none. */
+function ask(engine: Engine, copies: CopyMemory): unknown {
+  const [source, destination] = ['10.9.0.1', VIP];
+  const header = { protocol: 'tcp', flags: 'S', ttl: 64, df: true, length: 0, chunk: 1, mark: 0 } as const;
+  const spec = { ...header, source, destination, sourcePort: 1234, destinationPort: PORT, device: 'front' };
+  const answer = explain(engine, spec, copies.allocate);
+  copies.clear();
+  if (typeof answer === 'string' || answer.ways[0]?.end.kind !== 'sent') throw new Error('explain: it is not sent');
+  return answer;
+}
+
 function main(): number {
   const { values } = parseArgs({ options: { entries: { type: 'string', default: '1000000' } } });
   const flows = Number(values.entries);
@@ -131,6 +144,9 @@ function main(): number {
   stops.measure('conntrack -D -s … (few are meant)', (cursor) =>
     page(tracking.remove({ ...place(cursor), filter: few })),
   );
+  const copies = new CopyMemory();
+  for (const what of ['explain', 'explain, again'])
+    stops.measure(what, () => ({ result: ask(engine, copies), next: -1 }));
   stops.measure('ipvsadm -L -c', (cursor) => page(director.listConnections(cursor, CONNECTIONS)));
   stops.measure('conntrack -F', (cursor) => page(tracking.flush({ cursor, limit: FLUSHED })));
   process.stdout.write(`${entries.confirmed} entries are left\n`);

@@ -53,6 +53,17 @@ static napi_value js_map_shared(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/* zeroShared(buffer): memory of mapShared is all zero again, and takes none; the work is that of the pages which were touched */
+static napi_value js_zero_shared(napi_env env, napi_callback_info info) {
+  napi_value argv[1];
+  void *data;
+  size_t size;
+  if (!get_args(env, info, 1, argv)) return NULL;
+  if (napi_get_arraybuffer_info(env, argv[0], &data, &size) != napi_ok || size == 0) return misuse(env, "buffer must be an ArrayBuffer of mapShared");
+  if (madvise(data, size, MADV_REMOVE) != 0) return fail(env, errno, "madvise", NULL);
+  return NULL;
+}
+
 #define HUGE_PAGE ((size_t)2 << 20)
 
 /*
@@ -83,5 +94,6 @@ static napi_value js_huge_memory(napi_env env, napi_callback_info info) {
 void init_memory(napi_env env, napi_value exports) {
   export_function(env, exports, "memfd", js_memfd);
   export_function(env, exports, "mapShared", js_map_shared);
+  export_function(env, exports, "zeroShared", js_zero_shared);
   export_function(env, exports, "hugeMemory", js_huge_memory);
 }

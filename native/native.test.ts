@@ -704,6 +704,19 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       expect(errorOf(() => native.mapShared(short, 4097)).code).toBe('EINVAL');
     });
 
+    it('makes shared memory zero again, however it is mapped, and no other', () => {
+      const fd = native.memfd('tvn', 3 * 4096);
+      cleanups.push(() => native.close(fd));
+      const whole = new Int32Array(native.mapShared(fd, 3 * 4096)).fill(7);
+      const part = native.mapShared(fd, 4096, 4096);
+      native.zeroShared(part);
+      expect([whole[0], whole[1023], whole[1024], whole[2047], whole[2048]]).toEqual([7, 7, 0, 0, 7]);
+      new Int32Array(part)[3] = 9;
+      expect(whole[1027]).toBe(9);
+      expect(errorOf(() => native.zeroShared(native.hugeMemory(4096))).code).toBe('EINVAL');
+      expect(() => native.zeroShared(7 as unknown as ArrayBuffer)).toThrow(TypeError);
+    });
+
     it('maps a part of a memfd', () => {
       const fd = native.memfd('tvn', 3 * 4096);
       cleanups.push(() => native.close(fd));

@@ -21,6 +21,18 @@ export function int32Of({ buffer, at }: Span, length: number): Int32Array {
   return new Int32Array(buffer, at, length);
 }
 
+export function int16Of({ buffer, at }: Span, length: number): Int16Array {
+  return new Int16Array(buffer, at, length);
+}
+
+export function uint16Of({ buffer, at }: Span, length: number): Uint16Array {
+  return new Uint16Array(buffer, at, length);
+}
+
+export function uint8Of({ buffer, at }: Span, length: number): Uint8Array {
+  return new Uint8Array(buffer, at, length);
+}
+
 /** The columns of one table, each a typed array with a name: `connections.rows`. */
 export class Columns {
   readonly #allocate: Allocate;

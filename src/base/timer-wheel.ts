@@ -13,6 +13,8 @@
  * per packet does not call here per packet: it stores the new deadline in its own row and, when the wheel fires, adds the
  * timer again for what is left.
  */
+import { type Allocate, int16Of, int32Of, plainMemory } from './memory.ts';
+
 const LEVELS = 9;
 const SLOTS = 64;
 const MASK = SLOTS - 1;
@@ -41,10 +43,10 @@ export class TimerWheel {
   #level = -1;
 
   /** @param capacity timers are 0 … capacity-1  @param now ticks */
-  constructor(capacity: number, now: number) {
-    this.#next = new Int32Array(capacity);
-    this.#prev = new Int32Array(capacity);
-    this.#slot = new Int16Array(capacity);
+  constructor(capacity: number, now: number, allocate: Allocate = plainMemory) {
+    this.#next = int32Of(allocate(capacity * 4), capacity);
+    this.#prev = int32Of(allocate(capacity * 4), capacity);
+    this.#slot = int16Of(allocate(capacity * 2), capacity);
     this.#now = now;
   }
 

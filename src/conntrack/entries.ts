@@ -10,7 +10,7 @@
  * Timers: a packet only stores `expires`; the wheel fires at `due` or later and is started again for what is left.
  */
 import { adoptRow } from '../base/copy-state.ts';
-import { type Allocate, Columns } from '../base/memory.ts';
+import { type Allocate, Columns, int32Of, plainMemory, uint16Of } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { Status } from '../model/entry-status.ts';
@@ -114,14 +114,14 @@ export class EntryTable {
   #count = 0;
   #confirmed = 0;
 
-  constructor(capacity: number, flows: FlowTable, now: number, allocate?: Allocate) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
     const rows = capacity + 1;
     const columns = new Columns('entries', allocate);
     this.capacity = capacity;
     this.rows = columns.int32('rows', rows << ENTRY_SHIFT);
-    this.use = new Int32Array(rows);
+    this.use = int32Of(allocate(rows * 4), rows);
     this.traits = columns.uint8('traits', rows);
-    this.pending = new Uint16Array(rows);
+    this.pending = uint16Of(allocate(rows * 2), rows);
     this.muted = columns.uint16('muted', rows);
     this.counters = columns.float64('counters', rows * 4);
     this.stamps = columns.float64('stamps', rows * 2);
@@ -130,7 +130,7 @@ export class EntryTable {
     this.#fresh = columns.int32('fresh', 1);
     this.#fresh[0] = 1;
     this.#flows = flows;
-    this.#wheel = new TimerWheel(rows, now);
+    this.#wheel = new TimerWheel(rows, now, allocate);
     this.#now = now;
     this.#fire = (entry) => {
       const expires = this.rows[(entry << ENTRY_SHIFT) + EXPIRES]!;

@@ -9,6 +9,7 @@ import { Slices } from '../base/slices.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import type { Arena } from '../device/native.ts';
 import { Captures as EngineCaptures } from '../engine/capture.ts';
+import { CopyMemory } from '../engine/copy-memory.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineRequestName, EngineRequests } from '../engine/messages.ts';
 import { answer } from '../engine/requests.ts';
@@ -32,6 +33,7 @@ export class ControlRig implements EngineCaller {
   /** The worker's side; `flush` is what it does after a breath. */
   readonly workerTraces: EngineTraces;
   readonly #staged: TableCommand[] = [];
+  readonly #copies = new CopyMemory();
   readonly #directory = mkdtempSync(join(tmpdir(), 'tapvs-rig-'));
   readonly #server: Server;
 
@@ -93,6 +95,7 @@ export class ControlRig implements EngineCaller {
       keeper: null,
       arena: {} as Arena,
       post: () => {},
+      copies: this.#copies,
       staged: this.#staged,
       isStopping: false,
     };

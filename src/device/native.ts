@@ -45,6 +45,7 @@ interface Addon {
   eventfdDrain(fd: number): number;
   memfd(name: string, size: number): number;
   mapShared(fd: number, size: number, offset: number): ArrayBuffer;
+  zeroShared(buffer: ArrayBuffer): void;
   hugeMemory(size: number): ArrayBuffer;
   notify(path: string, text: string, fds: readonly number[]): void;
   noticeSocket(path: string): number;
@@ -299,6 +300,11 @@ export function memfd(name: string, size: number): number {
 /** `size` bytes of a memfd or file from `offset` on (a multiple of the page size), shared with everyone who maps them; unmapped when collected. */
 export function mapShared(fd: number, size: number, offset = 0): ArrayBuffer {
   return control((addon) => addon.mapShared(fd, size, offset));
+}
+
+/** Memory of `mapShared` is all zero again, and takes none: the work is that of the pages that were touched. @throws NativeError EINVAL for other memory */
+export function zeroShared(buffer: ArrayBuffer): void {
+  control((addon) => addon.zeroShared(buffer));
 }
 
 /** Zeros for a big table, on 2 MiB pages where the kernel has some (base/memory.ts says what that is worth). Untouched pages cost nothing. */

@@ -14,7 +14,7 @@
  * timeout to before `due` is it touched by a packet.
  */
 import { adoptRow } from '../base/copy-state.ts';
-import { type Allocate, Columns } from '../base/memory.ts';
+import { type Allocate, Columns, int32Of, plainMemory, uint8Of } from '../base/memory.ts';
 import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { diff16, diff32, fold } from '../wire/checksum.ts';
@@ -136,19 +136,19 @@ export class ConnTable {
   /** Port of the services whose masqueraded TCP connections are a helper's; 0 = none. */
   readonly #appPort: number;
 
-  constructor(capacity: number, flows: FlowTable, now: number, allocate?: Allocate, appPort = 0) {
+  constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory, appPort = 0) {
     const columns = new Columns('connections', allocate);
     this.capacity = capacity;
     this.#appPort = appPort;
     this.rows = columns.int32('rows', capacity << CONN_SHIFT);
     this.control = columns.int32('control', capacity);
     this.#fresh = columns.int32('fresh', 1);
-    this.controlled = new Int32Array(capacity);
-    this.toldState = new Uint8Array(capacity);
-    this.toldUntil = new Int32Array(capacity);
+    this.controlled = int32Of(allocate(capacity * 4), capacity);
+    this.toldState = uint8Of(allocate(capacity), capacity);
+    this.toldUntil = int32Of(allocate(capacity * 4), capacity);
     this.local = columns.int32('local', capacity << LOCAL_SHIFT);
     this.#flows = flows;
-    this.#wheel = new TimerWheel(capacity, now);
+    this.#wheel = new TimerWheel(capacity, now, allocate);
   }
 
   /** Connections, templates included. */

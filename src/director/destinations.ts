@@ -408,10 +408,11 @@ export class DestTable {
     copyRows(this.#vport, live.#vport, rows, all);
     copyRows(this.#protocol, live.#protocol, rows, all);
     copyRows(this.#chain, live.#chain, rows, all);
-    this.#buckets = live.#buckets.slice();
+    // A packet only looks into them: rows come and go by commands, and with time.
+    this.#buckets = live.#buckets;
     this.#mask = live.#mask;
     copyRows(this.#serverChain, live.#serverChain, rows, all);
-    this.#serverBuckets = live.#serverBuckets.slice();
+    this.#serverBuckets = live.#serverBuckets;
     copyRows(this.#idleSince, live.#idleSince, rows, all);
     copyRows(this.#isIdle, live.#isIdle, rows, all);
     copyRows(this.#trashNext, live.#trashNext, rows, all);

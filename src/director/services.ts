@@ -199,7 +199,8 @@ export class ServiceTable {
   copyFrom(live: ServiceTable): void {
     copyState<ServiceTable>(this, live, live.highWater, live.capacity, ['capacity']);
     copyRows(this.#next, live.#next, live.highWater, live.capacity);
-    this.#buckets = live.#buckets.slice();
+    // A packet only looks into them.
+    this.#buckets = live.#buckets;
     this.#mask = live.#mask;
     for (let s = 0; s < live.highWater; s++) {
       this.schedulerNames[s] = live.schedulerNames[s]!;

@@ -49,6 +49,8 @@ export interface EngineOptions {
   /** As of the director, when absent. */
   readonly maxServices?: number | undefined;
   readonly maxDestinations?: number | undefined;
+  /** Neighbours; as many as their table can have when absent. */
+  readonly maxNeighbours?: number;
   /** Packets alive at once: bursts under way, packets armed for receive, waiting for ARP, or in a queue. */
   readonly maxPackets: number;
   /** Memory of the pool and the tables; plain memory when absent. */
@@ -100,7 +102,7 @@ export class Engine {
     this.rng = rng;
     this.pool = new PacketPool(maxPackets, allocate);
     this.flows = new FlowTable(options.maxFlows ?? 2 * (maxConnections + maxEntries), rng.next(), allocate);
-    this.stack = new IpStack(this.pool, this.hooks, rng);
+    this.stack = new IpStack(this.pool, this.hooks, rng, options.maxNeighbours);
     this.stack.now = now;
     this.stack.timeOfDayMs = timeOfDayMs;
     this.ip = new IpControl(this.stack);

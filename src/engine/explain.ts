@@ -1,5 +1,6 @@
 /** `tapvs explain`: what would become of a packet. It runs through the real pipeline of an engine of its own; the live one is only read. */
 
+import type { Allocate } from '../base/memory.ts';
 import { Medium } from '../device/device.ts';
 import { receive } from '../ip/receive.ts';
 import { RouteKind } from '../ip/routes.ts';
@@ -30,15 +31,18 @@ const CHUNKS: Readonly<Record<number, number>> = {
 };
 const CHUNK_HEADER = 4;
 
-/** Answers a text, one line, when the packet cannot be. */
-export function explain(live: Engine, spec: ExplainSpec): Explanation | string {
+/**
+ * Answers a text, one line, when the packet cannot be.
+ * @param allocate memory of the copy, which may be used again afterwards
+ */
+export function explain(live: Engine, spec: ExplainSpec, allocate?: Allocate): Explanation | string {
   live.keepTime();
   const ifc = deviceOf(live, spec);
   if (typeof ifc === 'string') return ifc;
   const bytes = packetOf(live, spec, ifc);
   if (typeof bytes === 'string') return bytes;
 
-  const fork = forkEngine(live);
+  const fork = forkEngine(live, allocate);
   const ways: Way[] = [];
   const recorder = new WayRecorder(fork, {
     wants: () => true,

@@ -4,19 +4,22 @@
  * What a packet only reads is shared (routes, addresses); what it changes is copied at once (services, servers, neighbours, settings, the clock's and the random
  * generator's state) or when it is asked for (connections, schedulers). Devices have stand-ins that send nothing. Lives between two breaths of `live`.
  */
+import type { Allocate } from '../base/memory.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import { Interface, LOOPBACK_ID } from '../link/interface.ts';
 import { Engine } from './engine.ts';
 
 /** Slots for the packet and all that it begets: 44 fragments of 64 KiB at the smallest usual MTU, and more. */
 const PACKETS = 128;
-/** New connections, or flow rows, that one packet can make, and more. The tables are as full as the live ones, no larger: memory is what a copy costs. */
+/** New connections, flow rows or neighbours that one packet can make, and more. */
 const ROOM = 64;
 
-export function forkEngine(live: Engine): Engine {
+/** @param allocate memory of its tables */
+export function forkEngine(live: Engine, allocate?: Allocate): Engine {
   const rng = live.rng.fork();
   const { conns, flows, services, dests } = live.director;
   const { entries } = live.conntrack;
+  const { neighbours } = live.stack.link;
   const fork = new Engine({
     clock: { now: () => live.stack.now },
     rng,
@@ -25,7 +28,9 @@ export function forkEngine(live: Engine): Engine {
     maxFlows: Math.min(flows.capacity, flows.highWater + ROOM),
     maxServices: Math.max(1, services.highWater),
     maxDestinations: Math.max(1, dests.highWater),
+    maxNeighbours: Math.min(neighbours.capacity, neighbours.top + ROOM),
     maxPackets: PACKETS,
+    allocate,
   });
   const { interfaces } = fork.stack.link;
   for (const ifc of live.stack.link.interfaces) {

@@ -8,9 +8,11 @@ import { KernelDevice } from '../device/kernel-device.ts';
 import type { Arena } from '../device/native.ts';
 import { HOOK_NAMES } from '../hooks/hooks.ts';
 import type { TableCommand, TableOutcome } from '../model/iptables.ts';
+import type { ExplainSpec, Explanation } from '../model/way.ts';
 import { Drop, dropText } from '../packet/drop.ts';
 import { mac, parsePrefix } from '../wire/addr.ts';
 import type { Captures } from './capture.ts';
+import type { CopyMemory } from './copy-memory.ts';
 import type { Engine } from './engine.ts';
 import { explain } from './explain.ts';
 import type { Keeper } from './keeper.ts';
@@ -34,6 +36,8 @@ export interface RequestContext {
   /** Who keeps what the next life of the daemon shall find; null: there is nobody to hand it on. */
   readonly keeper: Keeper | null;
   readonly post: (message: WorkerMessage) => void;
+  /** Of what a question is tried on. */
+  readonly copies: CopyMemory;
   /** Commands for the next change of a table. */
   readonly staged: TableCommand[];
   isStopping: boolean;
@@ -96,7 +100,7 @@ const handlers: Handlers = {
   'flush-entries': ({ engine }, args) => engine.tracking.flush(args),
   'list-expectations': ({ engine }, args) => engine.tracking.listExpectations(args),
   'watch-conntrack': ({ engine }, args) => engine.tracking.watch(args),
-  explain: ({ engine }, spec) => explain(engine, spec),
+  explain: explainPacket,
   'start-trace': ({ traces }, { traceId, device, filter }) => traces.start(traceId, device, filter),
   'stop-trace': ({ traces }, { traceId }) => {
     traces.stop(traceId);
@@ -149,6 +153,14 @@ export function addDevice({ engine, arena, post, keeper }: RequestContext, spec:
   });
   keeper?.devices.push(spec);
   return null;
+}
+
+function explainPacket({ engine, copies }: RequestContext, spec: ExplainSpec): Explanation | string {
+  try {
+    return explain(engine, spec, copies.allocate);
+  } finally {
+    copies.clear();
+  }
 }
 
 function changeTable(

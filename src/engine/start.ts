@@ -6,6 +6,7 @@ import { type Allocate, plainMemory, wholeOf } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
 import * as native from '../device/native.ts';
 import { Captures } from './capture.ts';
+import { CopyMemory } from './copy-memory.ts';
 import { Engine } from './engine.ts';
 import { inherit, Keeper, LAYOUT } from './keeper.ts';
 import type { AheadData, KeptReport, WorkerData, WorkerMessage } from './messages.ts';
@@ -128,6 +129,7 @@ function contextOf(
     keeper: keep === null ? null : new Keeper(engine, keep, tooLong),
     arena: native.registerArena(engine.pool.bytes),
     post,
+    copies: new CopyMemory(),
     staged: [],
     isStopping: false,
   };

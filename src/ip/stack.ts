@@ -95,10 +95,11 @@ export class IpStack implements Routing, OwnAddresses {
   mtu = 0;
   #preferredSource = 0;
 
-  constructor(pool: PacketPool, hooks: Hooks, rng: Rng) {
+  /** @param neighbours as of LinkLayer */
+  constructor(pool: PacketPool, hooks: Hooks, rng: Rng, neighbours?: number) {
     this.pool = pool;
     this.hooks = hooks;
-    this.link = new LinkLayer(pool, rng, this.addresses);
+    this.link = new LinkLayer(pool, rng, this.addresses, neighbours);
     this.drops = this.link.drops;
     this.stats = this.link.stats;
     this.#ident = rng.next() & 0xffff;

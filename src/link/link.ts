@@ -71,11 +71,12 @@ export class LinkLayer {
   /** Told of each packet whose neighbour did not answer, just before it is dropped. */
   onUnreachable: (p: Packet) => void = () => {};
 
-  constructor(pool: PacketPool, rng: Rng, addresses: ArpAddresses) {
+  /** @param neighbours rows of their table; as many as it can have when absent */
+  constructor(pool: PacketPool, rng: Rng, addresses: ArpAddresses, neighbours?: number) {
     this.pool = pool;
     this.rng = rng;
     this.addresses = addresses;
-    this.neighbours = new NeighbourTable(rng);
+    this.neighbours = new NeighbourTable(rng, neighbours);
     this.interfaces.push(new Interface(LOOPBACK_ID, 'lo', null, false, false, 0));
   }
 

@@ -38,7 +38,7 @@ export const NEIGHBOUR_STATES: readonly string[] = Object.keys(Nud).map((name) =
 /** States up to this one have a MAC that is used. */
 export const LAST_VALID = Nud.Probe;
 
-/** Rows that can ever exist; the sysctl gc_thresh3 is at most this. */
+/** Rows of a whole table; the sysctl gc_thresh3 is at most this. */
 export const NEIGHBOUR_CAPACITY = 65536;
 const BUCKETS = 4096;
 const CACHE = 1024;
@@ -48,21 +48,22 @@ const SCAN_INTERVAL = milliseconds(100);
 const SPARE_INTERVAL = seconds(5);
 
 export class NeighbourTable {
-  readonly ip = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly device = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly macHi = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly macLo = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly state = new Uint8Array(NEIGHBOUR_CAPACITY);
+  readonly capacity: number;
+  readonly ip: Int32Array;
+  readonly device: Int32Array;
+  readonly macHi: Int32Array;
+  readonly macLo: Int32Array;
+  readonly state: Uint8Array;
   /** Ticks: last proof that it lives, last packet to it, last change of its MAC, next step of its state. */
-  readonly confirmed = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly used = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly updated = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly due = new Int32Array(NEIGHBOUR_CAPACITY);
-  readonly probes = new Uint8Array(NEIGHBOUR_CAPACITY);
+  readonly confirmed: Int32Array;
+  readonly used: Int32Array;
+  readonly updated: Int32Array;
+  readonly due: Int32Array;
+  readonly probes: Uint8Array;
   /** Packets that wait for the MAC, a list through Packet.next. */
-  readonly waitHead = new Int32Array(NEIGHBOUR_CAPACITY).fill(NONE);
-  readonly waitTail = new Int32Array(NEIGHBOUR_CAPACITY).fill(NONE);
-  readonly waiting = new Int32Array(NEIGHBOUR_CAPACITY);
+  readonly waitHead: Int32Array;
+  readonly waitTail: Int32Array;
+  readonly waiting: Int32Array;
   /** Rows ever used are 0 … top-1. */
   top = 0;
   size = 0;
@@ -83,7 +84,7 @@ export class NeighbourTable {
   queueLimit = 101;
 
   readonly #bucket = new Int32Array(BUCKETS).fill(NONE);
-  readonly #next = new Int32Array(NEIGHBOUR_CAPACITY);
+  readonly #next: Int32Array;
   readonly #cacheIp = new Int32Array(CACHE);
   readonly #cacheDevice = new Int32Array(CACHE).fill(NONE);
   readonly #cacheRow = new Int32Array(CACHE);
@@ -92,7 +93,23 @@ export class NeighbourTable {
   #free = NONE;
   #lastSpared = 0;
 
-  constructor(rng: Rng) {
+  /** @param capacity rows that can ever exist */
+  constructor(rng: Rng, capacity = NEIGHBOUR_CAPACITY) {
+    this.capacity = capacity;
+    this.ip = new Int32Array(capacity);
+    this.device = new Int32Array(capacity);
+    this.macHi = new Int32Array(capacity);
+    this.macLo = new Int32Array(capacity);
+    this.state = new Uint8Array(capacity);
+    this.confirmed = new Int32Array(capacity);
+    this.used = new Int32Array(capacity);
+    this.updated = new Int32Array(capacity);
+    this.due = new Int32Array(capacity);
+    this.probes = new Uint8Array(capacity);
+    this.waitHead = new Int32Array(capacity).fill(NONE);
+    this.waitTail = new Int32Array(capacity).fill(NONE);
+    this.waiting = new Int32Array(capacity);
+    this.#next = new Int32Array(capacity);
     this.#rng = rng;
     this.#seed = rng.next();
   }
@@ -149,8 +166,8 @@ export class NeighbourTable {
   // cold: copies
   /** Become a copy for which no packet waits. */
   copyFrom(live: NeighbourTable): void {
-    copyState<NeighbourTable>(this, live, live.top, NEIGHBOUR_CAPACITY);
-    copyRows(this.#next, live.#next, live.top, NEIGHBOUR_CAPACITY);
+    copyState<NeighbourTable>(this, live, live.top, live.capacity, ['capacity']);
+    copyRows(this.#next, live.#next, live.top, live.capacity);
     this.#bucket.set(live.#bucket);
     this.#cacheDevice.fill(NONE);
     this.#seed = live.#seed;
