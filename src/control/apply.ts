@@ -92,9 +92,11 @@ export class Applier {
       case 'sysctl':
         return this.#setSysctl(action.key, action.value);
       case 'reset-sysctl': {
-        const value = this.#originals.get(action.key);
-        this.#originals.delete(action.key);
-        return value === undefined ? null : this.#setSysctl(action.key, value);
+        const { key } = action;
+        const value = this.#originals.get(key);
+        const fault = value === undefined ? null : await this.#setSysctl(key, value);
+        this.#originals.delete(key);
+        return fault;
       }
     }
   }
