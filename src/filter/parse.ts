@@ -3,6 +3,7 @@
  * iptables/xshared.c, 1.8.9), which says most of them behind its name and version; the caller adds that. One piece, for it is one pass over the words: what an option
  * means depends on those before it (-p and -m bring options along), and the order of the checks is the order of the messages.
  */
+import { isChainTooLong, LARGEST_COUNT, LONGEST_CHAIN } from '../model/iptables.ts';
 import { parseIp4 } from '../wire/addr.ts';
 import {
   BadRule,
@@ -70,7 +71,6 @@ export interface ParseSettings {
   readonly program: string;
 }
 
-export const LONGEST_CHAIN = 28;
 const LONGEST_DEVICE = 15;
 /** Of -W, in microseconds. */
 const LONGEST_INTERVAL = 999_999;
@@ -417,7 +417,7 @@ class Parser {
   /** xt_parse_target, command_jump */
   #jumpTo(name: string, isGoto: boolean): void {
     if (name.length < 1) throw new BadRule('Invalid target name (too short)');
-    if (name.length > LONGEST_CHAIN) throw new BadRule(`Invalid target name \`${name}' (${LONGEST_CHAIN} chars max)`);
+    if (isChainTooLong(name)) throw new BadRule(`Invalid target name \`${name}' (${LONGEST_CHAIN} chars max)`);
     if (/\s/.test(name)) throw new BadRule(`Invalid target name \`${name}'`);
     this.#jump = name;
     this.#isGoto = isGoto;
@@ -495,7 +495,7 @@ class Parser {
       }
     }
     const chain = this.#chain;
-    if (chain !== undefined && chain.length > LONGEST_CHAIN) {
+    if (chain !== undefined && isChainTooLong(chain)) {
       throw new BadRule(`chain name \`${chain}' too long (must be under ${LONGEST_CHAIN + 1} chars)`);
     }
     if ('ADdCIR'.includes(command)) this.#checkDevices(chain ?? '');
@@ -620,5 +620,5 @@ function checkChainName(name: string): void {
 function readCounter(text: string, what: string): number {
   const digits = /^\s*\+?([0-9]+)/.exec(text)?.[1];
   if (digits === undefined) throw new BadRule(`-c ${what} counter not numeric`);
-  return Number(digits);
+  return Math.min(Number(digits), LARGEST_COUNT);
 }

@@ -15,7 +15,17 @@ export const BUILT_IN_CHAINS = {
   security: ['INPUT', 'FORWARD', 'OUTPUT'],
 } as const satisfies Readonly<Record<TableName, readonly string[]>>;
 
+/** Bytes of a chain's name at most: XT_EXTENSION_MAXNAMELEN without its final zero. */
+export const LONGEST_CHAIN = 28;
+
+export function isChainTooLong(name: string): boolean {
+  return Buffer.byteLength(name) > LONGEST_CHAIN;
+}
+
 export type Policy = 'ACCEPT' | 'DROP';
+
+/** What 64 bits hold; larger numbers that a user names become this one, as in strtoull(3). */
+export const LARGEST_COUNT = 2 ** 64;
 
 export interface RuleCounters {
   readonly packets: number;

@@ -7,6 +7,9 @@ import { BadWord, type CommandLine, type ParseSettings, parseLine } from '../../
 import type { Rule } from '../../filter/rule.ts';
 import {
   BUILT_IN_CHAINS,
+  isChainTooLong,
+  LARGEST_COUNT,
+  LONGEST_CHAIN,
   type RuleCounters,
   TABLE_NAMES,
   type TableCommand,
@@ -17,7 +20,6 @@ import { tableCommands } from './commands.ts';
 import { hint, parameterProblem, Status, VERSION } from './failure.ts';
 
 export const PROGRAM = 'iptables-restore';
-const LONGEST_CHAIN = 28;
 
 /** A table under way. */
 export interface TableDraft {
@@ -106,7 +108,7 @@ export class RestoreReader {
   #chain(draft: TableDraft, line: string): void {
     const [name = '', policy, counts] = tokens(line.slice(1));
     if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} chain name invalid`);
-    if (name.length > LONGEST_CHAIN) {
+    if (isChainTooLong(name)) {
       throw this.#problem(`Invalid chain name \`${name}' (${LONGEST_CHAIN} chars max)`);
     }
     const builtIn: readonly string[] = BUILT_IN_CHAINS[draft.table];
@@ -125,7 +127,10 @@ export class RestoreReader {
     if (this.#given.has('c')) {
       const found = /^\[(\d+):(\d+)\]/.exec(counts ?? '');
       if (found === null) throw this.#problem(`invalid policy counters for chain '${name}'`);
-      counters = { packets: Number(found[1]), bytes: Number(found[2]) };
+      counters = {
+        packets: Math.min(Number(found[1]), LARGEST_COUNT),
+        bytes: Math.min(Number(found[2]), LARGEST_COUNT),
+      };
     }
     if (!isBuiltIn || (policy !== 'ACCEPT' && policy !== 'DROP')) {
       const why = isBuiltIn ? 'Bad policy name' : 'Bad built-in chain name';

@@ -1,9 +1,10 @@
 /** `tapvs iptables`, or the program called `iptables`: the classic tool's words, lists, messages and statuses, asked of tapvsd. */
 import { BadRule, type WriteNames } from '../../filter/extension.ts';
-import { BadWord, type CommandLine, LONGEST_CHAIN, type ParsedLine, parseRule } from '../../filter/parse.ts';
+import { BadWord, type CommandLine, type ParsedLine, parseRule } from '../../filter/parse.ts';
 import { writeWords } from '../../filter/save.ts';
 import {
   type ChainRow,
+  isChainTooLong,
   type RuleRow,
   TABLE_NAMES,
   type TableChange,
@@ -90,7 +91,7 @@ function checkNames({ command, chain, newName }: CommandLine): void {
   if (chain === '') {
     throw refuse(command === 'D' || command === 'C' ? 'NO-RULE' : command === 'P' ? 'NO-BUILT-IN' : 'ENOENT');
   }
-  if (command === 'E' && (newName === '' || newName.length > LONGEST_CHAIN)) throw refuse('EINVAL');
+  if (command === 'E' && (!/^[^\s]+$/.test(newName) || isChainTooLong(newName))) throw refuse('EINVAL');
 }
 
 /** What -v says of -F, -X and -Z, be they refused or not. */
