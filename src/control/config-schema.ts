@@ -15,7 +15,7 @@ const deviceName = z.string().superRefine((name, ctx) => {
 
 function nameFault(name: string): string | undefined {
   if (name === '') return 'is empty';
-  if (name.length > MAX_NAME) return `'${name}' is too long: a device name has at most ${MAX_NAME} characters`;
+  if (Buffer.byteLength(name) > MAX_NAME) return `'${name}' is too long: a device name has at most ${MAX_NAME} bytes`;
   if (name === '.' || name === '..' || /[/:\s]/.test(name)) return `'${name}' is no device name: no '/', ':' or blanks`;
   return undefined;
 }

@@ -140,6 +140,13 @@ describe('each fault has its place and its remedy', () => {
       'devices: [',
       ['1:11: : Flow sequence in block collection must be sufficiently indented and end with a ]'],
     ],
+    ['two documents', '---\nspin: 1\n---\nspin: 2', ["3:1: : a second document begins: '---' may stand once"]],
+    ['an alias of nothing', 'spin: 1\ndevices: *nope', ["2:10: : no anchor '&nope' stands above"]],
+    [
+      'aliases of aliases',
+      `${'abcd'.replace(/./g, (name) => `${name}: &${name} [${`*${name === 'a' ? 'x' : String.fromCharCode(name.charCodeAt(0) - 1)}, `.repeat(9)}]\n`).replaceAll('*x', '1')}devices: [*d, *d, *d]`,
+      ['1:1: : aliases stand for too much'],
+    ],
     ['a key twice', 'addresses: []\naddresses: []', ['2:1: : Map keys must be unique']],
     [
       'a multicast MAC',
@@ -159,7 +166,12 @@ describe('each fault has its place and its remedy', () => {
     [
       'a name too long',
       'devices: [{ name: abcdefghijklmnop, kind: tap }]',
-      ["1:19: devices.0.name: 'abcdefghijklmnop' is too long: a device name has at most 15 characters"],
+      ["1:19: devices.0.name: 'abcdefghijklmnop' is too long: a device name has at most 15 bytes"],
+    ],
+    [
+      'a name too long in bytes',
+      'devices: [{ name: äöüäöüäö, kind: tap }]',
+      ["1:19: devices.0.name: 'äöüäöüäö' is too long: a device name has at most 15 bytes"],
     ],
     [
       'host bits in a route',

@@ -1,8 +1,13 @@
 /** A YAML text with positions: the plain value, and for each path in it the place where it is written. */
-import { isMap, isPair, isScalar, LineCounter, type Node, parseDocument, type Scalar } from 'yaml';
+import { isMap, isPair, isScalar, LineCounter, type Node, parseDocument, type Scalar, visit } from 'yaml';
 import type { Diagnostic } from './diagnostics.ts';
 
 export type Path = readonly (string | number)[];
+
+/** Where the package speaks to programmers. */
+const SAID_BETTER: Readonly<Record<string, string>> = {
+  MULTIPLE_DOCS: "a second document begins: '---' may stand once",
+};
 
 export interface Place {
   /** Both from 1. */
@@ -16,6 +21,7 @@ export class YamlSource {
   readonly #lines: readonly string[];
   readonly #counter = new LineCounter();
   readonly #document: ReturnType<typeof parseDocument>;
+  #value: unknown;
 
   constructor(file: string, text: string) {
     this.file = file;
@@ -27,14 +33,36 @@ export class YamlSource {
   /** What makes the text no YAML; when there is any, `value` means nothing. */
   syntaxErrors(): Diagnostic[] {
     const warnings = this.#document.warnings.filter((warning) => warning.code === 'TAG_RESOLVE_FAILED');
-    return [...this.#document.errors, ...warnings].map((error) =>
-      this.at(this.#place(error.pos[0]), '', error.message),
+    const faults = [...this.#document.errors, ...warnings].map((error) =>
+      this.at(this.#place(error.pos[0]), '', SAID_BETTER[error.code] ?? error.message),
     );
+    return faults.length > 0 ? faults : this.#aliasFaults();
   }
 
-  /** @throws Error when aliases expand without end (the package's guard against "billion laughs"). */
+  /** An alias of nothing; or aliases of aliases that would fill the memory ("billion laughs"), against which the package has its guard. */
+  #aliasFaults(): Diagnostic[] {
+    try {
+      this.#value = this.#document.toJS();
+      return [];
+    } catch (error) {
+      let place: Place = { line: 1, column: 1 };
+      let message = 'aliases stand for too much';
+      visit(this.#document, {
+        Alias: (_, alias) => {
+          if (alias.resolve(this.#document) !== undefined) return undefined;
+          place = this.#place(alias.range?.[0] ?? 0);
+          message = `no anchor '&${alias.source}' stands above`;
+          return visit.BREAK;
+        },
+      });
+      if (!(error instanceof ReferenceError)) throw error;
+      return [this.at(place, '', message)];
+    }
+  }
+
+  /** Once there are no syntax errors. */
   value(): unknown {
-    return this.#document.toJS();
+    return this.#value;
   }
 
   diagnostic(path: Path, message: string): Diagnostic {
