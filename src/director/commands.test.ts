@@ -95,6 +95,18 @@ describe('commands', () => {
     }
     expect(seen.size).toBe(30);
   });
+
+  it('does not search a table that was full once for its last connection in one go', () => {
+    const b = new Bench({ maxConnections: 40000 });
+    b.run(`-A ${T} -s rr`, `-a ${T} -r 10.0.2.11:80 -m`);
+    for (let i = 0; i < 40000; i++) b.send(tcpPacket(`${CLIENT}:${7000 + i}`, to, 'S'));
+    for (let conn = 0; conn < 39999; conn++) b.director.expire(conn);
+    const first = b.director.listConnections(0, 100);
+    expect(first).toEqual({ rows: [], next: 16384 });
+    const second = b.director.listConnections(first.next, 100);
+    const third = b.director.listConnections(second.next, 100);
+    expect(third).toMatchObject({ rows: [{ client: { port: 46999 } }], next: -1 });
+  });
 });
 
 describe('20,000 services of 10 servers', () => {

@@ -45,6 +45,9 @@ const TUNNEL_TYPES: readonly TunnelKind[] = ['ipip', 'gue', 'gre'];
 const VERSION = '1.2.1';
 const TABLE_SIZE = 4096;
 
+/** Rows of the connection table that are looked at for a page: where few are in use, the others take time, too. */
+const LOOKED_AT = 16384;
+
 export function info(director: Director): IpvsInfo {
   const inSeconds = (ticks: number) => Math.floor(ticks / TICKS_PER_SECOND);
   return {
@@ -155,8 +158,9 @@ export function connectionRows(
 ): { rows: ConnectionRow[]; next: number } {
   const { conns } = director;
   const rows: ConnectionRow[] = [];
+  const end = Math.min(conns.highWater, cursor + LOOKED_AT);
   let conn = cursor;
-  for (; conn < conns.highWater && rows.length < limit; conn++) {
+  for (; conn < end && rows.length < limit; conn++) {
     if (conns.isUsed(conn)) rows.push(connectionRow(director, conn));
   }
   return { rows, next: conn < conns.highWater ? conn : -1 };
