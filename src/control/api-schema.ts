@@ -1,7 +1,15 @@
 /** What clients may send, checked before a worker sees it: shape and kinds. Whether it makes sense is for the engine to say, by errno. */
 import { z } from 'zod';
 import type { IpCommand } from '../model/ip.ts';
-import { TABLE_NAMES, type TableChange, type TableCommand, type TableName } from '../model/iptables.ts';
+import {
+  isChainTooLong,
+  LARGEST_COUNT,
+  LONGEST_CHAIN,
+  TABLE_NAMES,
+  type TableChange,
+  type TableCommand,
+  type TableName,
+} from '../model/iptables.ts';
 import type { IpvsCommand, ServiceKey } from '../model/ipvs.ts';
 import type { ExplainSpec } from '../model/way.ts';
 import { parseIp4, parseMac, parsePrefix } from '../wire/addr.ts';
@@ -17,9 +25,9 @@ const destination = z
 const whole = z.int().min(-0x80000000).max(0xffffffff);
 const port = z.int().min(0).max(65535);
 
-const serviceKey = z.union([
+const serviceKey = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('address'), protocol: z.enum(['tcp', 'udp', 'sctp']), address: ip, port }),
-  z.strictObject({ kind: z.literal('fwmark'), fwmark: whole, family: z.union([z.literal(4), z.literal(6)]) }),
+  z.strictObject({ kind: z.literal('fwmark'), fwmark: whole, family: z.literal([4, 6]) }),
 ]);
 const serverKey = z.strictObject({ address: ip, port });
 const service = z.strictObject({
@@ -163,8 +171,15 @@ export function readIpCommands(body: Record<string, unknown>): IpCommand[] {
   return check('commands', body.commands, z.array(ipCommand));
 }
 
-const chain = z.string().min(1).max(28);
-const count = z.number().min(0).max(Number.MAX_VALUE);
+const chain = z.string().min(1);
+/** What iptables-restore reads again from what iptables-save writes. */
+const newChain = z
+  .string()
+  .refine(
+    (name) => /^[^\s\0]+$/.test(name) && !isChainTooLong(name),
+    `cannot be a chain's name: at most ${LONGEST_CHAIN} bytes, no blanks`,
+  );
+const count = z.number().min(0).max(LARGEST_COUNT).refine(Number.isInteger, 'must be a whole number');
 const counters = z.strictObject({ packets: count, bytes: count });
 const rule = z.strictObject({ words: z.array(z.string()), counters: counters.optional() });
 const at = z.int().min(1).max(0x7fffffff);
@@ -174,8 +189,8 @@ const tableCommand = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('delete-at'), chain, at }),
   z.strictObject({ op: z.enum(['flush', 'delete-chain']), chain: chain.optional() }),
   z.strictObject({ op: z.literal('zero'), chain: chain.optional(), at: at.optional() }),
-  z.strictObject({ op: z.enum(['new-chain', 'make-chain']), chain }),
-  z.strictObject({ op: z.literal('rename-chain'), chain, to: chain }),
+  z.strictObject({ op: z.enum(['new-chain', 'make-chain']), chain: newChain }),
+  z.strictObject({ op: z.literal('rename-chain'), chain, to: newChain }),
   z.strictObject({ op: z.literal('policy'), chain, policy: z.string(), counters: counters.optional() }),
 ]) satisfies z.ZodType<TableCommand>;
 const tableChange = z.strictObject({

@@ -36,11 +36,11 @@ export function describeIssue(issue: z.core.$ZodIssue, raw: unknown, schema: z.Z
 
 function describeValue(issue: z.core.$ZodIssue, value: unknown): string {
   switch (issue.code) {
-    case 'invalid_value': {
-      const values = issue.values.map(String);
-      if (value === undefined) return `is missing: one of ${values.join(', ')}`;
-      return `${show(value)} is not one of ${values.join(', ')}${didYouMean(String(value), values)}`;
-    }
+    case 'invalid_value':
+      return noneOf(issue.values, value);
+    case 'invalid_union':
+      // Which of several shapes it is, one of its keys says.
+      return 'options' in issue && Array.isArray(issue.options) ? noneOf(issue.options, value) : issue.message;
     case 'invalid_type': {
       const wanted = TYPE_WORDS[issue.expected] ?? issue.expected;
       return value === undefined ? `is missing: ${wanted}` : `must be ${wanted}, not ${show(value)}`;
@@ -52,6 +52,13 @@ function describeValue(issue: z.core.$ZodIssue, value: unknown): string {
     default:
       return issue.message;
   }
+}
+
+function noneOf(values: readonly unknown[], value: unknown): string {
+  const texts = values.map(String);
+  if (value === undefined) return `is missing: one of ${texts.join(', ')}`;
+  const hint = typeof value === 'string' ? didYouMean(value, texts) : '';
+  return `${show(value)} is not one of ${texts.join(', ')}${hint}`;
 }
 
 export function kindOf(value: unknown): string {

@@ -40,7 +40,7 @@ const partial = z.strictObject({
 
 const bits = z.strictObject({ value: u32, mask: u32 });
 const net = z.strictObject({ address: z.string(), mask: z.string() });
-const family = z.union([z.literal(4), z.literal(6)]);
+const family = z.literal([4, 6]);
 const natFilter = z.strictObject({ address: z.string().optional(), port: u16.optional() });
 
 const entryFilter = z.strictObject({

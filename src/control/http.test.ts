@@ -1,5 +1,6 @@
+import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type Server } from 'node:http';
+import { type ClientRequest, createServer, type IncomingMessage, request, type Server } from 'node:http';
 import { createServer as createNetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +24,11 @@ const routes: Route[] = [
   { method: 'GET', path: '/v1/thing/*', run: async ({ rest, query }) => ({ rest, x: query.get('x') }) },
   { method: 'POST', path: '/v1/echo', run: async ({ request: asked }) => readJson(asked) },
   {
+    method: 'POST',
+    path: '/v1/small',
+    run: async ({ request: asked }) => readJson(asked, { one: 1 << 20, together: 3 << 19 }),
+  },
+  {
     method: 'GET',
     path: '/v1/rows',
     run: async ({ response }) => void (await sendPages(response, await page(0), page)),
@@ -37,12 +43,14 @@ const routes: Route[] = [
 
 const path = join(dir, 'api.sock');
 const failures: Error[] = [];
+const events = new EventEmitter();
 let server: Server;
 
 beforeAll(async () => {
   server = createServer((asked, response) => {
     void serve(routes, asked, response).then((error) => {
       if (error !== null) failures.push(error);
+      events.emit('served');
     });
   });
   await claimSocket(path);
@@ -87,6 +95,49 @@ describe('routes', () => {
 
   it('tells a refusal from a fault of our own', () => {
     expect(failures.map((error) => error.message)).toEqual(['our bug']);
+  });
+});
+
+describe('a body', () => {
+  const refusal = (code: string, message: string) => ({ error: { code, message } });
+  /** As JSON. */
+  const ofSize = (bytes: number) => JSON.stringify({ a: ' '.repeat(bytes - 8) });
+
+  it('has an end', async () => {
+    expect(await ask('POST', '/v1/small', ofSize(1 << 20))).toMatchObject([200, {}]);
+    const answer = refusal('bad-request', 'the body is larger than 1 MiB');
+    expect(await ask('POST', '/v1/small', ofSize((1 << 20) + 1))).toEqual([400, answer]);
+  });
+
+  it('waits for no other, but all together have an end, too', async () => {
+    const half = (): ClientRequest => {
+      const sent = request({ socketPath: path, method: 'POST', path: '/v1/small', agent: false });
+      sent.on('error', () => {}).write(ofSize(1 << 20).slice(1));
+      return sent;
+    };
+    const first = half();
+    const busy = refusal('busy', 'other requests with long bodies are under way');
+    // Until the first one's bytes are there, the second one has room.
+    let answer = await ask('POST', '/v1/small', ofSize(1 << 20));
+    while (answer[0] === 200) answer = await ask('POST', '/v1/small', ofSize(1 << 20));
+    expect(answer).toEqual([409, busy]);
+    expect(await ask('POST', '/v1/small', '{}')).toEqual([200, {}]);
+    const ended = once(events, 'served');
+    first.destroy();
+    await ended;
+    expect(await ask('POST', '/v1/small', ofSize(1 << 20))).toMatchObject([200, {}]);
+  });
+
+  it('whose client goes in the middle is no fault of ours', async () => {
+    const before = failures.length;
+    const sent = request({ socketPath: path, method: 'POST', path: '/v1/echo', agent: false });
+    const begun = once(server, 'request');
+    sent.on('error', () => {}).write('{"a"');
+    await begun;
+    const ended = once(events, 'served');
+    sent.destroy();
+    await ended;
+    expect(failures).toHaveLength(before);
   });
 });
 

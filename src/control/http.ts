@@ -3,7 +3,17 @@ import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ErrorBody, ErrorCode } from './api.ts';
 
-const BODY_LIMIT = 64 << 20;
+/** Bytes. */
+interface BodyLimits {
+  readonly one: number;
+  /** All that are under way. */
+  readonly together: number;
+}
+
+const LIMITS: BodyLimits = { one: 64 << 20, together: 256 << 20 };
+
+/** Bytes of bodies that are under way. */
+let waiting = 0;
 
 /** A refusal that the client is told about. */
 export class ApiFailure extends Error {
@@ -110,23 +120,37 @@ export function sendJson(response: ServerResponse, status: number, value: unknow
   response.end(text);
 }
 
-/** The body as an object. @throws ApiFailure bad-request when it is none, or above 64 MiB */
-export async function readJson(request: IncomingMessage): Promise<Record<string, unknown>> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > BODY_LIMIT) throw new ApiFailure('bad-request', 'the body is larger than 64 MiB');
-    chunks.push(chunk);
-  }
+/** The body as an object. @throws ApiFailure bad-request when it is none or too large, busy when all bodies together are */
+export async function readJson(request: IncomingMessage, limits = LIMITS): Promise<Record<string, unknown>> {
+  const text = await readText(request, limits);
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    value = JSON.parse(text);
   } catch (error) {
     throw new ApiFailure('bad-request', `the body is not JSON: ${toError(error).message}`);
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   throw new ApiFailure('bad-request', 'the body must be a JSON object');
+}
+
+async function readText(request: IncomingMessage, { one, together }: BodyLimits): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      length += chunk.length;
+      waiting += chunk.length;
+      if (length > one) throw new ApiFailure('bad-request', `the body is larger than ${one >> 20} MiB`);
+      if (waiting > together) throw new ApiFailure('busy', 'other requests with long bodies are under way');
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString('utf8');
+  } catch (error) {
+    if (error instanceof ApiFailure) throw error;
+    throw new ApiFailure('bad-request', `the request ended amid its body: ${toError(error).message}`);
+  } finally {
+    waiting -= length;
+  }
 }
 
 export interface Page<Row> {

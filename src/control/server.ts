@@ -30,6 +30,8 @@ const PAGE = 256;
 /** Commands given to the worker at a time, for the same reason. */
 const BATCH = 64;
 const MAX_SNAP = 262_144;
+/** Until a request is here whole; its answer may last as long as its client. */
+const REQUEST_MS = 60_000;
 
 export interface ApiContext {
   readonly engine: Engine;
@@ -41,7 +43,7 @@ export interface ApiContext {
   readonly rules: RuleChanges;
   readonly status: () => Promise<Status>;
   readonly reload: () => Promise<ReloadResult>;
-  /** After addresses, routes or links have changed: the kernel's side of the host port follows. */
+  /** After these have changed addresses, routes or links: the kernel follows. */
   readonly ipChanged: (commands: readonly IpCommand[]) => Promise<void>;
   /** After services, servers or drains have changed. */
   readonly ipvsChanged: (commands: readonly IpvsCommand[]) => Promise<void>;
@@ -55,7 +57,7 @@ export function createApi(context: ApiContext): Server {
       if (error !== null) context.logError(`${request.method} ${request.url}`, error);
     });
   });
-  server.requestTimeout = 0; // a capture lasts as long as its client
+  server.requestTimeout = REQUEST_MS;
   server.keepAliveTimeout = 60_000;
   return server;
 }
@@ -75,9 +77,9 @@ function apiRoutes(context: ApiContext): Route[] {
     get('ip/links', () => engine.call('list-links', {})),
     post('ip', async ({ request }) => {
       const commands = readIpCommands(await readJson(request));
-      const results = await inBatches(commands, (batch) => engine.call('ip', { commands: batch }));
-      await context.ipChanged(commands);
-      return results;
+      const answer = await inBatches(commands, (batch) => engine.call('ip', { commands: batch }));
+      await context.ipChanged(commands.filter((_, i) => answer.results[i] === null));
+      return answer;
     }),
     get('sysctl', () => engine.call('list-sysctls', {})),
     get('sysctl/*', async ({ rest: key }) => ({ key, value: await sysctl(engine, key) })),

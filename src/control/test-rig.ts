@@ -1,6 +1,6 @@
 /** For tests: an engine in this thread, behind the real API on a socket of its own. */
 import { mkdtempSync, rmSync } from 'node:fs';
-import type { Server } from 'node:http';
+import { request, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ManualClock, seconds } from '../base/clock.ts';
@@ -14,6 +14,7 @@ import { Engine } from '../engine/engine.ts';
 import type { EngineRequestName, EngineRequests } from '../engine/messages.ts';
 import { answer } from '../engine/requests.ts';
 import { Traces as EngineTraces } from '../engine/trace.ts';
+import type { IpCommand } from '../model/ip.ts';
 import type { TableCommand } from '../model/iptables.ts';
 import type { IpvsCommand } from '../model/ipvs.ts';
 import { Captures } from './capture.ts';
@@ -30,6 +31,7 @@ export class ControlRig implements EngineCaller {
   readonly back: MemoryDevice;
   /** What the daemon would have heard of. */
   readonly changed: IpvsCommand['op'][] = [];
+  readonly ipChanged: IpCommand[] = [];
   /** The worker's side; `flush` is what it does after a breath. */
   readonly workerTraces: EngineTraces;
   readonly #staged: TableCommand[] = [];
@@ -60,7 +62,7 @@ export class ControlRig implements EngineCaller {
       testClock: false,
       status: () => Promise.reject(new Error('no daemon')),
       reload: () => Promise.reject(new Error('no daemon')),
-      ipChanged: async () => {},
+      ipChanged: async (commands) => void this.ipChanged.push(...commands),
       ipvsChanged: async (commands) => void this.changed.push(...commands.map(({ op }) => op)),
       logError: (message, error) => {
         throw new Error(`${message}: ${error.message}`);
@@ -74,6 +76,22 @@ export class ControlRig implements EngineCaller {
 
   listen(): Promise<void> {
     return new Promise((resolve) => this.#server.listen(this.socketPath, resolve));
+  }
+
+  /** Status and JSON of an answer. */
+  ask(method: string, path: string, body: unknown): Promise<[status: number | undefined, answer: unknown]> {
+    return new Promise((resolve, reject) => {
+      const sent = request({ socketPath: this.socketPath, method, path, agent: false }, (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (chunk: string) => {
+          text += chunk;
+        });
+        response.on('end', () => resolve([response.statusCode, JSON.parse(text)]));
+      });
+      sent.on('error', reject);
+      sent.end(JSON.stringify(body));
+    });
   }
 
   close(): void {
