@@ -36,11 +36,7 @@ describe('what makes no sense is refused with its place', () => {
       'change.commands.0.rule.counters.packets: 1e+300 is too big: at most 18446744073709552000',
     ],
     ['/v1/ipvs', service({}), 'commands.0.service.kind: is missing: one of address, fwmark'],
-    [
-      '/v1/ipvs',
-      service({ kind: 'mark' }),
-      "commands.0.service.kind: 'mark' is not one of address, fwmark",
-    ],
+    ['/v1/ipvs', service({ kind: 'mark' }), "commands.0.service.kind: 'mark' is not one of address, fwmark"],
     ['/v1/ipvs', service({ kind: 'fwmark', fwmark: 1, family: 5 }), 'commands.0.service.family: 5 is not one of 4, 6'],
     [
       '/v1/ipvs',
