@@ -70,7 +70,9 @@ describe('the client of the control API', () => {
     const read = async () => {
       for await (const batch of client.rows('/v1/ipvs/services')) expect(batch).toEqual([{ a: 1 }]);
     };
-    await expect(read()).rejects.toThrow();
+    const told = new NoDaemonError(`tapvsd at ${path} closed the connection amid its answer`);
+    await expect(read()).rejects.toThrow(told);
+    await expect(client.get('/v1/hooks')).rejects.toThrow(told);
   });
 
   it('says that no daemon answers', async () => {

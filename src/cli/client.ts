@@ -40,9 +40,8 @@ export class ApiClient {
   /** Rows of an NDJSON answer, in the batches in which they arrive. With a body it is asked by POST. */
   async *rows<T>(path: string, body?: unknown): AsyncGenerator<T[]> {
     const response = await this.stream(path, body);
-    response.setEncoding('utf8');
     let rest = '';
-    for await (const chunk of response as AsyncIterable<string>) {
+    for await (const chunk of this.#pieces(response)) {
       const text = rest + chunk;
       const end = text.lastIndexOf('\n');
       if (end < 0) {
@@ -53,14 +52,12 @@ export class ApiClient {
       yield parseLines<T>(text.slice(0, end));
     }
     if (rest !== '') yield parseLines<T>(rest);
-    if (!response.complete)
-      throw new NoDaemonError(`tapvsd at ${this.socketPath} closed the connection amid its answer`);
   }
 
   /** The raw answer of a GET, or of a POST of `body`, once its status is known to be good. The caller reads or destroys it. */
   async stream(path: string, body?: unknown): Promise<IncomingMessage> {
     const response = await this.#send(body === undefined ? 'GET' : 'POST', path, body);
-    if (response.statusCode !== 200) throw refusal(response.statusCode, await textOf(response));
+    if (response.statusCode !== 200) throw refusal(response.statusCode, await this.#textOf(response));
     return response;
   }
 
@@ -70,7 +67,7 @@ export class ApiClient {
 
   async #json<T>(method: string, path: string, body: unknown): Promise<T> {
     const response = await this.#send(method, path, body);
-    const text = await textOf(response);
+    const text = await this.#textOf(response);
     const status = response.statusCode ?? 0;
     if (status < 200 || status > 299) throw refusal(status, text);
     return JSON.parse(text) as T;
@@ -93,6 +90,22 @@ export class ApiClient {
     });
   }
 
+  /** @throws NoDaemonError when the answer breaks off */
+  async *#pieces(response: IncomingMessage): AsyncGenerator<string> {
+    response.setEncoding('utf8');
+    try {
+      yield* response as AsyncIterable<string>;
+    } catch {
+      throw new NoDaemonError(`tapvsd at ${this.socketPath} closed the connection amid its answer`);
+    }
+  }
+
+  async #textOf(response: IncomingMessage): Promise<string> {
+    let text = '';
+    for await (const piece of this.#pieces(response)) text += piece;
+    return text;
+  }
+
   #explain(error: NodeJS.ErrnoException): Error {
     const why =
       error.code === 'ENOENT'
@@ -106,13 +119,6 @@ export class ApiClient {
       `no daemon answers at ${this.socketPath} (${why}): start tapvsd, or name its socket with --socket or TAPVS_SOCKET`,
     );
   }
-}
-
-async function textOf(response: IncomingMessage): Promise<string> {
-  response.setEncoding('utf8');
-  let text = '';
-  for await (const chunk of response as AsyncIterable<string>) text += chunk;
-  return text;
 }
 
 function refusal(status: number | undefined, text: string): ApiError {

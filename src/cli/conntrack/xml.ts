@@ -10,10 +10,12 @@ import { hasPorts, protocolName } from './protocols.ts';
 import type { ShownEntry } from './shown.ts';
 import { Output } from './values.ts';
 
+const SCTP_NAMES: readonly string[] = SCTP_CT_NAMES;
+
 export const XML_HEADER = '<?xml version="1.0" encoding="utf-8"?>\n';
 /** The library looks SCTP's states up among TCP's. */
 function stateName({ original, state }: ShownEntry): string {
-  const place = original.proto === SCTP ? SCTP_CT_NAMES.findIndex((name) => name === state) : -1;
+  const place = original.proto === SCTP ? SCTP_NAMES.indexOf(state ?? '') : -1;
   return TCP_CT_NAMES[place] ?? String(state);
 }
 
