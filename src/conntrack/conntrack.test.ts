@@ -228,9 +228,9 @@ describe('entries', () => {
     const template = rig.ct.templates.push({ zone: 5, zoneDirs: 1, helper: 0, hasEvents: false, muted: 0 }) - 1;
     const other = rig.ct.templates.push({ zone: 5, zoneDirs: 2, helper: 0, hasEvents: false, muted: 0 }) - 1;
     for (const packet of [udp('c'), udp('s')]) rig.send(packet);
-    // The entry of zone 0 is not its, but expects the same answers: the packet joins it (nf_ct_resolve_clash).
-    expect(rig.send(udp('c'), { template })).toBe('NEW');
-    expect([rig.ct.entries.count, rig.ct.stats.clashResolve]).toEqual([1, 1]);
+    // The entry of zone 0 is not its, but expects the same answers, and it is another connection (nf_ct_can_merge).
+    expect(rig.send(udp('c'), { template })).toBe('dropped');
+    expect([rig.ct.entries.count, rig.ct.stats.insertFailed, rig.ct.stats.clashResolve]).toEqual([1, 1, 0]);
     const error = (inner: FrameBuilder) =>
       frame().ipv4(SERVER, CLIENT).icmp({ type: 3, code: 3 }).payload(inner.build());
     expect(rig.send(udp('c', 4001), { template: other })).toBe('NEW');
@@ -239,6 +239,60 @@ describe('entries', () => {
     expect(rig.send(udp('s', 4001), { template: other })).toBe('ESTABLISHED/reply');
     // What stands in the zone of answers is none of who sends.
     expect(rig.send(udp('s', 4001), { template })).toBe('NEW');
+  });
+
+  it('two first packets of one UDP flow from both ends: the second is an answer to the first', () => {
+    const first = rig.take(udp('c'));
+    const second = rig.take(udp('s'));
+    for (const p of [first, second]) expect(rig.hooks.preRouting.run(p, 0)).toBe(1);
+    for (const p of [first, second]) expect(rig.hooks.postRouting.run(p, 0)).toBe(1);
+    expect(first.entry).toBe(second.entry);
+    for (const p of [first, second]) rig.pool.free(p);
+    expect([rig.ct.entries.count, rig.ct.stats.clashResolve]).toEqual([1, 1]);
+  });
+
+  describe('of one tuple, which is the original of one and the reply of the other, in different zones', () => {
+    const template = (zone: number, zoneDirs: number): number =>
+      rig.ct.templates.push({ zone, zoneDirs, helper: 0, hasEvents: false, muted: 0 }) - 1;
+    /** The client's in zone 5, answered in zone 0, where the server begins one that is answered in zone 7. */
+    const client = () => rig.send(udp('c'), { template: template(5, 1) });
+    const server = () => rig.send(udp('s'), { template: template(7, 2) });
+    const plain = () => rig.send(udp('s'));
+
+    it.each([
+      ['the client', client, server, ['ESTABLISHED', 'NEW', 'NEW']],
+      ['the server', server, client, ['NEW', 'ESTABLISHED/reply', 'ESTABLISHED']],
+    ] as const)(
+      'are both there when %s begins, and what fits both belongs to the newer one',
+      (_, first, second, then) => {
+        expect([first(), second(), rig.ct.entries.count, rig.flows.size]).toEqual(['NEW', 'NEW', 2, 4]);
+        expect(rig.send(udp('s'), { template: template(5, 1) })).toBe('ESTABLISHED/reply');
+        expect([first(), plain(), second()]).toEqual(then);
+      },
+    );
+
+    it.each([
+      ['the newer', 2, 'NEW'],
+      ['the older', 1, 'ESTABLISHED/reply'],
+    ] as const)('are found when %s one has gone', (_, gone, left) => {
+      expect([server(), client()]).toEqual(['NEW', 'NEW']);
+      rig.ct.kill(gone);
+      expect([rig.flows.size, plain(), rig.ct.entries.count]).toEqual([2, left, 1]);
+      rig.ct.kill(3 - gone);
+      expect([rig.flows.size, rig.ct.entries.count]).toEqual([0, 0]);
+    });
+
+    it('are in no way of each other when a port is chosen', () => {
+      server();
+      const t = new Tuple();
+      rig.ct.tuple(1, 0, t);
+      const apart = rig.take(udp('c'));
+      apart.ctTemplate = template(5, 1);
+      const other = rig.take(udp('c', 4009));
+      for (const p of [apart, other]) rig.hooks.preRouting.run(p, 0);
+      expect([rig.ct.isTaken(t, apart.entry), rig.ct.isTaken(t, other.entry)]).toEqual([false, true]);
+      for (const p of [apart, other]) rig.pool.free(p);
+    });
   });
 
   it.each([

@@ -31,7 +31,7 @@ const { Established: ESTABLISHED, EstablishedReply: ESTABLISHED_REPLY, New: NEW,
 const { Untracked: UNTRACKED } = CtInfo;
 const { Original: ORIGINAL, Reply: REPLY } = CtDir;
 const { SeenReply: SEEN_REPLY, Expected: EXPECTED, Confirmed: CONFIRMED, Dying: DYING } = Status;
-const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH, SrcNatDone: SRC_DONE, DstNatDone: DST_DONE } = Status;
+const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH } = Status;
 const { Timeout: TIMEOUT, FlowOriginal: FLOW } = Col;
 const { Accept: TRACKED, Invalid: INVALID, Repeat: REPEAT } = CtResult;
 const { Counts: COUNTS, Events: EVENTS } = Trait;
@@ -336,12 +336,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     const proto = entries.proto(entry);
     const allows = proto === UDP || proto === UDPLITE || proto === ICMP || proto === GRE;
     if (!allows || (entries.status(winner) & DYING) !== 0) return this.#refuse(p);
-    entries.tuple(entry, ORIGINAL, tuple);
-    entries.tuple(winner, ORIGINAL, scratch);
-    const isSameOriginal = tuple.equals(scratch);
-    entries.tuple(entry, REPLY, tuple);
-    entries.tuple(winner, REPLY, scratch);
-    if ((isSameOriginal && tuple.equals(scratch)) || (entries.status(winner) & (SRC_DONE | DST_DONE)) === 0) {
+    if (this.#isSame(entry, winner, ORIGINAL) || this.#isSame(entry, winner, REPLY)) {
       if ((entries.traits[winner]! & entries.traits[entry]! & COUNTS) !== 0) {
         for (let i = 0; i < 4; i++) entries.counters[winner * 4 + i]! += entries.counters[entry * 4 + i]!;
       }
@@ -351,12 +346,25 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
       this.stats.clashResolve++;
       return ACCEPT;
     }
-    if (entries.lookup(tuple, entries.zoneOf(entry, REPLY)) !== 0) return this.#refuse(p);
+    entries.tuple(entry, REPLY, tuple);
+    if (entries.lookupRival(tuple, entry) !== 0) return this.#refuse(p);
     entries.rows[(entry << ENTRY_SHIFT) + TIMEOUT] = CLASH_TIMEOUT;
     entries.addStatus(entry, FIXED_TIMEOUT | NAT_CLASH);
     if (!entries.insert(entry, this.now, true)) return this.#refuse(p);
     this.stats.clashResolve++;
     return ACCEPT;
+  }
+
+  /** Are both one connection (nf_ct_match), or one seen from its two ends (nf_ct_match_reverse)? @param dir what the first one's original is of the other */
+  #isSame(entry: number, other: number, dir: number): boolean {
+    const { entries } = this;
+    for (let own = ORIGINAL; own <= REPLY; own++) {
+      const its = own ^ dir;
+      entries.tuple(entry, own, tuple);
+      entries.tuple(other, its, scratch);
+      if (!tuple.equals(scratch) || entries.zoneOf(entry, own) !== entries.zoneOf(other, its)) return false;
+    }
+    return true;
   }
 
   // cold: registration

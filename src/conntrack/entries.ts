@@ -61,6 +61,8 @@ export const CHAIN_TOO_LONG = -2;
 /** Rows that a bucket of the flow table may have before another one may be refused (MIN_CHAINLEN, which the kernel counts from 0 and exceeds by one). */
 export const SHORT_CHAIN = 51;
 const ZONE_SHIFT = 16;
+/** Added to the kind of a row that stands behind another one of the same tuple; see `#link`. Bits 8–14 of a kind are the director's. */
+const APART = 0x8000;
 /** Entries that end in one tick: of a million idle ones the time is over at once (timer-wheel.ts), and packets shall not wait for all. */
 export const MOST_ENDS = 1024;
 const COPIED_FREE = 64;
@@ -113,6 +115,8 @@ export class EntryTable {
   readonly #fresh: Int32Array;
   #count = 0;
   #confirmed = 0;
+  /** Flow rows that stand behind another one. */
+  #apart = 0;
 
   constructor(capacity: number, flows: FlowTable, now: number, allocate: Allocate = plainMemory) {
     const rows = capacity + 1;
@@ -253,10 +257,24 @@ export class EntryTable {
     this.#setTuple(at, t, this.rows[at + KIND]! >>> ZONE_SHIFT);
   }
 
-  /** (id << 1 | direction) + 1 of the entry that has this tuple, 0 when none has. */
+  /** (id << 1 | direction) + 1 of the entry that has this tuple, the newer of two; 0 when none has. */
   lookup(t: Tuple, zone: number): number {
-    const row = this.#flows.find(t.src, t.dst, t.ports, t.proto | (zone << ZONE_SHIFT));
+    return this.#attached(this.#flows.find(t.src, t.dst, t.ports, t.proto | (zone << ZONE_SHIFT)));
+  }
+
+  #attached(row: number): number {
     return row === NO_FLOW ? 0 : this.#flows.attached(row, ENTRY);
+  }
+
+  /** The same of the entry whose direction `dir` it is. */
+  #lookupOf(t: Tuple, zone: number, dir: number): number {
+    let value = this.lookup(t, zone);
+    if (value !== 0 && ((value - 1) & 1) !== dir) {
+      if (this.#apart === 0) return 0;
+      // Of two entries of one tuple it is the original of one and the reply of the other.
+      value = this.#attached(this.#flows.find(t.src, t.dst, t.ports, t.proto | (zone << ZONE_SHIFT) | APART));
+    }
+    return value;
   }
 
   /**
@@ -264,10 +282,16 @@ export class EntryTable {
    * direction (nf_ct_key_equal).
    */
   lookupApart(t: Tuple, zone: number, replyZone: number): number {
-    const value = this.lookup(t, zone);
-    if (value !== 0 && ((value - 1) & 1) === ORIGINAL) return value;
-    const answer = this.lookup(t, replyZone);
-    return answer !== 0 && ((answer - 1) & 1) === REPLY ? answer : 0;
+    if (zone === replyZone) return this.lookup(t, zone);
+    const value = this.#lookupOf(t, zone, ORIGINAL);
+    return value !== 0 ? value : this.#lookupOf(t, replyZone, REPLY);
+  }
+
+  /** The entry in whose way another one with the zones of `entry` would be that expected such packets as answers; 0: nobody's. */
+  lookupRival(t: Tuple, entry: number): number {
+    const zone = this.zoneOf(entry, ORIGINAL);
+    const replyZone = this.zoneOf(entry, REPLY);
+    return zone === replyZone ? this.lookup(t, zone) : this.#lookupOf(t, replyZone, REPLY);
   }
 
   /** Put both tuples, or the reply's alone, into the flow table and start the timer. False: no room, or somebody has one of them. */
@@ -311,17 +335,62 @@ export class EntryTable {
       row = flows.obtain(src, dst, ports, kind, this.longestChain());
       if (row === NO_FLOW) return CHAIN_TOO_LONG;
     }
-    const holder = this.#flows.attached(row, ENTRY);
-    if (holder !== 0 && (holder - 1) >> 1 !== entry) return holder;
+    const holder = flows.attached(row, ENTRY);
+    if (holder !== 0 && (holder - 1) >> 1 !== entry) {
+      const answer = this.#moveBehind(entry, holder, src, dst, ports, kind);
+      if (answer !== CLAIMED) return answer;
+    }
     rows[at + FLOW + dir] = row;
-    this.#flows.attach(row, ENTRY, ((entry << 1) | dir) + 1);
+    flows.attach(row, ENTRY, ((entry << 1) | dir) + 1);
     return CLAIMED;
   }
+
+  // cold: two entries of one tuple
+  /**
+   * A tuple may be an entry's original and another's reply when the two directions of one of them are in different zones (nf_ct_key_equal): the newer one is found
+   * first, as at the head of the kernel's chain, and the older one's row goes behind it. Answers as `claim` does.
+   */
+  #moveBehind(entry: number, holder: number, src: number, dst: number, ports: number, kind: number): number {
+    if (!this.#areApart(entry, holder)) return holder;
+    const flows = this.#flows;
+    const behind = flows.find(src, dst, ports, kind | APART);
+    if (behind !== NO_FLOW) return flows.attached(behind, ENTRY);
+    const moved = flows.obtain(src, dst, ports, kind | APART);
+    if (moved === NO_FLOW) return NO_ROOM;
+    flows.attach(moved, ENTRY, holder);
+    this.rows[(((holder - 1) >> 1) << ENTRY_SHIFT) + FLOW + ((holder - 1) & 1)] = moved;
+    this.#apart++;
+    return CLAIMED;
+  }
+
+  /** Is the zone of the holder's direction another one than the entry's of the same direction? */
+  #areApart(entry: number, holder: number): boolean {
+    const dir = (holder - 1) & 1;
+    return this.zoneOf(entry, dir) !== this.zoneOf((holder - 1) >> 1, dir);
+  }
+
+  /** The entry's row goes. True: another one stood behind it and has its row now, or it stood behind another one. */
+  #unlinkApart(at: number, dir: number, row: number): boolean {
+    const { rows } = this;
+    const flows = this.#flows;
+    const from = at + (dir << 2);
+    const behind = flows.find(rows[from + SRC]!, rows[from + DST]!, rows[from + PORTS]!, rows[from + KIND]! | APART);
+    if (behind === NO_FLOW) return false;
+    this.#apart--;
+    const holder = flows.attached(behind, ENTRY);
+    flows.detach(behind, ENTRY);
+    if (behind === row) return true;
+    flows.attach(row, ENTRY, holder);
+    rows[(((holder - 1) >> 1) << ENTRY_SHIFT) + FLOW + ((holder - 1) & 1)] = row;
+    return true;
+  }
+  // hot again
 
   #unlink(at: number, dir: number): void {
     const row = this.rows[at + FLOW + dir]!;
     if (row === NO_FLOW) return;
     this.rows[at + FLOW + dir] = NO_FLOW;
+    if (this.#apart !== 0 && this.#unlinkApart(at, dir, row)) return;
     this.#flows.detach(row, ENTRY);
   }
 
@@ -420,6 +489,7 @@ export class EntryTable {
     this.#fresh[0] = live.highWater;
     this.#count = live.#count;
     this.#confirmed = live.#confirmed;
+    this.#apart = live.#apart;
     // The next rows of the free list: more than one packet can need.
     for (let i = 0, free = live.#free; i < COPIED_FREE && free !== 0; i++) {
       const next = live.rows[(free << ENTRY_SHIFT) + MASTER]!;

@@ -30,7 +30,7 @@ import { isClosing } from './tcp.ts';
 import { TcpCt } from './tcp-states.ts';
 import { Tuple } from './tuple.ts';
 
-const { Original: ORIGINAL, Reply: REPLY } = CtDir;
+const ORIGINAL = CtDir.Original;
 const { Confirmed: CONFIRMED, Dying: DYING, Assured: ASSURED, Expected: EXPECTED } = Status;
 const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH } = Status;
 const { Status: STATUS, Mark: MARK, Master: MASTER, Word: WORD, End: END } = Col;
@@ -267,7 +267,7 @@ export class TrackedEntries {
   /** nf_conntrack_tuple_taken. */
   isTaken(t: Tuple, except: number): boolean {
     const { entries } = this;
-    const value = entries.lookup(t, entries.zoneOf(except, REPLY));
+    const value = entries.lookupRival(t, except);
     const other = (value - 1) >> 1;
     if (value === 0 || other === except || entries.left(other, this.now) <= 0) return false;
     entries.tuple(other, ORIGINAL, scratch);
@@ -282,7 +282,7 @@ export class TrackedEntries {
   /** nf_nat_used_tuple_harder: the answers' tuple of a translated connection that is over goes to a SYN whose numbers lie behind its. */
   evictClosing(t: Tuple, entry: number): boolean {
     const { entries } = this;
-    const value = entries.lookup(t, entries.zoneOf(entry, REPLY));
+    const value = entries.lookupRival(t, entry);
     const other = (value - 1) >> 1;
     if (value === 0 || ((value - 1) & 1) === ORIGINAL || entries.proto(other) !== TCP) return false;
     const { rows } = entries;
