@@ -22,6 +22,7 @@ import { CHAIN_TOO_LONG, CLAIMED, Col, ENTRY_SHIFT, NO_ENTRY, Trait } from './en
 import { CtDir, CtInfo } from './entry.ts';
 import { relatedEntry } from './icmp-error.ts';
 import { CtResult } from './result.ts';
+import { closeTcp } from './tcp.ts';
 import { TrackedEntries, type TrackedParts } from './tracked-entries.ts';
 import { begin, isSound, readTuple, track, UDP_LITE } from './trackers.ts';
 import { Tuple } from './tuple.ts';
@@ -35,7 +36,7 @@ const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH } = Status;
 const { Timeout: TIMEOUT, FlowOriginal: FLOW } = Col;
 const { Accept: TRACKED, Invalid: INVALID, Repeat: REPEAT } = CtResult;
 const { Counts: COUNTS, Events: EVENTS } = Trait;
-const { Udp: UDP, Icmp: ICMP, Gre: GRE } = ipv4.IpProto;
+const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Gre: GRE } = ipv4.IpProto;
 const UDPLITE = UDP_LITE;
 /** A connection of a clash lives this long; ticks. */
 const CLASH_TIMEOUT = seconds(1);
@@ -270,6 +271,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
   attachAnswer(p: Packet, about: Packet): void {
     if (about.entry === NO_ENTRY) return;
     this.#attach(p, about.entry, about.ctInfo >= ESTABLISHED_REPLY ? RELATED : RELATED + ESTABLISHED_REPLY);
+    if (p.proto === TCP) closeTcp(this, about.entry);
   }
 
   /** nf_conntrack_confirm. */

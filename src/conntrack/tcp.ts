@@ -97,6 +97,18 @@ export function isClosing(state: number): boolean {
   return state >= FIN_WAIT && state <= CLOSE;
 }
 
+/** A rule has answered a segment by a reset: the connection is over (nf_conntrack_tcp_set_closing). */
+export function closeTcp(ct: Conntrack, entry: number): void {
+  const { rows } = ct.entries;
+  const at = entry << ENTRY_SHIFT;
+  const word = rows[at + WORD]!;
+  if ((word & 0xff) === CLOSE) return;
+  rows[at + WORD] = (word & ~0xff) | CLOSE;
+  if ((rows[at + STATUS]! & FIXED_TIMEOUT) !== 0) return;
+  ct.entries.refresh(entry, ct.sysctls.tcpTimeouts[CLOSE]!, ct.now);
+  ct.changed(entry, PROTOINFO);
+}
+
 /** A sound segment of an entry. */
 export function trackTcp(ct: Conntrack, p: Packet, entry: number, dir: number): number {
   const { entries } = ct;

@@ -1,10 +1,18 @@
 import { describe, expect, it } from 'vitest';
+import { seconds } from '../base/clock.ts';
 import { Change } from '../conntrack/changes.ts';
+import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
+import { TCP_CT_NAMES } from '../model/entry-states.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
 import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
 
 const there = (dstPort: number, flags = 'S'): FrameBuilder =>
   frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2').tcp({ srcPort: 40000, dstPort, flags, seq: 1, ack: 1 });
+const back = (srcPort: number, flags: string): FrameBuilder =>
+  frame()
+    .eth('02:00:00:00:02:01', SERVER)
+    .ipv4('10.0.2.2', '10.0.1.2')
+    .tcp({ srcPort, dstPort: 40000, flags, seq: 0, ack: 2 });
 const ask = (dstPort: number, src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder =>
   frame().eth(OURS, CLIENT).ipv4(src, dst).udp({ srcPort: 40000, dstPort }).payload('q');
 const answer = (srcPort: number, src = '10.0.2.2', dst = '10.0.1.2', dstPort = 40000): FrameBuilder =>
@@ -141,6 +149,24 @@ describe('the nat table', () => {
 });
 
 describe('CT', () => {
+  it('closes a connection whose segment it answers by a reset, and none by an ICMP error', () => {
+    const rig = new FilterRig();
+    const state = (): number => rig.engine.conntrack.entries.rows[(1 << ENTRY_SHIFT) + Col.Word]! & 0xff;
+    const changes: number[] = [];
+    rig.engine.conntrack.sink = (_, change) => changes.push(change);
+    rig.rules('mangle', '-A PREROUTING -m conntrack --ctstate NEW');
+    rig.send(there(80));
+    rig.sendBack(back(80, 'S.'));
+    rig.rules('filter', '-A FORWARD -i front -p tcp -j REJECT');
+    expect(rig.send(there(80, '.'))).toEqual([expect.stringContaining('icmp error 3/3')]);
+    expect(TCP_CT_NAMES[state()]).toBe('ESTABLISHED');
+    rig.rules('filter', '-A FORWARD -i back -p tcp -j REJECT --reject-with tcp-reset');
+    changes.length = 0;
+    expect(rig.sendBack(back(80, '.'))).toEqual([expect.stringContaining('[R]')]);
+    expect([TCP_CT_NAMES[state()], rig.engine.conntrack.entries.left(1, 0) <= seconds(10)]).toEqual(['CLOSE', true]);
+    expect(changes).toEqual([Change.Protoinfo]);
+  });
+
   it('keeps connections of two zones apart', () => {
     const rig = new FilterRig();
     rig.rules('raw', '-A PREROUTING -i front -m ttl --ttl-eq 64 -j CT --zone 5');

@@ -5,7 +5,7 @@ import { Drop } from '../packet/drop.ts';
 import { type Packet, PacketType } from '../packet/packet.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { recordRoute } from './options.ts';
+import { forwardOptions, readOptions } from './options.ts';
 import { postRouting } from './output.ts';
 import { redirect } from './redirect.ts';
 import type { Route } from './routes.ts';
@@ -16,12 +16,14 @@ import { type IpStack, tapHook } from './stack.ts';
 const { Accept: ACCEPT, Reroute: REROUTE } = Verdict;
 const FORWARD = Hook.Forward;
 const HOST = PacketType.Host;
+const { IPV4_HEADER } = ipv4;
 
 /** @param route a unicast route; it does not outlive this call */
 export function forward(stack: IpStack, p: Packet, route: Route): void {
   const { view, l3 } = p;
   // RFC 1812 §5.3.4: a link-layer broadcast is not forwarded.
   if (p.pktType !== HOST) return drop(stack.link, p, Drop.BroadcastForward);
+  if (ipv4.headerLength(view, l3) !== IPV4_HEADER) readOptions(stack, p);
   if (ipv4.ttl(view, l3) <= 1) return refuseWith(stack, p, Drop.TtlExceeded, IcmpType.TimeExceeded, 0, 0);
   const ifc = stack.link.interfaces[route.device] ?? null;
   if (ifc === null) return drop(stack.link, p, Drop.DeviceGone);
@@ -48,6 +50,7 @@ export function onward(stack: IpStack, p: Packet): void {
   const verdict = stack.hooks.forward.run(p, 0);
   if (stack.link.tap !== null) tapHook(stack, p, FORWARD, verdict);
   if (verdict !== ACCEPT) {
+    if (verdict === REROUTE && p.options !== 0) forwardOptions(p, stack.addresses.select(outDevice, nexthop));
     if (verdict === REROUTE && p.nexthop === nexthop && p.outDevice === outDevice) p.nexthop = 0;
     return settle(stack, p, verdict);
   }
@@ -60,10 +63,13 @@ function isTooLong(p: Packet, mtu: number): boolean {
   return p.fragMax === 0 || p.fragMax > mtu;
 }
 
+/** Its options are complete when the way out is known (ip_forward_options). */
+function leave(stack: IpStack, p: Packet): void {
+  forwardOptions(p, stack.addresses.select(p.outDevice, p.nexthop));
+}
+
 export function afterForward(stack: IpStack, p: Packet): void {
   stack.stats.forwarded++;
-  if (ipv4.headerLength(p.view, p.l3) !== ipv4.IPV4_HEADER && p.outDevice > 0) {
-    recordRoute(p, stack.addresses.select(p.outDevice, p.nexthop));
-  }
+  if (p.options !== 0) leave(stack, p);
   postRouting(stack, p);
 }

@@ -15,6 +15,7 @@ import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
+import { answered, echoOptions, NO_ECHO, readOptions } from './options.ts';
 import { RouteKind } from './routes.ts';
 import type { IpStack } from './stack.ts';
 
@@ -68,6 +69,9 @@ export function icmpError(stack: IpStack, p: Packet, type: number, code: number,
   if (!isAnswerable(stack, p) || (p.proto === ICMP && isIcmpError(p))) return;
   const { view, l3 } = p;
   const target = ipv4.src(view, l3);
+  // What the kernel behind the host port sends has its own options.
+  const hasOptions = ipv4.headerLength(view, l3) !== IPV4_HEADER && p.isLocalOut === 0;
+  if (hasOptions) readOptions(stack, p);
   if (!stack.resolve(target) || stack.isBroadcast) return;
   if (!isAllowed(stack, target, type, code)) {
     stack.stats.icmpRateLimited++;
@@ -75,14 +79,18 @@ export function icmpError(stack: IpStack, p: Packet, type: number, code: number,
   }
   if (p.gsoType === 0) completeChecksum(p);
   const source = errorSource(stack, p, target);
-  const room = Math.min(MAX_ERROR_LENGTH, stack.mtu) - IPV4_HEADER - ICMP_HEADER;
-  const quote = Math.min(p.end - l3, room);
-  const length = IPV4_HEADER + ICMP_HEADER + quote;
+  const { mtu } = stack;
+  const options = hasOptions ? echoOptions(stack, p, source) : 0;
+  if (options === NO_ECHO) return;
+  const header = IPV4_HEADER + options;
+  const quote = Math.min(p.end - l3, Math.min(MAX_ERROR_LENGTH, mtu) - header - ICMP_HEADER);
+  const length = header + ICMP_HEADER + quote;
   const q = bear(stack.link, ETH_HEADER + length);
   if (q === null) return;
   const tos = (ipv4.tos(view, l3) & TOS_BITS) | PRECEDENCE_CONTROL;
   ipv4.emit(q.view, q.l3, length, ICMP, source, target, stack.settings.defaultTtl, tos, stack.nextIdent(), 0);
-  q.l4 = q.l3 + IPV4_HEADER;
+  if (options !== 0) putOptions(q, options);
+  q.l4 = q.l3 + header;
   q.proto = ICMP;
   icmp.emit(q.view, q.l4, type, code, rest);
   q.bytes.copyWithin(q.l4 + ICMP_HEADER, l3, l3 + quote);
@@ -90,6 +98,14 @@ export function icmpError(stack: IpStack, p: Packet, type: number, code: number,
   q.isLocalOut = 1;
   if (stack.onAnswer !== null) stack.onAnswer(q, p);
   stack.defer(q, LOCAL_OUT);
+}
+
+/** Behind the header that was just made: the answer's options. */
+function putOptions(q: Packet, length: number): void {
+  const { view, bytes, l3 } = q;
+  for (let i = 0; i < length; i++) bytes[l3 + IPV4_HEADER + i] = answered[i]!;
+  ipv4.setHeaderLength(view, l3, IPV4_HEADER + length);
+  ipv4.fillChecksum(view, l3);
 }
 
 /** Our address that the packet was for; else the one we use towards its sender, or that of the device where it came in. */
@@ -117,7 +133,10 @@ export function tcpReset(stack: IpStack, p: Packet, isRejected = false): boolean
   const { view, l3, l4 } = p;
   const flags = tcp.flags(view, l4);
   if ((flags & RST) !== 0 || !isTransportSumRight(p)) return false;
-  const length = IPV4_HEADER + TCP_HEADER;
+  const options = isRejected ? 0 : resetOptions(stack, p);
+  if (options === NO_ECHO) return false;
+  const header = IPV4_HEADER + options;
+  const length = header + TCP_HEADER;
   const q = bear(stack.link, ETH_HEADER + length);
   if (q === null) return false;
   const isAck = (flags & ACK) !== 0;
@@ -125,16 +144,24 @@ export function tcpReset(stack: IpStack, p: Packet, isRejected = false): boolean
   const controls = ((flags & SYN) !== 0 ? 1 : 0) + ((flags & FIN) !== 0 ? 1 : 0);
   const seq = isAck ? tcp.ack(view, l4) : 0;
   const ack = isAck ? 0 : (tcp.seq(view, l4) + data + controls) | 0;
-  q.l4 = q.l3 + IPV4_HEADER;
+  q.l4 = q.l3 + header;
   q.proto = TCP;
   const ttl = stack.settings.defaultTtl;
   // A socket's answer keeps the type of service without its ECN bits, that of a rule has none (nf_reject_iphdr_put).
   const tos = isRejected ? 0 : ipv4.tos(view, l3) & ~ECN_BITS;
   ipv4.emit(q.view, q.l3, length, TCP, ipv4.dst(view, l3), ipv4.src(view, l3), ttl, tos, 0, DF);
+  if (options !== 0) putOptions(q, options);
   tcp.emit(q.view, q.l4, tcp.dstPort(view, l4), tcp.srcPort(view, l4), seq, ack, isAck ? RST : RST | ACK, 0);
   fillTransportChecksum(q, q.l3, q.l4, TCP);
   q.isLocalOut = 1;
   if (isRejected && stack.onAnswer !== null) stack.onAnswer(q, p);
   stack.defer(q, LOCAL_OUT);
   return true;
+}
+
+/** A socket's reset goes on with the route and the times of what it answers, that of a rule has no options. */
+function resetOptions(stack: IpStack, p: Packet): number {
+  if (ipv4.headerLength(p.view, p.l3) === IPV4_HEADER) return 0;
+  readOptions(stack, p);
+  return echoOptions(stack, p, ipv4.dst(p.view, p.l3));
 }

@@ -152,9 +152,10 @@ function noRoute(stack: IpStack, ifc: Interface, p: Packet, reason: number, code
 
 /** False: the options are malformed (the sender hears where, RFC 792 p. 8) or a source route; the packet has ended. */
 function areOptionsAllowed(stack: IpStack, p: Packet): boolean {
-  const fault = optionFault(p);
+  const fault = optionFault(stack, p);
   if (fault === NO_FAULT) return true;
-  if (fault === Drop.Ipv4SourceRoute || optionPointer() === NO_POINTER) drop(stack.link, p, fault);
-  else refuseWith(stack, p, fault, IcmpType.ParameterProblem, 0, optionPointer() << 24);
+  const at = optionPointer();
+  if (at === NO_POINTER) drop(stack.link, p, fault);
+  else refuseWith(stack, p, fault, IcmpType.ParameterProblem, 0, at << 24);
   return false;
 }

@@ -12,6 +12,7 @@ import { adjust, diff16 } from '../wire/checksum.ts';
 import { fillChecksum, ICMP_CHECKSUM, IcmpType, setType, type as typeOf, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { tcpReset } from './icmp.ts';
+import { answered, echoOptions, NO_ECHO, readOptions } from './options.ts';
 import { finish } from './output.ts';
 import { refuseWith, settle } from './settle.ts';
 import { type IpStack, tapHook } from './stack.ts';
@@ -23,9 +24,6 @@ const { LocalIn: LOCAL_IN, LocalOut: LOCAL_OUT } = Hook;
 const { Tcp: TCP, Udp: UDP, Icmp: ICMP, Igmp: IGMP, Sctp: SCTP, UdpLite: UDPLITE } = ipv4.IpProto;
 /** Longest packet that goes up the host port whole. */
 const HOST_MTU = 65535;
-/** Options, RFC 791 §3.1. */
-const RECORD_ROUTE = 7;
-const TIMESTAMP = 68;
 /** ICMP timestamp, RFC 792 p. 16: when it was asked, when that was received, when the answer was sent. */
 const TIMESTAMP_LENGTH = 20;
 const TIMESTAMP_RECEIVED = 12;
@@ -107,7 +105,7 @@ function isOurIcmp(stack: IpStack, p: Packet): boolean {
 
 /** Turn the echo request around (RFC 792): the same memory becomes the reply, a new packet to the pipeline. */
 function echo(stack: IpStack, p: Packet, source: number): void {
-  dropOptions(p);
+  if (!turnOptions(stack, p, source)) return drop(stack.link, p, Drop.IcmpUnhandled);
   const { view, l4 } = p;
   turnRound(stack, p, source);
   setType(view, l4, IcmpType.EchoReply);
@@ -120,7 +118,7 @@ function echo(stack: IpStack, p: Packet, source: number): void {
 
 /** A timestamp request becomes its answer: when it came, and when it goes, which is the same millisecond (RFC 792 p. 16; icmp_timestamp). */
 function tellTime(stack: IpStack, p: Packet): void {
-  dropOptions(p);
+  if (!turnOptions(stack, p, ipv4.dst(p.view, p.l3))) return drop(stack.link, p, Drop.IcmpUnhandled);
   const { view, l3, l4 } = p;
   const now = stack.timeOfDayMs();
   p.end = l4 + TIMESTAMP_LENGTH;
@@ -134,27 +132,20 @@ function tellTime(stack: IpStack, p: Packet): void {
   stack.defer(p, LOCAL_OUT);
 }
 
-/** An answer has no options but those that ask for its way (__ip_options_echo). */
-function dropOptions(p: Packet): void {
+/** The answer's options in the place of the question's. False: there is none. */
+function turnOptions(stack: IpStack, p: Packet, source: number): boolean {
   const { view, bytes, l3, l4 } = p;
-  if (l4 - l3 === IPV4_HEADER || asksForWay(view, l3 + IPV4_HEADER, l4)) return;
-  bytes.copyWithin(l3 + IPV4_HEADER, l4, p.end);
-  p.l4 = l3 + IPV4_HEADER;
-  p.end -= l4 - p.l4;
-  view.setUint8(l3, 0x45);
+  if (l4 - l3 === IPV4_HEADER) return true;
+  readOptions(stack, p);
+  const length = echoOptions(stack, p, source);
+  if (length === NO_ECHO) return false;
+  p.l4 = l3 + IPV4_HEADER + length;
+  for (let i = 0; i < length; i++) bytes[l3 + IPV4_HEADER + i] = answered[i]!;
+  bytes.copyWithin(p.l4, l4, p.end);
+  p.end += p.l4 - l4;
+  ipv4.setHeaderLength(view, l3, p.l4 - l3);
   ipv4.setTotalLength(view, l3, p.end - l3);
-}
-
-function asksForWay(view: DataView, from: number, end: number): boolean {
-  for (let at = from; at < end; ) {
-    const option = view.getUint8(at);
-    if (option === 0) return false;
-    if (option === RECORD_ROUTE || option === TIMESTAMP) return true;
-    const length = option === 1 ? 1 : at + 1 < end ? view.getUint8(at + 1) : 0;
-    if (length === 0) return false;
-    at += length;
-  }
-  return false;
+  return true;
 }
 
 /** The IPv4 header of an answer in the memory of its question. */
@@ -175,6 +166,7 @@ function turnRound(stack: IpStack, p: Packet, source: number): void {
 function rebear(stack: IpStack, p: Packet): void {
   stack.pool.forgetEntry(p);
   p.fragMax = 0;
+  p.options = 0;
   p.pktType = PacketType.Host;
   p.inDevice = NONE;
   p.outDevice = NONE;

@@ -53,6 +53,8 @@ export class Packet {
   inner = 0;
   /** Length of the longest fragment that it was put together from, bytes; 0 for one that came whole. It leaves in pieces no longer than that. */
   fragMax = 0;
+  /** What was read of its IPv4 options (ip/options.ts); 0: nothing yet, or there are none. */
+  options = 0;
   /** Bytes from l4 that who wrote into it drew into its first piece, where the kernel would have to (skb_ensure_writable): such a datagram may fit no more. */
   drawn = 0;
   /** Drop reason that the transport gate found, 0 when the header is sound. Only who needs the header must care. */
@@ -133,6 +135,7 @@ export function resetPacket(p: Packet, length: number): void {
   p.isLaterFragment = 0;
   p.inner = 0;
   p.fragMax = 0;
+  p.options = 0;
   p.drawn = 0;
   p.l4Fault = 0;
   p.pktType = 0;

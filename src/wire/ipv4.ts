@@ -80,6 +80,9 @@ export function check(m: DataView, l3: number, end: number): number {
 export function headerLength(m: DataView, l3: number): number {
   return (m.getUint8(l3 + VERSION_IHL) & 15) << 2;
 }
+export function setHeaderLength(m: DataView, l3: number, bytes: number): void {
+  m.setUint8(l3 + VERSION_IHL, 0x40 | (bytes >> 2));
+}
 export function tos(m: DataView, l3: number): number {
   return m.getUint8(l3 + TOS);
 }
