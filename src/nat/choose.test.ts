@@ -1,20 +1,23 @@
 /** Which translation a connection gets: what the kernel gave (10.2.0.100 and its neighbours, by client) and the rules for ports. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
+import type { Conntrack } from '../conntrack/conntrack.ts';
+import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
 import { CtDir } from '../conntrack/entry.ts';
+import { TcpCt } from '../conntrack/tcp-states.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import { Status } from '../model/entry-status.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
-import { EntryList, tupleOf } from './entry-list.ts';
 import { Nat } from './nat.ts';
 import { Manip, type NatRange, RangeFlag } from './range.ts';
+import { newTracking, open, tupleOf } from './test-rig.ts';
 
-let entries: EntryList;
+let entries: Conntrack;
 let nat: Nat;
 
 beforeEach(() => {
-  entries = new EntryList();
+  entries = newTracking();
   const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
   nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   entries.onEnd = (entry) => nat.entryEnds(entry);
@@ -40,15 +43,14 @@ function rangeOf({ ip, ports, flags = 0 }: To): NatRange {
 
 /** A new connection is bound and confirmed; what it looks like behind the translation, or `dropped` when its answers are another's. */
 function bind(text: string, to: To, manip: Manip = Manip.Src, proto = 17, zone = 0): string {
-  const entry = entries.open(tupleOf(text, proto), zone);
+  const entry = open(entries, tupleOf(text, proto), zone);
   expect(nat.setup(entry, rangeOf(to), manip)).toBe(1);
   const t = new Tuple();
   entries.tuple(entry, CtDir.Reply, t);
-  if (entries.isTaken(t, entry)) {
+  if (entries.insert(entry) !== null) {
     entries.kill(entry);
     return 'dropped';
   }
-  entries.confirm(entry);
   t.invert();
   return `${formatIp4(t.src)}:${t.ports >>> 16} > ${formatIp4(t.dst)}:${t.ports & 0xffff}`;
 }
@@ -140,10 +142,17 @@ describe('a source port', () => {
   it('takes that of a closed TCP connection when tries run out', () => {
     const range = { ...to, ports: [7000, 7001] as const };
     for (const n of [2, 3]) bind(`10.1.0.${n}:1 > 10.2.0.2:80`, range, Manip.Src, 6);
-    const entry = entries.open(tupleOf('10.1.0.9:1 > 10.2.0.2:80', 6));
-    entries.evictable = 1;
+    const setTcp = (entry: number, state: number, end: number): void => {
+      entries.entries.rows[(entry << ENTRY_SHIFT) + Col.Word] = state;
+      entries.entries.rows[(entry << ENTRY_SHIFT) + Col.End] = end;
+    };
+    setTcp(1, TcpCt.Established, 100);
+    setTcp(2, TcpCt.TimeWait, 100);
+    const entry = open(entries, tupleOf('10.1.0.9:1 > 10.2.0.2:80', 6));
+    setTcp(entry, TcpCt.SynSent, 101);
     nat.setup(entry, rangeOf(range), Manip.Src);
-    expect(entries.evictable).toBe(0);
+    expect([1, 2].map((old) => entries.isAlive(old))).toEqual([true, false]);
+    expect(entries.insert(entry)).toBeNull();
   });
 
   it.each([RangeFlag.ProtoRandom, RangeFlag.ProtoRandomFully])('is never kept with flag %i', (flags) => {
@@ -179,12 +188,12 @@ describe('other ends', () => {
 
   it('a binding to itself moves the port when the answers are another one’s, and both ends are bound once', () => {
     bind('10.1.0.2:40000 > 10.1.0.1:54', { ip: '10.2.0.2', ports: [53, 53] }, Manip.Dst);
-    const entry = entries.open(tupleOf('10.1.0.2:40000 > 10.2.0.2:53'));
+    const entry = open(entries, tupleOf('10.1.0.2:40000 > 10.2.0.2:53'));
     nat.setup(entry, rangeOf({ ip: '10.2.0.2' }), Manip.Dst);
     expect(entries.status(entry)).toBe(Status.DstNatDone);
     nat.setup(entry, rangeOf({ ip: '10.1.0.2' }), Manip.Src);
     expect(entries.status(entry)).toBe(Status.DstNatDone | Status.SrcNatDone | Status.SrcNat);
-    entries.confirm(entry);
+    expect(entries.insert(entry)).toBeNull();
     expect(nat.setup(entry, rangeOf({ ip: '9.9.9.9' }), Manip.Src)).toBe(1);
     const t = new Tuple();
     entries.tuple(entry, CtDir.Reply, t);

@@ -6,15 +6,15 @@ import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
 import { Status } from '../model/entry-status.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
-import { EntryList, tupleOf } from './entry-list.ts';
 import { Nat } from './nat.ts';
 import { Manip, RangeFlag } from './range.ts';
+import { newTracking, open as openEntry, tupleOf } from './test-rig.ts';
 
 const FRONT = 1;
 const BACK = 2;
 
 it('of thousands of connections that lose their address, packets wait for no more than a tick may end', () => {
-  const entries = new EntryList();
+  const entries = newTracking(4000);
   const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   let alive = 0;
@@ -22,11 +22,11 @@ it('of thousands of connections that lose their address, packets wait for no mor
     alive--;
     nat.entryEnds(entry);
   };
+  let port = 40000;
   const open = (device: number, to: string): void => {
-    const entry = entries.open(tupleOf('10.1.0.2:40000 > 10.2.0.2:53'));
-    const reply = tupleOf(`10.2.0.2:53 > ${to}:40000`);
-    entries.alterReply(entry, reply);
-    entries.confirm(entry);
+    const entry = openEntry(entries, tupleOf(`10.1.0.2:${++port} > 10.2.0.2:53`));
+    entries.alterReply(entry, tupleOf(`10.2.0.2:53 > ${to}:${port}`));
+    expect(entries.insert(entry)).toBeNull();
     nat.inherit(entry, device + 1);
     alive++;
   };
@@ -47,7 +47,7 @@ it('of thousands of connections that lose their address, packets wait for no mor
 });
 
 it('of one port that asks thousands of others, connections end in any order, and those that are left are followed', () => {
-  const entries = new EntryList();
+  const entries = newTracking(70_000);
   const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
   const rng = new SeededRng(4);
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng });
@@ -55,7 +55,7 @@ it('of one port that asks thousands of others, connections end in any order, and
   // Each tenth looks alike from outside.
   const open = (n: number): number => {
     const other = `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}:53`;
-    const entry = entries.open(tupleOf(`192.168.0.2:40000 > ${other}`));
+    const entry = openEntry(entries, tupleOf(`192.168.0.2:40000 > ${other}`));
     entries.alterReply(entry, tupleOf(`${other} > 1.2.3.${n % 10}:40000`));
     entries.addStatus(entry, Status.SrcNatDone | Status.SrcNat);
     nat.inherit(entry, 0);
@@ -77,7 +77,7 @@ it('of one port that asks thousands of others, connections end in any order, and
     basePort: 0,
   };
   const follow = (): string => {
-    const entry = entries.open(tupleOf('192.168.0.2:40000 > 9.9.9.9:53'));
+    const entry = openEntry(entries, tupleOf('192.168.0.2:40000 > 9.9.9.9:53'));
     nat.setup(entry, range, Manip.Src);
     const t = new Tuple();
     entries.tuple(entry, CtDir.Reply, t);

@@ -4,7 +4,7 @@ import { PacketPool } from '../packet/pool.ts';
 import { ip4 } from '../wire/addr.ts';
 import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { headerLength, proto } from '../wire/ipv4.ts';
-import { errorFault, rewriteError } from './icmp-error.ts';
+import { drawHeaders, errorFault, rewriteError } from './icmp-error.ts';
 import { rewrite } from './rewrite.ts';
 
 const [A, B, C] = ['10.1.0.2', '10.2.0.2', '192.0.2.77'] as const;
@@ -128,6 +128,33 @@ describe('an ICMP error', () => {
     const after = p.bytes.slice(p.l3, p.end);
     pool.free(p);
     expect(after).toEqual(error(A, quoted(A, 1234).slice(0, 20 + length)));
+  });
+
+  /** Of a datagram in pieces the first one holds what was looked at: ICMP header 8, quoted IPv4 header 20, and what is touched behind it. */
+  it.each([
+    ['tcp', frame().ipv4(C, B).tcp({ srcPort: 1, dstPort: 2 }).payload(40), 60, 48],
+    ['tcp, cut before its checksum', frame().ipv4(C, B).tcp({ srcPort: 1, dstPort: 2 }), 28, 36],
+    ['udp', frame().ipv4(C, B).udp({ srcPort: 1, dstPort: 2 }).payload(40), 60, 36],
+    [
+      'udp behind options',
+      frame()
+        .ipv4(C, B, { options: [148, 4, 0, 0] })
+        .udp({ srcPort: 1, dstPort: 2 }),
+      32,
+      40,
+    ],
+    ['icmp', frame().ipv4(C, B).icmp({ type: 8, id: 1, seq: 1 }).payload(40), 60, 36],
+    ['another protocol', frame().ipv4(C, B, { proto: 50 }).payload(40), 60, 28],
+  ])('about %s draws no more together than it has looked at', (_, inner, length, drawn) => {
+    for (const fragMax of [1480, 0]) {
+      const p = load(error(C, inner.build().slice(0, length)));
+      p.fragMax = fragMax;
+      drawHeaders(p);
+      expect(p.drawn).toBe(fragMax === 0 ? 0 : 28);
+      expect(rewriteError(p, false, ip4(A), 1234)).toBe(true);
+      expect(p.drawn).toBe(fragMax === 0 ? 0 : drawn);
+      pool.free(p);
+    }
   });
 
   it('is refused when it is short, wrong, or a redirect of what is translated', () => {
