@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { SentFrame } from '../device/memory.ts';
 import { describePacket, frame, verifyFrame } from '../wire/build.ts';
 import { ExplainRig, RIG_MAC } from './explain-rig.ts';
+import { CLIENT, FilterRig, OURS } from './filter-rig.ts';
 
 let rig: ExplainRig;
 
@@ -100,5 +101,38 @@ describe('a fragmented datagram', () => {
     const sent = rig.send(rig.back, middle!);
     expect(sent.map((one) => one.device)).toEqual(['front']);
     expect(rig.engine.stack.fragments.held).toBe(0);
+  });
+});
+
+describe('a datagram that tracking has put together', () => {
+  /** A SYN with data in pieces that may not be cut. */
+  function pieces(cuts: readonly number[]): Uint8Array[] {
+    const head = () => frame().eth(OURS, CLIENT);
+    const syn = { srcPort: 40000, dstPort: 80, flags: 'S' };
+    const body = frame().ipv4('10.0.1.2', '10.0.2.2').tcp(syn).payload(24).build().slice(20);
+    return cuts.map((at, i) => {
+      const end = cuts[i + 1] ?? body.length;
+      const fields = { id: 9, proto: 6, offset: at, mf: end < body.length, df: true };
+      return head().ipv4('10.0.1.2', '10.0.2.2', fields).payload(body.slice(at, end)).build();
+    });
+  }
+
+  // As Linux 6.18 does: the sender's own pieces have no DF; what was written into as a whole is cut anew, and has it.
+  it.each([
+    ['leaves in the pieces that it came in', '-p tcp', [false, false, false], [24, 8, 12]],
+    [
+      'is cut anew when a rule may lower its MSS',
+      '-p tcp -m tcp --syn -j TCPMSS --set-mss 1000',
+      [true, true],
+      [24, 20],
+    ],
+  ])('%s', (_, rule, df, lengths) => {
+    const router = new FilterRig();
+    router.rules('mangle', '-A PREROUTING -m conntrack --ctstate NEW', `-A FORWARD ${rule}`);
+    for (const piece of pieces([0, 24, 32])) router.front.inject(piece);
+    router.engine.breathe();
+    const sent = router.back.takeSent().map(({ bytes }) => new DataView(bytes.buffer, bytes.byteOffset));
+    expect(sent.map((m) => m.getUint16(16) - 20)).toEqual(lengths);
+    expect(sent.map((m) => (m.getUint16(20) & 0x4000) !== 0)).toEqual(df);
   });
 });

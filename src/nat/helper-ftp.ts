@@ -57,6 +57,8 @@ export class FtpHelper {
     // Until both have spoken nothing is read.
     if (p.ctInfo !== CtInfo.Established && p.ctInfo !== CtInfo.EstablishedReply) return ACCEPT;
     const dir = p.ctInfo === CtInfo.Established ? CtDir.Original : CtDir.Reply;
+    // As the kernel reads it (skb_linearize), it is no datagram in pieces any more.
+    if (p.fragMax !== 0) p.drawn = p.end - p.l4;
     const start = payloadStart(p);
     if (start >= p.end) return ACCEPT;
     const { view, bytes, entry } = p;

@@ -60,6 +60,8 @@ export const tcpmss = defineTarget<TcpmssOptions>({
   compile: ({ mss, isClamped }) => {
     return (p, t) => {
       if (p.isLaterFragment !== 0) return CONTINUE;
+      // It is written into as a whole (skb_ensure_writable), and then no datagram in pieces any more.
+      if (p.fragMax !== 0) p.drawn = p.end - p.l4;
       if (p.end - p.l4 < tcp.TCP_HEADER) return Verdict.Drop;
       const length = tcp.headerLength(p.view, p.l4);
       if (length < tcp.TCP_HEADER || p.end - p.l4 < length) return Verdict.Drop;
