@@ -177,6 +177,21 @@ describe('CT', () => {
     expect(rig.engine.conntrack.zone(1)).toBe(5);
   });
 
+  it.each([
+    ['-j CT --zone 5', '-j CT --zone 6', 5],
+    ['-j CT --zone 0', '-j CT --zone 6', 0],
+    ['-j CT --zone 5', '-j NOTRACK', 5],
+    ['-j NOTRACK', '-j CT --zone 6', undefined],
+  ])('is what the first rule says: %s, then %s', (first, second, zone) => {
+    const rig = new FilterRig();
+    rig.rules('raw', `-A PREROUTING ${first}`, `-A PREROUTING ${second}`);
+    rig.rules('mangle', '-A FORWARD -m conntrack --ctstate UNTRACKED');
+    rig.send(ask(53));
+    const { entries } = rig.engine.conntrack;
+    expect(entries.count === 1 ? rig.engine.conntrack.zone(1) : undefined).toBe(zone);
+    expect(rig.counts('mangle', 'FORWARD')[0]).toBe(zone === undefined ? 1 : 0);
+  });
+
   it('tells only the events that a rule names', () => {
     const rig = new FilterRig();
     const told: number[] = [];

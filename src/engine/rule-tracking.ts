@@ -9,6 +9,8 @@ const BOTH = 3;
 const ORIGINAL = 1;
 const REPLY = 2;
 const ZONE = 0xffff;
+/** A rule that wants nothing in particular is still one that has said so. */
+const NO_TEMPLATE = 0;
 
 export function ruleTracking(conntrack: Conntrack): Tracking {
   /** Number of conntrack's template, by that of the rule and, where the packet's mark is the zone, by zone. */
@@ -35,7 +37,8 @@ export function ruleTracking(conntrack: Conntrack): Tracking {
     const wanted = { ...zonesOf(template, zone), helper, ...eventsOf(template) };
     const { templates } = conntrack;
     const same = templates.findIndex(
-      (one) =>
+      (one, number) =>
+        number !== NO_TEMPLATE &&
         one.zone === wanted.zone &&
         one.zoneDirs === wanted.zoneDirs &&
         one.helper === helper &&

@@ -191,7 +191,13 @@ class Tool {
     if (p.handler?.name === 'icmpv6') throw failed('EINVAL', 'get');
     const { entry } = await this.#command('get', { op: 'get', tuple: originalTuple(p), zone: p.zone });
     const found = entry !== undefined && isMeant(entry, entryFilter(p, 'list')) ? [entry] : [];
-    return this.#print(p, once([found]), 'conntrack', p.output & ~Output.Time);
+    const { out } = this.#context;
+    if (p.json) return printJson(out, once([found]));
+    const printer = new Printer(out, p.output & ~Output.Time, p.labelNames, 'conntrack');
+    for (const row of found) printer.entry(row);
+    // The tool leaves the element of -o xml open.
+    printer.flush();
+    return printer.shown;
   }
 
   #delete(p: Parsed): Promise<number> {

@@ -50,9 +50,9 @@ export function formatEntryXml(
   if (status & Status.Assured) text += '<assured/>';
   if (!(status & Status.SeenReply)) text += '<unreplied/>';
   text += times(row, forms, nowMs);
-  if (row.helper !== undefined) text += `<helper>${row.helper}</helper>`;
   text += '</meta>';
   if (when !== undefined) text += whenXml(when);
+  if (row.helper !== undefined) text += `<helper>${row.helper}</helper>`;
   return `${text}</flow>`;
 }
 

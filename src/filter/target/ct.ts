@@ -40,9 +40,14 @@ function formatEvents(events: number): string {
   return EVENTS.filter((_name, bit) => (events & (1 << bit)) !== 0).join(',');
 }
 
-/** The packet shall not be tracked, unless it is already. */
+/** The first rule that says something of a packet's tracking has said it all, and a packet that came before is what it is. */
+function isDecided(p: Packet): boolean {
+  return p.entry !== 0 || p.ctTemplate !== 0 || p.ctInfo === CtInfo.Untracked;
+}
+
+/** The packet shall not be tracked. */
 export function untrack(p: Packet): number {
-  if (p.entry === 0 && p.ctInfo !== CtInfo.Untracked) p.ctInfo = CtInfo.Untracked;
+  if (!isDecided(p)) p.ctInfo = CtInfo.Untracked;
   return CONTINUE;
 }
 
@@ -162,7 +167,7 @@ export const ct = defineTarget<CtOptions>({
       expectationEvents: o.expectationEvents === 0 ? null : o.expectationEvents,
     };
     return (p, { conditions }) => {
-      if (p.entry === 0 && p.ctInfo !== CtInfo.Untracked) conditions.tracking!.attach(p, template);
+      if (!isDecided(p)) conditions.tracking!.attach(p, template);
       return CONTINUE;
     };
   },
