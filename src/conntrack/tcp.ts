@@ -20,7 +20,7 @@ import { areFlagsValid, nextState, Segment, segmentOf, TcpCt } from './tcp-state
 import { Fit, fitsWindow, readSegment, readSynOptions, seg, WindowFlag, windowFault } from './tcp-window.ts';
 
 const { Accept: ACCEPT, Invalid: INVALID, Repeat: REPEAT } = CtResult;
-const { SeenReply: SEEN_REPLY, Assured: ASSURED, FixedTimeout: FIXED_TIMEOUT } = Status;
+const { SeenReply: SEEN_REPLY, Assured: ASSURED, FixedTimeout: FIXED_TIMEOUT, Confirmed: CONFIRMED } = Status;
 const { Syn: IS_SYN, SynAck: IS_SYN_ACK, Fin: IS_FIN, Ack: IS_ACK, Rst: IS_RST, None: IS_NONE } = Segment;
 const { SynSent: SYN_SENT, SynRecv: SYN_RECV, Established: ESTABLISHED, FinWait: FIN_WAIT } = TcpCt;
 const { LastAck: LAST_ACK_STATE, TimeWait: TIME_WAIT, Close: CLOSE, SynSent2: SYN_SENT2 } = TcpCt;
@@ -102,7 +102,7 @@ export function closeTcp(ct: Conntrack, entry: number): void {
   const { rows } = ct.entries;
   const at = entry << ENTRY_SHIFT;
   const word = rows[at + WORD]!;
-  if ((word & 0xff) === CLOSE) return;
+  if ((rows[at + STATUS]! & CONFIRMED) === 0 || (word & 0xff) === CLOSE) return;
   rows[at + WORD] = (word & ~0xff) | CLOSE;
   if ((rows[at + STATUS]! & FIXED_TIMEOUT) !== 0) return;
   ct.entries.refresh(entry, ct.sysctls.tcpTimeouts[CLOSE]!, ct.now);

@@ -167,8 +167,17 @@ export class Filter {
   }
 
   #know(name: TableName): Entry {
-    if (!this.#known.includes(name)) this.#known = [name, ...this.#known];
-    return this.#tables[name];
+    const entry = this.#tables[name];
+    if (this.#known.includes(name)) return entry;
+    this.#known = [name, ...this.#known];
+    // Whoever asks for the nat table makes it: from now on it counts connections, and they are translated to what they are.
+    if (name === 'nat' && entry.walk === null) {
+      const { program, counters } = finish(compile(entry.table.chains));
+      entry.walk = new Walk(program, counters, this.#conditions);
+      this.#hadNat = true;
+      this.#askForTracking();
+    }
+    return entry;
   }
 
   /** Hold connection tracking while a rule needs it, and with it translation, once the nat table has had something to say. */

@@ -23,13 +23,13 @@ export function formatEntry(row: ShownEntry, forms: number, labels: LabelNames |
   if (row.timeoutSeconds !== undefined) text += `${row.timeoutSeconds} `;
   if (row.state !== undefined) text += `${row.state} `;
   text += tuple(original);
+  if (!isOneZone && zones.original !== 0) text += `zone-orig=${zones.original} `;
   if (row.counters !== undefined)
     text += `packets=${row.counters.original.packets} bytes=${row.counters.original.bytes} `;
-  if (!isOneZone && zones.original !== 0) text += `zone-orig=${zones.original} `;
   if (!(status & Status.SeenReply)) text += '[UNREPLIED] ';
   text += tuple(reply);
-  if (row.counters !== undefined) text += `packets=${row.counters.reply.packets} bytes=${row.counters.reply.bytes} `;
   if (!isOneZone && zones.reply !== 0) text += `zone-reply=${zones.reply} `;
+  if (row.counters !== undefined) text += `packets=${row.counters.reply.packets} bytes=${row.counters.reply.bytes} `;
   if (status & Status.HwOffload) text += '[HW_OFFLOAD] ';
   else if (status & Status.Offload) text += '[OFFLOAD] ';
   else if (status & Status.Assured) text += '[ASSURED] ';
