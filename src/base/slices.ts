@@ -19,6 +19,34 @@ export class Slices<T> {
   }
 }
 
+/** How long a piece of work may go on; asked every few steps of it. */
+export interface Budget {
+  begin(): void;
+  readonly isSpent: boolean;
+}
+
+export const NO_END: Budget = { begin() {}, isSpent: false };
+
+/** So many milliseconds. */
+export class TimeBudget implements Budget {
+  readonly #ms: number;
+  readonly #now: () => number;
+  #end = 0;
+
+  constructor(ms: number, now: () => number) {
+    this.#ms = ms;
+    this.#now = now;
+  }
+
+  begin(): void {
+    this.#end = this.#now() + this.#ms;
+  }
+
+  get isSpent(): boolean {
+    return this.#now() >= this.#end;
+  }
+}
+
 /** All of it now. */
 export function finish<T>(steps: Steps<T>): T {
   for (;;) {

@@ -18,14 +18,14 @@ let control: ConntrackControl;
 /** What NAT was asked for. */
 let bound: unknown[] = [];
 
-function start(maxFlows: number): void {
+function start(maxFlows: number, maxEntries = 16): void {
   ct = new Conntrack({
     hooks: new Hooks(),
     pool: new PacketPool(4),
     flows: new FlowTable(maxFlows, 1),
     rng: new SeededRng(7),
     now: 1000,
-    maxEntries: 16,
+    maxEntries,
     wallClock: () => WALL,
     defrag: { acquire: () => {}, release: () => {} },
   });
@@ -193,6 +193,28 @@ describe('making an entry', () => {
       left.push(list().length);
     }
     expect(left).toEqual([10, 4, 0]);
+  });
+
+  it('lists, changes and ends in pieces that end when their time does', () => {
+    start(8192, 4096);
+    for (let port = 1; port <= 3000; port++) expect(create(udp(port))).toBeNull();
+    let asked = 0;
+    let begun = 0;
+    control.budget = {
+      begin: () => {
+        begun++;
+      },
+      get isSpent() {
+        return ++asked % 2 === 0;
+      },
+    };
+    const rows = list({}, 1000);
+    expect(new Set(rows.map(({ original }) => original.ports!.src)).size).toBe(3000);
+    // Never more than two looks at the time: 32 rows.
+    expect(begun).toBeGreaterThan(3000 / 33);
+    expect(asked).toBeLessThanOrEqual(begun * 2);
+    for (let cursor = 0; cursor >= 0; ) ({ next: cursor } = control.flush({ cursor, limit: 1000 }));
+    expect(ct.entries.count).toBe(0);
   });
 
   it('caps a timeout at what its ticks can hold', () => {

@@ -2,6 +2,7 @@
  * Connection tracking as requests see it: lists in bounded pieces, commands, and events for whoever follows. Cold: between two breaths, but for `event`, which
  * runs per change while somebody follows.
  */
+import { type Budget, NO_END } from '../base/slices.ts';
 import type {
   CtChange,
   CtCounts,
@@ -32,6 +33,9 @@ import { Tuple } from './tuple.ts';
 /** Events that wait to be taken, at most: those beyond are lost, and counted. */
 const MAX_WAITING = 8192;
 
+/** Rows between two looks at the time. */
+const ROWS = 16;
+
 const tuple = new Tuple();
 
 interface Place {
@@ -42,6 +46,12 @@ interface Place {
 
 interface FlushRequest {
   readonly cursor: number;
+  readonly limit: number;
+  readonly by?: CtRequester | undefined;
+}
+
+interface FlushExpectationsRequest {
+  readonly last: number;
   readonly limit: number;
   readonly by?: CtRequester | undefined;
 }
@@ -59,6 +69,8 @@ export interface WaitingEvents {
 }
 
 export class ConntrackControl {
+  /** Of one piece of a list. */
+  budget: Budget = NO_END;
   readonly #ct: Conntrack;
   readonly #expectations: Expectations;
   readonly #bind: BindNat;
@@ -122,12 +134,16 @@ export class ConntrackControl {
   /** Ends all of `limit` rows, and says where to go on; -1: that was all. */
   flush({ cursor, limit, by }: FlushRequest): { readonly next: number } {
     const { entries } = this.#ct;
-    const start = Math.max(1, cursor);
-    const end = Math.min(entries.highWater, start + limit);
-    this.#as(by, () => {
-      for (let entry = start; entry < end; entry++) if (entries.isAlive(entry)) this.#ct.kill(entry);
-    });
-    return { next: end < entries.highWater ? end : -1 };
+    return this.#as(by, () =>
+      this.#walk(cursor, limit, (entry) => {
+        if (entries.isAlive(entry)) this.#ct.kill(entry);
+      }),
+    );
+  }
+
+  /** Ends `limit` expectations (`Expectations.clearSome`). */
+  flushExpectations({ last, limit, by }: FlushExpectationsRequest): { readonly last: number } {
+    return { last: this.#as(by, () => this.#expectations.clearSome(last, limit)) };
   }
 
   update({
@@ -210,9 +226,6 @@ export class ConntrackControl {
         const entry = findEntry(ct, command.tuple, command.zone ?? 0);
         return entry === NO_ENTRY ? { errno: 'ENOENT' } : { errno: null, entry: this.#held(entry) };
       }
-      case 'flush-expectations':
-        this.#expectations.clear();
-        return { errno: null };
       case 'create-expectation':
         return { errno: createExpectation(ct, this.#expectations, command.expectation) };
       case 'get-expectation': {
@@ -257,19 +270,32 @@ export class ConntrackControl {
     }
   }
 
+  /** Visits `limit` rows, or as many as there is time for. */
+  #walk(cursor: number, limit: number, visit: (entry: number) => void): { readonly next: number } {
+    const { entries } = this.#ct;
+    const end = Math.min(entries.highWater, Math.max(1, cursor) + limit);
+    let entry = Math.max(1, cursor);
+    this.budget.begin();
+    for (; entry < end; entry++) {
+      visit(entry);
+      if (entry % ROWS === 0 && this.budget.isSpent) {
+        entry++;
+        break;
+      }
+    }
+    return { next: entry < entries.highWater ? entry : -1 };
+  }
+
   /** Looks at `limit` rows, and gives those that are meant to `take`. */
   #page<Row>({ cursor, limit, filter }: Place, take: (entry: number, row: EntryRow) => Row | undefined): Page<Row> {
-    const { entries } = this.#ct;
     const rows: Row[] = [];
-    const start = Math.max(1, cursor);
-    const end = Math.min(entries.highWater, start + limit);
-    for (let entry = start; entry < end; entry++) {
-      if (!this.#isThere(entry)) continue;
+    const { next } = this.#walk(cursor, limit, (entry) => {
+      if (!this.#isThere(entry)) return;
       const row = this.#row(entry);
       const taken = isMeant(row, filter) ? take(entry, row) : undefined;
       if (taken !== undefined) rows.push(taken);
-    }
-    return { rows, next: end < entries.highWater ? end : -1 };
+    });
+    return { rows, next };
   }
 
   /** In the table, for lookers, too: one whose time is over ends on sight, one that only answers (NAT_CLASH) is not seen. */

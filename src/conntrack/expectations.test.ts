@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { seconds } from '../base/clock.ts';
 import { ip4 } from '../wire/addr.ts';
-import { Expectations, ExpectFlag, type NewExpectation } from './expectations.ts';
+import { Expectations, ExpectFlag, MOST_EXPIRE, type NewExpectation } from './expectations.ts';
 
 const ONE = { maxExpected: 1, timeoutSeconds: 300 };
 const MANY = { maxExpected: 0, timeoutSeconds: 10 };
@@ -83,6 +83,44 @@ describe('an expectation', () => {
       if (told.length === 3) table.add(0, wanted({ master: 8, dstPort: 8 }), MANY);
     }
     expect(told).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  it('are listed from where a list has come to, whoever else lists meanwhile', () => {
+    for (let n = 1; n <= 6; n++) table.add(0, wanted({ master: n, dstPort: n }), MANY);
+    const some = (last: number) => table.after(last, 2).map((e) => e.id);
+    expect([some(0), some(2), some(0), some(4), some(2), some(4), some(6), some(6)]).toEqual([
+      [1, 2],
+      [3, 4],
+      [1, 2],
+      [5, 6],
+      [3, 4],
+      [5, 6],
+      [],
+      [],
+    ]);
+  });
+
+  it('are cleared some at a time, and those that come meanwhile stay', () => {
+    for (let n = 1; n <= 5; n++) table.add(0, wanted({ master: n, dstPort: n }), MANY);
+    expect(table.clearSome(0, 2)).toBe(5);
+    expect(table.list().map((e) => e.id)).toEqual([3, 4, 5]);
+    table.add(0, wanted({ master: 9, dstPort: 9 }), MANY);
+    table.forget(5);
+    expect([table.clearSome(5, 2), table.list().map((e) => e.id)]).toEqual([0, [6]]);
+    expect([table.clearSome(0, 2), table.clearSome(0, 2), table.count]).toEqual([0, 0, 0]);
+    expect(events.filter((event) => event.startsWith('destroy'))).toHaveLength(6);
+  });
+
+  it('whose time is over at once end a bounded number a tick', () => {
+    table.max = 5000;
+    for (let n = 0; n < 2500; n++) table.add(0, wanted({ master: n, dstPort: n }), MANY);
+    table.add(seconds(1), wanted({ master: 1, dstPort: 5000 }), MANY);
+    const left = [9, 10, 10, 10, 10.5, 11].map((at) => {
+      table.advance(seconds(at));
+      return table.count;
+    });
+    expect(left).toEqual([2501, 2501 - MOST_EXPIRE, 2501 - 2 * MOST_EXPIRE, 1, 1, 0]);
+    expect(table.meet(ip4('10.2.0.2'), ip4('10.1.0.2'), 20, 5000, 6, 0, () => true)).toBeNull();
   });
 
   it('finds no room above the limit', () => {

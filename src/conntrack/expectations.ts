@@ -53,6 +53,9 @@ export interface ExpectStats {
   ended: number;
 }
 
+/** Those whose time is over that end in one tick: packets shall not wait for all. */
+export const MOST_EXPIRE = 1024;
+
 export type ExpectErrno = 'EBUSY' | 'EMFILE' | 'EALREADY';
 
 export class Expectations {
@@ -65,8 +68,13 @@ export class Expectations {
   onEvent: ((kind: 'new' | 'destroy', expectation: Expectation) => void) | null = null;
   /** In order of coming. */
   readonly #all = new Set<Expectation>();
-  /** By destination port and protocol (`keyOf`). */
-  readonly #byPort = new Map<number, Set<Expectation>>();
+  /** By destination port and protocol (`keyOf`), and by master; each in order of coming. */
+  readonly #byPort = new Map<number, Expectation[]>();
+  readonly #byMaster = new Map<number, Expectation[]>();
+  /** Tick; nobody's time is over before. */
+  #earliest = 0;
+  /** Where a list goes on that has come to this id. */
+  #listed: { last: number; readonly rest: Iterator<Expectation, undefined> } | null = null;
   #nextId = 1;
   /** Grows with each that comes or goes. */
   changes = 0;
@@ -82,10 +90,19 @@ export class Expectations {
   /** Those that came after `id` (0: all), in their order, as many as `limit`. */
   after(id: number, limit: number): Expectation[] {
     const some: Expectation[] = [];
-    for (const e of this.#all) {
+    // An iterator stays good whoever comes and goes; a list that somebody else has overtaken begins anew, and passes by what it has had.
+    const isNext = id !== 0 && this.#listed?.last === (id | 0);
+    const listed = isNext ? this.#listed! : { last: id, rest: this.#all.values() as Iterator<Expectation, undefined> };
+    this.#listed = listed;
+    while (some.length < limit) {
+      const e = listed.rest.next().value;
+      if (e === undefined) {
+        this.#listed = null;
+        break;
+      }
       if (id !== 0 && ((e.id - id) | 0) <= 0) continue;
+      listed.last = e.id;
       some.push(e);
-      if (some.length >= limit) break;
     }
     return some;
   }
@@ -102,7 +119,7 @@ export class Expectations {
     }
     const { maxExpected } = policy;
     if (maxExpected !== 0) {
-      const kin = [...this.#all].filter((e) => e.master === wanted.master && e.class === wanted.class);
+      const kin = (this.#byMaster.get(wanted.master) ?? []).filter((e) => e.class === wanted.class);
       if (kin.length >= maxExpected) this.remove(kin[0]!);
     }
     if (this.#all.size >= this.max) return 'EMFILE';
@@ -149,19 +166,17 @@ export class Expectations {
   }
 
   #put(expectation: Expectation): void {
-    const key = keyOf(expectation.dstPort, expectation.proto);
-    const some = this.#byPort.get(key);
-    if (some === undefined) this.#byPort.set(key, new Set([expectation]));
-    else some.add(expectation);
+    const { expires } = expectation;
+    if (this.#all.size === 0 || ((expires - this.#earliest) | 0) < 0) this.#earliest = expires;
+    addTo(this.#byPort, keyOf(expectation.dstPort, expectation.proto), expectation);
+    addTo(this.#byMaster, expectation.master, expectation);
     this.#all.add(expectation);
   }
 
   remove(expectation: Expectation): void {
     if (!this.#all.delete(expectation)) return;
-    const key = keyOf(expectation.dstPort, expectation.proto);
-    const some = this.#byPort.get(key)!;
-    some.delete(expectation);
-    if (some.size === 0) this.#byPort.delete(key);
+    removeFrom(this.#byPort, keyOf(expectation.dstPort, expectation.proto), expectation);
+    removeFrom(this.#byMaster, expectation.master, expectation);
     this.changes++;
     this.stats.ended++;
     this.#tell('destroy', expectation);
@@ -169,16 +184,39 @@ export class Expectations {
 
   /** The entry that announced them ends (nf_ct_remove_expectations). */
   forget(master: number): void {
-    for (const e of this.#all) if (e.master === master) this.remove(e);
+    for (const e of [...(this.#byMaster.get(master) ?? [])]) this.remove(e);
   }
 
   clear(): void {
     for (const e of this.#all) this.remove(e);
   }
 
+  /** Ends the oldest ones, as many as `limit`, up to the one with the id `last` (0: the latest there is). Answers its id while there are more, else 0. */
+  clearSome(last: number, limit: number): number {
+    const end = last === 0 ? (this.#nextId - 1) | 0 : last;
+    let left = limit;
+    for (const e of this.#all) {
+      if (((e.id - end) | 0) > 0) break;
+      if (left-- === 0) return end;
+      this.remove(e);
+    }
+    return 0;
+  }
+
   /** What nobody came for ends. */
   advance(now: number): void {
-    for (const e of this.#all) if (((e.expires - now) | 0) <= 0) this.remove(e);
+    if (this.#all.size === 0 || ((this.#earliest - now) | 0) > 0) return;
+    let left = MOST_EXPIRE;
+    let earliest = (now + 0x7fffffff) | 0;
+    for (const e of this.#all) {
+      if (((e.expires - now) | 0) <= 0 && left > 0) {
+        left--;
+        this.remove(e);
+      } else if (((e.expires - earliest) | 0) < 0) {
+        earliest = e.expires;
+      }
+    }
+    this.#earliest = earliest;
   }
 
   /** One that an earlier life of the daemon has left. */
@@ -193,8 +231,21 @@ export class Expectations {
     this.#nextId = live.#nextId;
     this.#all.clear();
     this.#byPort.clear();
+    this.#byMaster.clear();
     for (const e of live.#all) this.#put(e);
   }
+}
+
+function addTo(lists: Map<number, Expectation[]>, key: number, expectation: Expectation): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [expectation]);
+  else list.push(expectation);
+}
+
+function removeFrom(lists: Map<number, Expectation[]>, key: number, expectation: Expectation): void {
+  const list = lists.get(key)!;
+  if (list.length === 1) lists.delete(key);
+  else list.splice(list.indexOf(expectation), 1);
 }
 
 function keyOf(dstPort: number, proto: number): number {

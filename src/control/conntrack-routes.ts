@@ -14,7 +14,7 @@ import {
 import type { Engine } from './engine-client.ts';
 import { type Call, type Route, readJson, sendPages } from './http.ts';
 
-/** Rows of the table that the worker looks at between two breaths: about half a millisecond. */
+/** Rows of the table that the worker looks at between two breaths at most: about half a millisecond. */
 export const LOOK_AT = 128;
 /** The same when all that is there ends and nothing is told of it. */
 export const FLUSHED = 512;
@@ -88,13 +88,14 @@ async function runCommands(
     some = [];
   };
   for (const command of commands) {
-    if (command.op !== 'flush') {
+    if (command.op !== 'flush' && command.op !== 'flush-expectations') {
       some.push(command);
       if (some.length === BATCH) await runSome();
       continue;
     }
     await runSome();
-    if (command.family !== 6) await flushEntries(engine, by);
+    if (command.op === 'flush-expectations') await flushExpectations(engine, by);
+    else if (command.family !== 6) await flushEntries(engine, by);
     results.push({ errno: null });
   }
   await runSome();
@@ -106,6 +107,12 @@ async function flushEntries(engine: Engine, by: CtRequester | undefined): Promis
   for (let cursor = 0; cursor >= 0; ) {
     ({ next: cursor } = await engine.call('flush-entries', { cursor, limit: FLUSHED, by }));
   }
+}
+
+async function flushExpectations(engine: Engine, by: CtRequester | undefined): Promise<void> {
+  let last = 0;
+  do ({ last } = await engine.call('flush-expectations', { last, limit: FLUSHED, by }));
+  while (last !== 0);
 }
 
 interface Place {

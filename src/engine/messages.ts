@@ -217,7 +217,7 @@ export interface EngineRequests {
     args: { readonly commands: readonly SmallCtCommand[]; readonly by?: CtRequester | undefined };
     result: readonly CtResult[];
   };
-  /** Looks at so many rows of the table from `cursor` on, and answers those that are meant. */
+  /** Looks at so many rows of the table from `cursor` on, or fewer when that takes long, and answers those that are meant. */
   'list-entries': {
     args: EntriesRequest & { readonly table: EntryTable; readonly zero: boolean };
     result: { readonly rows: readonly EntryRow[]; readonly next: number };
@@ -230,10 +230,15 @@ export interface EngineRequests {
     args: EntriesRequest & { readonly change: EntryChange; readonly by?: CtRequester | undefined };
     result: { readonly rows: readonly UpdateResult[]; readonly next: number };
   };
-  /** Ends all entries of `limit` rows; `next`: where to go on, -1 when that was all. */
+  /** Ends all entries of `limit` rows, or of fewer; `next`: where to go on, -1 when that was all. */
   'flush-entries': {
     args: { readonly cursor: number; readonly limit: number; readonly by?: CtRequester | undefined };
     result: { readonly next: number };
+  };
+  /** Ends as many, the oldest first, up to the one with the id `last` (0: the latest); answers its id while more are left, else 0. */
+  'flush-expectations': {
+    args: { readonly last: number; readonly limit: number; readonly by?: CtRequester | undefined };
+    result: { readonly last: number };
   };
   'list-expectations': {
     args: { readonly cursor: number; readonly limit: number };

@@ -98,6 +98,7 @@ const handlers: Handlers = {
   'delete-entries': ({ engine }, args) => engine.tracking.remove(args),
   'update-entries': ({ engine }, args) => engine.tracking.update(args),
   'flush-entries': ({ engine }, args) => engine.tracking.flush(args),
+  'flush-expectations': ({ engine }, args) => engine.tracking.flushExpectations(args),
   'list-expectations': ({ engine }, args) => engine.tracking.listExpectations(args),
   'watch-conntrack': ({ engine }, args) => engine.tracking.watch(args),
   explain: explainPacket,

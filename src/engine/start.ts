@@ -4,6 +4,7 @@ import { type Clock, systemClock, TICKS_PER_SECOND, TurnableClock } from '../bas
 import { Keep, Kept, keptOr, type MapMemory } from '../base/keep.ts';
 import { type Allocate, plainMemory, wholeOf } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
+import { TimeBudget } from '../base/slices.ts';
 import * as native from '../device/native.ts';
 import { Captures } from './capture.ts';
 import { CopyMemory } from './copy-memory.ts';
@@ -19,6 +20,9 @@ const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 
 /** Whether a table is worth 2 MiB pages, bytes. */
 const HUGE = 2 ** 24;
 export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : wholeOf(native.hugeMemory(bytes)));
+
+/** A piece of a long list is made for so long between two breaths, or a little longer. */
+const PIECE_MS = 1;
 
 export interface Start {
   /** Its engine is whole, and so are the tables for the next life. */
@@ -114,6 +118,7 @@ function contextOf(
   testClock: TurnableClock | null,
   post: (message: WorkerMessage) => void,
 ): RequestContext {
+  engine.tracking.budget = new TimeBudget(PIECE_MS, () => performance.now());
   engine.logLines.sink = (level, message) => post({ type: 'log', level: LOG_LEVELS[level] ?? 'debug', message });
   const tooLong = (slot: string): void =>
     post({

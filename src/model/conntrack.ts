@@ -184,7 +184,7 @@ export type CtCommand =
   | { readonly op: 'flush-expectations' };
 
 /** Those that are done in a moment, however full the table is. */
-export type SmallCtCommand = Exclude<CtCommand, { readonly op: 'flush' }>;
+export type SmallCtCommand = Exclude<CtCommand, { readonly op: 'flush' | 'flush-expectations' }>;
 
 export interface CtResult {
   readonly errno: CtErrno | null;
