@@ -338,7 +338,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     const proto = entries.proto(entry);
     const allows = proto === UDP || proto === UDPLITE || proto === ICMP || proto === GRE;
     if (!allows || (entries.status(winner) & DYING) !== 0) return this.#refuse(p);
-    if (this.#isSame(entry, winner, ORIGINAL) || this.#isSame(entry, winner, REPLY)) {
+    if (this.areSame(entry, winner, ORIGINAL) || this.areSame(entry, winner, REPLY)) {
       if ((entries.traits[winner]! & entries.traits[entry]! & COUNTS) !== 0) {
         for (let i = 0; i < 4; i++) entries.counters[winner * 4 + i]! += entries.counters[entry * 4 + i]!;
       }
@@ -355,18 +355,6 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     if (!entries.insert(entry, this.now, true)) return this.#refuse(p);
     this.stats.clashResolve++;
     return ACCEPT;
-  }
-
-  /** Are both one connection (nf_ct_match), or one seen from its two ends (nf_ct_match_reverse)? @param dir what the first one's original is of the other */
-  #isSame(entry: number, other: number, dir: number): boolean {
-    const { entries } = this;
-    for (let own = ORIGINAL; own <= REPLY; own++) {
-      const its = own ^ dir;
-      entries.tuple(entry, own, tuple);
-      entries.tuple(other, its, scratch);
-      if (!tuple.equals(scratch) || entries.zoneOf(entry, own) !== entries.zoneOf(other, its)) return false;
-    }
-    return true;
   }
 
   // cold: registration

@@ -30,7 +30,8 @@ import { isClosing } from './tcp.ts';
 import { TcpCt } from './tcp-states.ts';
 import { Tuple } from './tuple.ts';
 
-const ORIGINAL = CtDir.Original;
+const { Original: ORIGINAL, Reply: REPLY } = CtDir;
+const TRANSLATED = Status.SrcNat | Status.DstNat | Status.SeqAdjust;
 const { Confirmed: CONFIRMED, Dying: DYING, Assured: ASSURED, Expected: EXPECTED } = Status;
 const { FixedTimeout: FIXED_TIMEOUT, NatClash: NAT_CLASH } = Status;
 const { Status: STATUS, Mark: MARK, Master: MASTER, Word: WORD, End: END } = Col;
@@ -47,6 +48,7 @@ const COLLECTED = 4096;
 const CHAIN_RANGE = 30;
 
 const scratch = new Tuple();
+const present = new Tuple();
 
 export interface TrackedParts {
   readonly flows: FlowTable;
@@ -276,6 +278,27 @@ export class TrackedEntries {
     const isSame = scratch.src === src && scratch.dst === dst && scratch.ports === ports && scratch.proto === proto;
     if (isSame && this.zone(other) === this.zone(except)) return false;
     this.stats.found++;
+    return true;
+  }
+
+  isAnswer(entry: number): boolean {
+    const { entries } = this;
+    entries.tuple(entry, ORIGINAL, scratch);
+    const value = entries.lookupApart(scratch, entries.zoneOf(entry, ORIGINAL), entries.zoneOf(entry, REPLY));
+    if (value === 0 || ((value - 1) & 1) === ORIGINAL) return false;
+    const other = (value - 1) >> 1;
+    return (entries.status(other) & TRANSLATED) === 0 && this.areSame(entry, other, REPLY);
+  }
+
+  /** Are both one connection (nf_ct_match), or one seen from its two ends (nf_ct_match_reverse)? @param dir what the first one's original is of the other */
+  protected areSame(entry: number, other: number, dir: number): boolean {
+    const { entries } = this;
+    for (let own = ORIGINAL; own <= REPLY; own++) {
+      const its = own ^ dir;
+      entries.tuple(entry, own, present);
+      entries.tuple(other, its, scratch);
+      if (!present.equals(scratch) || entries.zoneOf(entry, own) !== entries.zoneOf(other, its)) return false;
+    }
     return true;
   }
 

@@ -5,6 +5,7 @@
  */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Hook, Verdict } from '../hooks/hooks.ts';
+import { reinject } from '../ip/receive.ts';
 import { MAC } from '../ip/rig.ts';
 import type { Nat } from '../nat/nat.ts';
 import { Manip, type NatRange, RangeFlag } from '../nat/range.ts';
@@ -115,6 +116,76 @@ describe('a connection', () => {
     const answer = frame().eth(MAC.front, '02:00:00:00:01:03').ipv4('10.0.1.3', '10.0.1.1').udp(udp(8080, 40000));
     rig.send(rig.front, answer.build());
     expect(short(rig.out(rig.front)[0]!)).toContain('10.0.1.1.80 > 10.0.1.2.40000');
+  });
+});
+
+describe('first packets that wait in a queue at the same time', () => {
+  const held: Packet[] = [];
+  const tcp = (srcPort: number, dstPort: number) => ({ srcPort, dstPort, flags: 'S' });
+  /** Hold each packet behind `priority` of a hook. */
+  function queueAt(hook: Hook, priority: number): void {
+    held.length = 0;
+    rig.hooks.queues.set(0, (p) => held.push(p) > 0);
+    rig.hooks.register([{ hook, priority, name: 'test/queue', why: 'test', run: () => Verdict.Queue }]);
+  }
+  /** They go on, in their order: what leaves by either device. */
+  function goOn(): string[] {
+    for (const p of held) reinject(rig.stack, p, Verdict.Accept);
+    rig.flush();
+    return [...rig.out(rig.back), ...rig.out(rig.front)].map(short);
+  }
+
+  it('of both ends of one connection: the second is an answer to the first', () => {
+    queueAt(Hook.Forward, 0);
+    rig.send(rig.front, fromClient('10.0.2.2').udp(udp(40000, 53)).build());
+    rig.send(rig.back, fromServer('10.0.1.2').udp(udp(53, 40000)).build());
+    expect(goOn()).toEqual([
+      expect.stringContaining('10.0.1.2.40000 > 10.0.2.2.53'),
+      expect.stringContaining('10.0.2.2.53 > 10.0.1.2.40000'),
+    ]);
+    expect([rig.conntrack.entries.count, rig.conntrack.stats.clashResolve]).toEqual([1, 1]);
+  });
+
+  it('of both ends, where two connections cannot become one: the second of TCP is dropped', () => {
+    queueAt(Hook.Forward, 0);
+    rig.send(rig.front, fromClient('10.0.2.2').tcp(tcp(40000, 53)).build());
+    rig.send(rig.back, fromServer('10.0.1.2').tcp(tcp(53, 40000)).build());
+    expect(goOn()).toEqual([expect.stringContaining('10.0.1.2.40000 > 10.0.2.2.53')]);
+    expect(rig.drops()).toEqual({ ConntrackClash: 1 });
+  });
+
+  it('of both ends, where the first is translated: the other is no answer to it, and its port moves', () => {
+    const { id } = rig.interfaceOf(rig.front);
+    rules.set(PostRouting, (p) => (p.inDevice === id ? snat(to('10.0.2.100'))(p) : Verdict.Accept));
+    queueAt(Hook.Forward, 0);
+    rig.send(rig.front, fromClient('10.0.2.2').udp(udp(40000, 53)).build());
+    rig.send(rig.back, fromServer('10.0.1.2').udp(udp(53, 40000)).build());
+    expect(goOn()).toEqual([
+      expect.stringContaining('10.0.2.100.40000 > 10.0.2.2.53'),
+      expect.stringMatching(/^10\.0\.2\.2\.(?!53 )\d+ > 10\.0\.1\.2\.40000/),
+    ]);
+    expect(rig.conntrack.entries.confirmed).toBe(2);
+  });
+
+  it('of one flow get one translation', () => {
+    rules.set(PostRouting, snat(to('10.0.2.100')));
+    queueAt(Hook.Forward, 0);
+    for (let i = 0; i < 2; i++) rig.send(rig.front, fromClient('10.0.2.2').udp(udp(40000, 53)).payload('q').build());
+    const line = '10.0.2.100.40000 > 10.0.2.2.53: udp len 1';
+    expect(goOn()).toEqual([line, line]);
+    expect([rig.conntrack.entries.count, rig.conntrack.stats.clashResolve]).toEqual([1, 1]);
+  });
+
+  it.each(['udp', 'tcp'] as const)('of two clients that were given one tuple: the second is dropped (%s)', (proto) => {
+    rules.set(PostRouting, snat(to('10.0.2.100')));
+    queueAt(Hook.PostRouting, 200);
+    for (const src of ['10.0.1.2', '10.0.1.3']) {
+      const head = frame().eth(MAC.front, MAC.client).ipv4(src, '10.0.2.2');
+      rig.send(rig.front, (proto === 'udp' ? head.udp(udp(40000, 53)) : head.tcp(tcp(40000, 53))).build());
+    }
+    expect(goOn()).toEqual([expect.stringContaining('10.0.2.100.40000 > 10.0.2.2.53')]);
+    expect([rig.conntrack.entries.count, rig.conntrack.stats.insertFailed]).toEqual([1, 1]);
+    expect(rig.drops()).toEqual({ ConntrackClash: 1 });
   });
 });
 

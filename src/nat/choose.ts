@@ -35,6 +35,16 @@ function isTaken(entries: Entries, t: Tuple, entry: number): boolean {
   return entries.isTaken(scratch, entry);
 }
 
+/** The same of a tuple that is as the packet has it: where it answers another connection that is only just beginning, confirmation makes both one (nf_nat_used_tuple_new). */
+function isTakenAnew(entries: Entries, t: Tuple, entry: number): boolean {
+  return isTaken(entries, t, entry) && !(allowsClash(t.proto) && entries.isAnswer(entry));
+}
+
+/** Protocols of which two first packets may be under way at once (nf_conntrack_l4proto.allow_clash). */
+function allowsClash(proto: number): boolean {
+  return proto === UDP || proto === UDPLITE || proto === ICMP || proto === GRE;
+}
+
 /** The same when tries run out: a connection that is over gives way. */
 function isTakenStill(entries: Entries, t: Tuple, entry: number, attemptsLeft: number): boolean {
   if (attemptsLeft > HARD_ATTEMPTS || t.proto !== TCP) return isTaken(entries, t, entry);
@@ -83,7 +93,7 @@ export function chooseTuple(
   const { flags } = range;
   if (manip === SRC && (flags & RANDOM) === 0) {
     if (isSourceInRange(t, range)) {
-      if (!isTaken(entries, t, entry)) return;
+      if (!isTakenAnew(entries, t, entry)) return;
     } else {
       original.copyFrom(t);
       if (bySource.follow(entries, t, entries.zone(entry), range) && !isTaken(entries, t, entry)) return;

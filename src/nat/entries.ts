@@ -18,6 +18,8 @@ export interface Entries {
   helper(entry: number): number;
   /** Does another entry than `except` expect such packets? Not one of the same original tuple (nf_conntrack_tuple_taken). */
   isTaken(t: Tuple, except: number): boolean;
+  /** Is the entry, which is new, another one that is not translated, seen from its other end? */
+  isAnswer(entry: number): boolean;
   /** End the closed TCP connection that expects such packets, if what `entry` starts cannot be taken for its (nf_nat_used_tuple_harder). False: it stays. */
   evictClosing(t: Tuple, entry: number): boolean;
   /** Only before confirmation. */
