@@ -236,7 +236,7 @@ export function createExpectation(ct: Conntrack, expectations: Expectations, spe
     srcPortMask: portMasks >>> 16,
     dst,
     dstPort: ports & 0xffff,
-    zone: ct.zone(master),
+    zone: ct.zoneId(master),
     helper: HELPER_NAMES[helper]!,
     class: 0,
     flags: 0,

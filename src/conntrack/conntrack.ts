@@ -179,7 +179,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     if (template.hasEvents && this.sysctls.events === 0) this.entries.traits[entry]! |= EVENTS;
     if (template.muted !== 0) this.entries.muted[entry] = template.muted;
     tuple.invert();
-    if (this.onOpen !== null) this.onOpen(entry, tuple, zone);
+    if (this.onOpen !== null) this.onOpen(entry, tuple, template.zone);
     this.#attach(p, entry, (this.entries.status(entry) & EXPECTED) !== 0 ? RELATED : NEW);
     return ACCEPT;
   }

@@ -223,6 +223,11 @@ export class TrackedEntries {
     return this.entries.zoneOf(entry, ORIGINAL);
   }
 
+  /** Its zone, if of one direction only (nf_ct_zone_equal_any). */
+  zoneId(entry: number): number {
+    return this.entries.zoneOf(entry, ORIGINAL) || this.entries.zoneOf(entry, REPLY);
+  }
+
   master(entry: number): number {
     return this.entries.master(entry);
   }

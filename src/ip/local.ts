@@ -124,7 +124,8 @@ function tellTime(stack: IpStack, p: Packet): void {
   p.end = l4 + TIMESTAMP_LENGTH;
   ipv4.setTotalLength(view, l3, p.end - l3);
   turnRound(stack, p, ipv4.dst(view, l3));
-  setType(view, l4, IcmpType.TimestampReply);
+  // Whatever code the request had, the answer's is 0.
+  view.setUint16(l4, IcmpType.TimestampReply << 8);
   view.setUint32(l4 + TIMESTAMP_RECEIVED, now);
   view.setUint32(l4 + TIMESTAMP_SENT, now);
   fillChecksum(view, l4, p.end);

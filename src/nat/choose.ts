@@ -116,7 +116,7 @@ function chooseAddress(entries: Entries, t: Tuple, entry: number, range: NatRang
   if ((range.flags & MAP_IPS) === 0) return;
   let ip = range.minIp;
   if (range.minIp !== range.maxIp) {
-    const mix = (range.flags & PERSISTENT) !== 0 ? 0 : swapBytes(t.dst) ^ entries.zone(entry);
+    const mix = (range.flags & PERSISTENT) !== 0 ? 0 : swapBytes(t.dst) ^ entries.zoneId(entry);
     const hash = jhashAddress(swapBytes(t.src), mix);
     ip = (range.minIp + scale(hash, (range.maxIp - range.minIp + 1) >>> 0)) | 0;
   }

@@ -12,6 +12,8 @@ export interface Entries {
   tuple(entry: number, dir: number, t: Tuple): void;
   /** Zone of the original direction. */
   zone(entry: number): number;
+  /** Its zone, if of one direction only. */
+  zoneId(entry: number): number;
   /** The entry that expected this one; 0: none. */
   master(entry: number): number;
   /** Number of its helper (conntrack/helper-names.ts); 0: none. */

@@ -118,7 +118,7 @@ export class FtpHelper {
       srcPortMask: 0,
       dst: isOwn ? tuple.dst : found.address,
       dstPort: found.port,
-      zone: entries.zone(entry),
+      zone: entries.zoneId(entry),
       helper: 'ftp',
       class: 0,
       flags: 0,

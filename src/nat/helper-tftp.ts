@@ -35,7 +35,7 @@ export function helpTftp({ entries, expectations }: HelperParts, p: Packet, now:
     srcPortMask: 0,
     dst: tuple.dst,
     dstPort: tuple.ports & 0xffff,
-    zone: entries.zone(entry),
+    zone: entries.zoneId(entry),
     helper: 'tftp',
     class: 0,
     flags: 0,

@@ -64,7 +64,7 @@ export class Translation {
     };
     entries.onAnnounce = (master, src, dst, dstPort) => {
       const number = entries.helper(master);
-      const zone = entries.zone(master);
+      const zone = entries.zoneId(master);
       const exact = { src, srcMask: -1, srcPort: 0, srcPortMask: 0, dst, dstPort };
       const kind = { proto: TCP, zone, helper: HELPER_NAMES[number]!, class: 0, flags: 0, nat: null };
       // That it cannot be expected does not end the packet: then the connection is a new one.

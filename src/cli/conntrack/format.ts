@@ -95,6 +95,7 @@ export function timestamp(nowMs: number): string {
 /** Flags of an expectation, include/uapi/linux/netfilter/nf_conntrack_common.h. */
 const Flag = { Permanent: 1, Inactive: 2, Userspace: 4 } as const;
 
+/** The kernel does not tell whose zone it is of. */
 export function formatExpectation(row: ExpectationRow, kind?: CtEventKind): string {
   const names = [
     row.flags & Flag.Permanent ? 'PERMANENT' : '',
@@ -104,7 +105,7 @@ export function formatExpectation(row: ExpectationRow, kind?: CtEventKind): stri
   return (
     `${kind === undefined ? '' : KIND[kind]}${row.timeoutSeconds} proto=${row.tuple.proto} ${tuple(row.tuple)}` +
     `mask-${tuple(row.mask).replace(' dst=', ' mask-dst=')}master-${tuple(row.master).replace(' dst=', ' master-dst=')}` +
-    `${row.zone === 0 ? '' : `zone=${row.zone} `}${names.length === 0 ? '' : `${names.join(',')} `}` +
+    `${names.length === 0 ? '' : `${names.join(',')} `}` +
     `class=${row.class} helper=${row.helper}`
   );
 }

@@ -106,7 +106,7 @@ export function formatExpectationXml(row: ExpectationRow, kind: CtEventKind | un
     `${layer4(tuple.proto)}${ports('expected', tuple)}${ports('mask', mask)}${ports('master', master)}</layer4>` +
     `<meta><helper-name>${row.helper}</helper-name><timeout>${row.timeoutSeconds}</timeout>` +
     `<class>${row.class}</class>` +
-    `${row.zone === 0 ? '' : `<zone>${row.zone}</zone>`}${when === undefined ? '' : whenXml(when)}` +
+    `${when === undefined ? '' : whenXml(when)}` +
     `${expectationFlags(row.flags)
       .map((flag) => `<${flag}/>`)
       .join('')}</meta></flow>`
