@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { SeededRng } from '../base/rng.ts';
 import { formatIp4 } from '../wire/addr.ts';
 import { dst, src } from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, NO_CONN } from './connection.ts';
 import { SCHEDULERS } from './sched/index.ts';
 import { Bench, tcpPacket } from './test-rig.ts';
 

@@ -13,7 +13,7 @@ import {
 import { NONE } from '../packet/packet.ts';
 import { isLoopback, isMulticast, isZeroNet, parseIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
-import { Method } from './connections.ts';
+import { Method } from './connection.ts';
 import { NO_DEST, TunnelFlag, TunnelType } from './destinations.ts';
 import type { Director } from './director.ts';
 import { FIRST_LOCAL_PORT, LAST_LOCAL_PORT } from './local-addresses.ts';

@@ -1,12 +1,7 @@
 /**
- * The connection table: one row = one cache line.   @hot
+ * The connection table: columns of connections (connection.ts), their timers, the free list.   @hot
  *
- *   row = 16 ints:  CIP | VIP | RIP | cport:vport | rport:proto:state | flags | timeout | expires |
- *                   due | destination | flow in | flow out | next in | next out | deltas | packets
- *
- * A connection is found by its flow rows: the row of the request tuple (CIP:cport → VIP:vport) carries it with direction `in`, the row of the reply
- * tuple (RIP:rport → CIP:cport when translated, RIP:rport → LIP:lport with full NAT, else VIP:vport → CIP:cport) with direction `out`. Several connections can share a reply tuple (one
- * server behind two services, one client port): the newest wins, the others wait behind it (`next in`, `next out`) and come back when it goes.
+ * A connection is found by its flow rows (flow-rows.ts).
  *
  * Memory is reserved at the start and touched as rows come into use: 64 bytes and 10 of timer a connection, 64 more for its two flow rows.
  *
@@ -19,87 +14,20 @@ import { TimerWheel } from '../base/timer-wheel.ts';
 import { FlowColumn, type FlowTable, NO_FLOW } from '../flow/flow-table.ts';
 import { diff16, diff32, fold } from '../wire/checksum.ts';
 import { IpProto } from '../wire/ipv4.ts';
-
-export const CONN_SHIFT = 4;
-/** Columns of a row. */
-export const Conn = {
-  Cip: 0,
-  Vip: 1,
-  Rip: 2,
-  /** cport << 16 | vport. */
-  Ports: 3,
-  /** rport << 16 | protocol << 8 | state. */
-  Meta: 4,
-  Flags: 5,
-  /** Ticks; what a packet adds to now. */
-  Timeout: 6,
-  /** Tick. */
-  Expires: 7,
-  /** Tick for which the wheel was started. */
-  Due: 8,
-  Dest: 9,
-  FlowIn: 10,
-  FlowOut: 11,
-  NextIn: 12,
-  NextOut: 13,
-  /** Checksum change of the request direction, RFC 1624's ~m + m': of addresses << 16 | of addresses and ports. */
-  Deltas: 14,
-  /** Packets of the client, segments counted. */
-  Packets: 15,
-} as const;
-
-/** Ints of a connection in ConnTable.local. */
-export const LOCAL_SHIFT = 1;
-
-export const NO_CONN = -1;
+import { CONN_SHIFT, Conn, ConnFlag, Dir, LOCAL_SHIFT, Method, NO_CONN, TEMPLATE_KIND } from './connection.ts';
+import { link, obtainReply, unlink } from './flow-rows.ts';
 
 const COPIED_FREE = 64;
 
-/** Bits of Conn.Flags. The low three are the forwarding method, numbered as the kernel's IP_VS_CONN_F_FWD_MASK. */
-export const ConnFlag = {
-  MethodMask: 7,
-  /** Counts as inactive at its server. */
-  Inactive: 0x10,
-  /** No packet of the server was seen yet, and none is expected (DR, tunnel). */
-  NoOutput: 0x20,
-  /** Persistence template. */
-  Template: 0x40,
-  OnePacket: 0x80,
-  /** A template whose client has completed a connection. */
-  Assured: 0x100,
-  /** The row is in use. */
-  Used: 0x200,
-  /** Its drain is over: both sides are being told (resets.ts). */
-  Resetting: 0x4000,
-  /** The client's port is not known yet: its first packet fills it in. */
-  NoCport: 0x400,
-  /** A helper reads its packets (app/). */
-  App: 0x800,
-  /** A template that a persistence engine made: it is found by what the engine knows (persistence-engine.ts), and has no flow row. */
-  HasPe: 0x1000,
-  /** Another director told us of it. */
-  Synced: 0x2000,
-  /** Connection tracking has an entry of it, too (net.ipv4.vs.conntrack as it was when it began). */
-  Tracked: 0x8000,
-} as const;
-/** The kernel's, and DPVS's for full NAT. */
-export const Method = { Masq: 0, Local: 1, Tunnel: 2, Route: 3, Bypass: 4, FullNat: 5 } as const;
-
-/** Which tuple of a connection a flow row is. */
-export const Dir = { In: 0, Out: 1 } as const;
-
-/** Added to the protocol in the flow table's `kind` of a template, so that no packet finds it. */
-export const TEMPLATE_KIND = 0x100;
-
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Expires, Due, Dest, FlowIn, FlowOut, NextIn } = Conn;
 const { Deltas, Packets } = Conn;
-const CONNECTION = FlowColumn.Connection;
 const { Used: USED, MethodMask: METHOD_MASK, Template: TEMPLATE, HasPe: HAS_PE, Synced: SYNCED } = ConnFlag;
 const { NoCport: NO_CPORT, App: APP, Resetting: RESETTING } = ConnFlag;
 const HELPED = APP | NO_CPORT;
 const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 const METHOD_AND_TEMPLATE = METHOD_MASK | TEMPLATE;
 const { Tcp: TCP } = IpProto;
+const CONNECTION = FlowColumn.Connection;
 
 /** The columns of a connection that outlive the process. */
 export type KeptConnections = Pick<ConnTable, 'rows' | 'local' | 'control'>;
@@ -250,11 +178,11 @@ export class ConnTable {
       portChange += diff16(ports >>> 16, localPort & 0xffff);
     }
     rows[at + Deltas] = (addresses << 16) | fold(addresses + portChange);
-    if (hasFlow) this.#link(flowIn, id, Dir.In);
+    if (hasFlow) link(this.#flows, this.rows, flowIn, id, Dir.In);
     else rows[at + FlowIn] = NO_FLOW;
     rows[at + FlowOut] = NO_FLOW;
     if ((flags & TEMPLATE) === 0 && !this.#linkReply(id)) {
-      this.#unlink(id, Dir.In);
+      unlink(this.#flows, this.rows, id, Dir.In);
       this.#release(id);
       return NO_CONN;
     }
@@ -271,8 +199,8 @@ export class ConnTable {
   remove(id: number): void {
     this.#wheel.cancel(id);
     if ((this.rows[(id << CONN_SHIFT) + Flags]! & NO_CPORT) !== 0) this.#withoutPort--;
-    this.#unlink(id, Dir.In);
-    this.#unlink(id, Dir.Out);
+    unlink(this.#flows, this.rows, id, Dir.In);
+    unlink(this.#flows, this.rows, id, Dir.Out);
     if ((this.rows[(id << CONN_SHIFT) + Flags]! & SYNCED) !== 0) this.marks.delete(id);
     const control = this.control[id]!;
     if (control !== 0) {
@@ -282,28 +210,20 @@ export class ConnTable {
     this.#release(id);
   }
 
-  /** Where answers come from depends on the forwarding method. False when the flow table is full. */
-  #linkReply(id: number): boolean {
+  /** By its request tuple as it is now. With a full flow table it is not found by that any more. @param kind as of the flow table */
+  #linkRequest(id: number, kind: number): void {
     const rows = this.rows;
     const at = id << CONN_SHIFT;
-    const ports = rows[at + Ports]!;
-    const meta = rows[at + Meta]!;
-    const cip = rows[at + Cip]!;
-    const cport = ports >>> 16;
-    const proto = (meta >> 8) & 0xff;
-    const method = rows[at + Flags]! & METHOD_MASK;
-    const rport = meta & 0xffff0000;
-    let flow: number;
-    if (method === MASQ) {
-      flow = this.#flows.obtain(rows[at + Rip]!, cip, rport | cport, proto);
-    } else if (method === FULL_NAT) {
-      const own = id << LOCAL_SHIFT;
-      flow = this.#flows.obtain(rows[at + Rip]!, this.local[own]!, rport | (this.local[own + 1]! & 0xffff), proto);
-    } else {
-      flow = this.#flows.obtain(rows[at + Vip]!, cip, (ports << 16) | cport, proto);
-    }
+    const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, rows[at + Ports]!, kind);
+    if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;
+    else link(this.#flows, rows, flow, id, Dir.In);
+  }
+
+  /** False when the flow table is full. */
+  #linkReply(id: number): boolean {
+    const flow = obtainReply(this.#flows, this.rows, this.local, id);
     if (flow === NO_FLOW) return false;
-    this.#link(flow, id, Dir.Out);
+    link(this.#flows, this.rows, flow, id, Dir.Out);
     return true;
   }
 
@@ -312,7 +232,7 @@ export class ConnTable {
     const at = id << CONN_SHIFT;
     this.marks.delete(id);
     this.rows[at + Dest] = dest;
-    this.#unlink(id, Dir.Out);
+    unlink(this.#flows, this.rows, id, Dir.Out);
     this.rows[at + Flags] = flags | USED | (this.rows[at + Flags]! & HELPED);
     this.rows[at + FlowOut] = NO_FLOW;
     if ((flags & TEMPLATE) === 0) this.#linkReply(id);
@@ -324,15 +244,10 @@ export class ConnTable {
     const at = id << CONN_SHIFT;
     rows[at + Flags]! &= ~NO_CPORT;
     this.#withoutPort--;
-    this.#unlink(id, Dir.In);
-    this.#unlink(id, Dir.Out);
-    const vport = rows[at + Ports]! & 0xffff;
-    const ports = (cport << 16) | vport;
-    rows[at + Ports] = ports;
-    // With a full flow table it is not found by that tuple any more.
-    const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, ports, (rows[at + Meta]! >> 8) & 0xff);
-    if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;
-    else this.#link(flow, id, Dir.In);
+    unlink(this.#flows, this.rows, id, Dir.In);
+    unlink(this.#flows, this.rows, id, Dir.Out);
+    rows[at + Ports] = (cport << 16) | (rows[at + Ports]! & 0xffff);
+    this.#linkRequest(id, (rows[at + Meta]! >> 8) & 0xff);
     rows[at + FlowOut] = NO_FLOW;
     this.#linkReply(id);
   }
@@ -348,15 +263,12 @@ export class ConnTable {
     const rows = this.rows;
     const at = id << CONN_SHIFT;
     if ((rows[at + Ports]! & 0xffff) === 0xffff) return;
-    this.#unlink(id, Dir.In);
+    unlink(this.#flows, this.rows, id, Dir.In);
     const meta = rows[at + Meta]!;
     rows[at + Ports] = 0xffff;
     rows[at + Meta] = (0xffff << 16) | (meta & 0xffff);
     if ((rows[at + Flags]! & HAS_PE) !== 0) return;
-    const kind = ((meta >> 8) & 0xff) | TEMPLATE_KIND;
-    const flow = this.#flows.obtain(rows[at + Cip]!, rows[at + Vip]!, 0xffff, kind);
-    if (flow === NO_FLOW) rows[at + FlowIn] = NO_FLOW;
-    else this.#link(flow, id, Dir.In);
+    this.#linkRequest(id, ((meta >> 8) & 0xff) | TEMPLATE_KIND);
   }
 
   /** Are there more connections whose time is over than one tick may end? */
@@ -467,36 +379,6 @@ export class ConnTable {
   #start(id: number, expires: number): void {
     this.rows[(id << CONN_SHIFT) + Due] = expires;
     this.#wheel.add(id, expires);
-  }
-
-  #link(flow: number, id: number, dir: number): void {
-    const at = id << CONN_SHIFT;
-    this.rows[at + FlowIn + dir] = flow;
-    this.rows[at + NextIn + dir] = this.#flows.attached(flow, CONNECTION);
-    this.#flows.attach(flow, CONNECTION, ((id << 1) | dir) + 1);
-  }
-
-  #unlink(id: number, dir: number): void {
-    const rows = this.rows;
-    const at = id << CONN_SHIFT;
-    const flow = rows[at + FlowIn + dir]!;
-    if (flow === NO_FLOW) return;
-    const own = ((id << 1) | dir) + 1;
-    const next = rows[at + NextIn + dir]!;
-    let value = this.#flows.attached(flow, CONNECTION);
-    if (value === own) {
-      if (next === 0) this.#flows.detach(flow, CONNECTION);
-      else this.#flows.attach(flow, CONNECTION, next);
-      return;
-    }
-    for (;;) {
-      const link = (((value - 1) >> 1) << CONN_SHIFT) + NextIn + ((value - 1) & 1);
-      value = rows[link]!;
-      if (value === own) {
-        rows[link] = next;
-        return;
-      }
-    }
   }
 
   #release(id: number): void {

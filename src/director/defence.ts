@@ -15,7 +15,7 @@
  */
 import { seconds } from '../base/clock.ts';
 import { IpProto } from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connection.ts';
 import type { Director } from './director.ts';
 import { SctpState } from './sctp-states.ts';
 import { ServiceFlag } from './services.ts';

@@ -10,7 +10,7 @@ import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
 import { type Allocate, Columns } from '../base/memory.ts';
 import { Counters } from './accounting.ts';
-import { Method } from './connections.ts';
+import { Method } from './connection.ts';
 import type { ServiceTable } from './services.ts';
 
 export const NO_DEST = -1;

@@ -32,7 +32,8 @@ import type {
 import { Counters } from './accounting.ts';
 import { FtpApp } from './app/ftp.ts';
 import { executeCommand } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, ConnTable, LOCAL_SHIFT, Method } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method } from './connection.ts';
+import { ConnTable } from './connections.ts';
 import { Defence } from './defence.ts';
 import { DestFlag, DestTable } from './destinations.ts';
 import { Drains } from './drain.ts';

@@ -11,7 +11,7 @@
 import { seconds, TICKS_PER_SECOND } from '../base/clock.ts';
 import type { DrainRow, ServerKey, ServiceKey } from '../model/ipvs.ts';
 import { IpProto } from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connection.ts';
 import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { serverKey, serviceKey } from './listing.ts';

@@ -16,7 +16,7 @@ import { dst, IpProto, isFragment, src } from '../wire/ipv4.ts';
 import { ChunkType } from '../wire/sctp.ts';
 import { TcpFlag } from '../wire/tcp.ts';
 import { wireBytes, wirePackets } from './accounting.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from './connection.ts';
 import { DestFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';

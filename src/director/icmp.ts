@@ -16,7 +16,7 @@ import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
 import { check, fillChecksum, ICMP_HEADER, IcmpFault, IcmpType, type } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, LOCAL_SHIFT, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, LOCAL_SHIFT, Method, NO_CONN } from './connection.ts';
 import type { Director } from './director.ts';
 import { routeRequest } from './forward/droute.ts';
 import { tunnelRequest } from './forward/tunnel.ts';

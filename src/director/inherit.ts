@@ -9,7 +9,7 @@ import { IpProto } from '../wire/ipv4.ts';
 import { COLD_SHIFT, COUNTER_SHIFT, type Counters } from './accounting.ts';
 import type { Control } from './app/ftp.ts';
 import { bindScheduler } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN } from './connection.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import type { KeptLocalAddress } from './local-addresses.ts';

@@ -15,7 +15,7 @@ import type {
 import { formatIp4 } from '../wire/addr.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { findService } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method } from './connection.ts';
 import { NO_DEST, TunnelFlag } from './destinations.ts';
 import type { Director } from './director.ts';
 import { FIRST_LOCAL_PORT, LAST_LOCAL_PORT } from './local-addresses.ts';

@@ -8,7 +8,7 @@ import type { Packet } from '../packet/packet.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { callId } from '../wire/sip.ts';
 import { UDP_HEADER } from '../wire/udp.ts';
-import { NO_CONN } from './connections.ts';
+import { NO_CONN } from './connection.ts';
 
 export interface PersistenceEngine {
   readonly name: string;

@@ -22,7 +22,7 @@ import type { Packet } from '../packet/packet.ts';
 import { fold, pseudoSum, sumBytes } from '../wire/checksum.ts';
 import { DF, emit as emitIpv4, IPV4_HEADER, IpProto } from '../wire/ipv4.ts';
 import { ack, emit as emitTcp, headerLength, seq, setChecksum, TCP_HEADER, TcpFlag } from '../wire/tcp.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method } from './connection.ts';
 import type { Director } from './director.ts';
 import { forwardRequest } from './hooks.ts';
 

@@ -10,7 +10,7 @@ import { isMulticast, isZeroNet } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import { dst, headerLength, IpProto, proto as protocolOf, src } from '../wire/ipv4.ts';
 import { TcpFlag } from '../wire/tcp.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from './connection.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import { LocalFault, NO_LOCAL } from './local-addresses.ts';

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { frame } from '../wire/build.ts';
 import { ChunkType } from '../wire/sctp.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connection.ts';
 import {
   beginsAssociation,
   isSctpInit,

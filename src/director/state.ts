@@ -1,6 +1,6 @@
 /** A packet moves its connection: state, timeout, and which of its server's two counts it stands in.   @hot */
 import { IpProto } from '../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connection.ts';
 import type { Director } from './director.ts';
 import { NO_STEP, nextSctpState, SctpState } from './sctp-states.ts';
 import { Direction, nextTcpState, TcpState, tcpActive } from './tcp-states.ts';

@@ -3,7 +3,7 @@
  * is not about. Places are the same in both, so rows are copied as they are, with all that they refer to.
  */
 import { FlowColumn, type FlowSource, NO_FLOW } from '../flow/flow-table.ts';
-import { CONN_SHIFT, Conn } from './connections.ts';
+import { CONN_SHIFT, Conn } from './connection.ts';
 import type { Director } from './director.ts';
 
 export class Takeover implements FlowSource {

@@ -1,7 +1,7 @@
 /** Every cell of the TCP tables is walked by packets; the life of connections is that of the recordings tcp_states_*. */
 import { describe, expect, it } from 'vitest';
 import { TcpFlag } from '../wire/tcp.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from './connection.ts';
 import { moveState } from './state.ts';
 import { defensiveTable, nextTcpState, normalTable, TCP_STATE_NAMES, tcpActive, tcpTimeouts } from './tcp-states.ts';
 import { Bench, CLIENT, tcpPacket, VIP } from './test-rig.ts';

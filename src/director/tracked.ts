@@ -6,7 +6,7 @@
  */
 import { Verdict } from '../hooks/hooks.ts';
 import type { Packet } from '../packet/packet.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Method } from './connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Method } from './connection.ts';
 import type { Director } from './director.ts';
 
 const { Accept: ACCEPT } = Verdict;

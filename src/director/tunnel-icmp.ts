@@ -16,7 +16,7 @@ import * as gue from '../wire/gue.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { dstPort, UDP_HEADER } from '../wire/udp.ts';
-import { CONN_SHIFT, Conn, Dir, Method, NO_CONN } from './connections.ts';
+import { CONN_SHIFT, Conn, Dir, Method, NO_CONN } from './connection.ts';
 import { ROUTE_SHIFT, RouteColumn, TunnelType } from './destinations.ts';
 import type { Director } from './director.ts';
 

@@ -12,7 +12,7 @@ import type { Steps } from '../base/slices.ts';
 import { Col, Trait } from '../conntrack/entries.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
 import { inheritEntries } from '../conntrack/inherit.ts';
-import { Conn, ConnFlag } from '../director/connections.ts';
+import { Conn, ConnFlag } from '../director/connection.ts';
 import * as directors from '../director/inherit.ts';
 import { SCHEDULERS } from '../director/sched/index.ts';
 import { Status } from '../model/entry-status.ts';

@@ -9,7 +9,7 @@
 
 import { TICKS_PER_SECOND } from '../base/clock.ts';
 import { Medium } from '../device/device.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method } from '../director/connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method } from '../director/connection.ts';
 import type { Director } from '../director/director.ts';
 import { localOf, stateName } from '../director/listing.ts';
 import { Ended, type Notes, TemplateUse } from '../director/notes.ts';

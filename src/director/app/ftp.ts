@@ -17,7 +17,7 @@ import type { Packet } from '../../packet/packet.ts';
 import * as ftp from '../../wire/ftp.ts';
 import { IpProto, isFragment } from '../../wire/ipv4.ts';
 import { seq } from '../../wire/tcp.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { TcpState } from '../tcp-states.ts';
 import { announceTracked } from '../tracked.ts';

@@ -7,7 +7,7 @@ import { Verdict } from '../../hooks/hooks.ts';
 import { Drop } from '../../packet/drop.ts';
 import type { Packet } from '../../packet/packet.ts';
 import { dst } from '../../wire/ipv4.ts';
-import { CONN_SHIFT, Conn } from '../connections.ts';
+import { CONN_SHIFT, Conn } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { WayOut, wayOut } from './way-out.ts';
 

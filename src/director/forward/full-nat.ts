@@ -9,7 +9,7 @@ import { FLOW_UNKNOWN, type Packet } from '../../packet/packet.ts';
 import { changeTransportChecksum } from '../../packet/sum.ts';
 import { adjustChecksum, IpProto, isFragment, setDst, setSrc } from '../../wire/ipv4.ts';
 import { fillChecksum } from '../../wire/sctp.ts';
-import { CONN_SHIFT, Conn, LOCAL_SHIFT } from '../connections.ts';
+import { CONN_SHIFT, Conn, LOCAL_SHIFT } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { masqWayOut, WayOut, wayTo } from './way-out.ts';
 

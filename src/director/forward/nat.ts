@@ -8,7 +8,7 @@ import { FLOW_UNKNOWN, type Packet } from '../../packet/packet.ts';
 import { changeTransportChecksum } from '../../packet/sum.ts';
 import { adjustChecksum, IpProto, isFragment, setDst, setSrc } from '../../wire/ipv4.ts';
 import { fillChecksum } from '../../wire/sctp.ts';
-import { CONN_SHIFT, Conn } from '../connections.ts';
+import { CONN_SHIFT, Conn } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { masqWayOut, WayOut } from './way-out.ts';
 

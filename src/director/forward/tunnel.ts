@@ -21,7 +21,7 @@ import * as gue from '../../wire/gue.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import { TCP_CHECKSUM } from '../../wire/tcp.ts';
 import * as udp from '../../wire/udp.ts';
-import { CONN_SHIFT, Conn } from '../connections.ts';
+import { CONN_SHIFT, Conn } from '../connection.ts';
 import { type DestTable, ROUTE_SHIFT, RouteColumn, TunnelFlag, TunnelType } from '../destinations.ts';
 import type { Director } from '../director.ts';
 import { deliverHere } from './droute.ts';

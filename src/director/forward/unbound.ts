@@ -1,7 +1,7 @@
 /** A connection that is bound to no server: where its packets go.   @hot */
 import type { Packet } from '../../packet/packet.ts';
 import { dst } from '../../wire/ipv4.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Method } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Method } from '../connection.ts';
 import type { Director } from '../director.ts';
 
 const { Rip, Flags } = Conn;

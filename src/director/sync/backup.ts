@@ -18,7 +18,7 @@ import {
   syncId,
 } from '../../wire/ipvs-sync.ts';
 import { isBulk } from '../../wire/sync-bulk.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Dir, Method, NO_CONN, TEMPLATE_KIND } from '../connection.ts';
 import { NO_DEST } from '../destinations.ts';
 import type { Director } from '../director.ts';
 import { findEngine, type PersistenceEngine } from '../persistence-engine.ts';

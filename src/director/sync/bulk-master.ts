@@ -19,7 +19,7 @@ import {
   FIRST_CONNECTION,
   isBulk,
 } from '../../wire/sync-bulk.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { isOnlyHere, toRecord } from './record.ts';
 

@@ -17,7 +17,7 @@ import {
   SYNC_HEADER_V0,
   SyncRecord,
 } from '../../wire/ipvs-sync.ts';
-import { CONN_SHIFT, Conn, ConnFlag } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag } from '../connection.ts';
 import type { Director } from '../director.ts';
 import { TcpState } from '../tcp-states.ts';
 import { isOnlyHere, toRecord } from './record.ts';

@@ -6,7 +6,7 @@
  */
 import { TICKS_PER_SECOND } from '../../base/clock.ts';
 import { SyncFlag, type SyncRecord } from '../../wire/ipvs-sync.ts';
-import { CONN_SHIFT, Conn, ConnFlag, Method } from '../connections.ts';
+import { CONN_SHIFT, Conn, ConnFlag, Method } from '../connection.ts';
 import type { Director } from '../director.ts';
 
 const { Cip, Vip, Rip, Ports, Meta, Flags, Timeout, Dest } = Conn;
