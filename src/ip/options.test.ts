@@ -46,6 +46,7 @@ describe('options, as Linux 6.18 has them', () => {
     ],
     ["the time of another's", [68, 12, 5, 3, 10, 0, 2, 2, ...ZEROS], [68, 12, 5, 3, 10, 0, 2, 2, ...ZEROS]],
     ['no room for a time', [68, 8, 9, 0x20, ...ZEROS], [68, 8, 9, 0x30, ...ZEROS]],
+    ['no room for the time of an address', [68, 8, 9, 0xf3, 10, 0, 2, 2], [68, 8, 9, 0xf3, 10, 0, 2, 2]],
     ['times of a kind that nobody knows', [68, 8, 5, 2, ...ZEROS], [68, 8, 5, 2, ...ZEROS]],
     ['what stands behind the end', [1, 0, 5, 6], [1, 0, 0, 0]],
   ])('%s, on the way through', (_, options, expected) => {
@@ -62,6 +63,7 @@ describe('options, as Linux 6.18 has them', () => {
       [68, 20, 5, 3, ...CLIENT_SIDE, ...ZEROS, ...SERVER_SIDE, ...ZEROS],
       [68, 20, 21, 3, ...CLIENT_SIDE, ...TIME, ...SERVER_SIDE, ...TIME],
     ],
+    ['times of a kind that nobody knows', [68, 8, 5, 2, ...ZEROS], [68, 8, 5, 2, ...ZEROS]],
     ['room for half of an answer', [68, 15, 5, 1, ...ZEROS, ...ZEROS, 0, 0, 0, 0], 'nothing'],
     ['anything else', [148, 4, 0, 0, 136, 4, 0, 1], []],
   ])('%s, in an answer', (_, options, expected) => {

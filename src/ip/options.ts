@@ -1,6 +1,6 @@
 /**
  * IPv4 options, RFC 791 §3.1: whether they are well formed, the route and the times that a packet records on its way through us, and those of our answers. A source
- * route is refused.   @hot
+ * route is refused, and no answer goes along one.   @hot
  * Kernel: __ip_options_compile, ip_forward_options, __ip_options_echo and ip_options_build (net/ipv4/ip_options.c), spec_dst_fill.
  *
  * `Packet.options` says what was read, for whoever forwards or answers the packet:   0 nothing yet │ bits │ offsets from l3, 6 bits each: route, times, CIPSO
@@ -164,8 +164,8 @@ function timesFault(view: DataView, at: number, length: number): number {
   const slot = view.getUint8(at + 2);
   if (slot < 5) return at + 2;
   const how = view.getUint8(at + 3);
-  if (slot > length) return how >> 4 === 15 ? at + 3 : 0;
   const kind = how & 15;
+  if (slot > length) return kind !== TIMES_OF_ADDRESSES && how >> 4 === 15 ? at + 3 : 0;
   const size = kind === TIMES_AND_ADDRESSES || kind === TIMES_OF_ADDRESSES ? 8 : 4;
   return slot + size - 1 > length ? at + 2 : 0;
 }
@@ -184,6 +184,8 @@ function readTimes(
   const how = view.getUint8(at + 3);
   const found = offset << TIMES_SHIFT;
   if (slot > length) {
+    // Who is asked for by name and finds no room was not meant.
+    if ((how & 15) === TIMES_OF_ADDRESSES) return found;
     if (writes) view.setUint8(at + 3, how + 0x10);
     return found | IS_CHANGED;
   }
@@ -202,7 +204,7 @@ function readTimes(
       if (writes) recordTime(view, at, stack.timeOfDayMs(), 8);
       return found | TIMES_WANT_TIME | IS_CHANGED;
     default:
-      return 0;
+      return found;
   }
 }
 

@@ -48,19 +48,20 @@ def run_scenario(task):
 def without_times(line):
     """The line with the times of day that a router wrote into timestamp options as stars."""
     def options(found):
-        data, at = [found.group(2)[i:i + 2] for i in range(0, len(found.group(2)), 2)], 0
-        while at + 3 < len(data) and data[at] != "00":
-            if data[at] == "01":
+        data, at = bytes.fromhex(found.group(2)), 0
+        shown = [found.group(2)[i:i + 2] for i in range(0, len(found.group(2)), 2)]
+        while at + 3 < len(data) and data[at] != 0:
+            if data[at] == 1:
                 at += 1
                 continue
-            length, end = int(data[at + 1], 16), at + int(data[at + 2], 16) - 1
-            if data[at] == "44":
-                step, skip = (4, 0) if data[at + 3][1] == "0" else (8, 4)
-                for slot in range(at + 4, min(end, at + length), step):
-                    if data[slot + skip:slot + skip + 4] != ["00"] * 4:
-                        data[slot + skip:slot + skip + 4] = ["**"] * 4
-            at += max(length, 1)
-        return found.group(1) + "".join(data)
+            length = max(data[at + 1], 1)
+            if data[at] == 68:
+                step, skip = (4, 0) if data[at + 3] & 15 == 0 else (8, 4)
+                for time in range(at + 4 + skip, min(at + data[at + 2] - 1, at + length, len(data)) - 3, step):
+                    if any(data[time:time + 4]):
+                        shown[time:time + 4] = ["**"] * 4
+            at += length
+        return found.group(1) + "".join(shown)
     return re.sub(r"(ipopt )([0-9a-f]+)", options, line)
 
 
