@@ -144,7 +144,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
     const replyZone = (template.zoneDirs & 2) !== 0 ? template.zone : 0;
     if (!readTuple(p, tuple)) return ACCEPT;
     let value = zone === replyZone ? this.#find(p, zone) : this.entries.lookupApart(tuple, zone, replyZone);
-    if (value !== 0 && this.entries.left((value - 1) >> 1, this.now) <= 0) {
+    if (value !== 0 && this.entries.isOver((value - 1) >> 1, this.now)) {
       this.kill((value - 1) >> 1);
       p.flow = UNKNOWN;
       value = 0;
@@ -313,7 +313,7 @@ export class Conntrack extends TrackedEntries implements FlowTracking {
 
   /** What `lookup` found, unless its time is over. */
   #living(value: number): number {
-    if (value === 0 || this.entries.left((value - 1) >> 1, this.now) > 0) return value;
+    if (value === 0 || !this.entries.isOver((value - 1) >> 1, this.now)) return value;
     this.kill((value - 1) >> 1);
     return 0;
   }

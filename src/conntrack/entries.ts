@@ -437,6 +437,11 @@ export class EntryTable {
     return Math.max(left, 0);
   }
 
+  /** Is the time of an entry over that is in the flow table? */
+  isOver(entry: number, now: number): boolean {
+    return ((this.rows[(entry << ENTRY_SHIFT) + EXPIRES]! - now) | 0) <= 0;
+  }
+
   /** Are there more entries whose time is over than one tick may end? */
   get isBehind(): boolean {
     return this.#wheel.isBehind;

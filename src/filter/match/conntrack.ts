@@ -198,7 +198,7 @@ function entryTests(o: ConntrackOptions): MatchFunction[] {
   const tests: MatchFunction[] = [];
   const isInverted = (name: string): boolean => o.inverted.has(name);
   if (o.given.has('ctdir')) tests.push((p) => p.ctInfo >= FIRST_REPLY === o.isReply);
-  if (tests.length < o.given.size) {
+  if (o.given.has('ctproto') || o.addresses.size > 0 || o.ports.size > 0) {
     tests.push((p, { conditions }) => {
       conditions.tracking!.tuple(p.entry, ORIGINAL, original);
       conditions.tracking!.tuple(p.entry, REPLY, reply);
