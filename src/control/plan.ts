@@ -231,18 +231,24 @@ export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {
   for (const [id, service] of to.services) {
     const before = from.services.get(id);
     const { spec } = service;
-    if (before === undefined) {
-      const text = `+ service ${serviceText(spec)}`;
-      actions.push({ do: 'ipvs', command: { op: 'add-service', service: spec }, text });
-    } else {
-      const changes = changed(serviceFacts(before.spec), serviceFacts(spec));
-      const text = `~ service ${id} ${changes}`;
-      if (changes !== '') actions.push({ do: 'ipvs', command: { op: 'edit-service', service: spec }, text });
-    }
-    actions.push(...planLocals(spec.key, before, service), ...planServers(spec.key, before, service));
+    const edit = planService(id, before?.spec, spec);
+    const others = [...planLocals(spec.key, before, service), ...planServers(spec.key, before, service)];
+    // One-packet scheduling may begin when no server is by full NAT any more, and must have ended before one is.
+    const isLast = before !== undefined && spec.ops && !before.spec.ops;
+    actions.push(...(isLast ? [...others, ...edit] : [...edit, ...others]));
   }
   actions.push(...planTimeouts(from.timeouts, to.timeouts));
   return actions;
+}
+
+function planService(id: string, before: ServiceSpec | undefined, spec: ServiceSpec): IpvsAction[] {
+  if (before === undefined) {
+    const text = `+ service ${serviceText(spec)}`;
+    return [{ do: 'ipvs', command: { op: 'add-service', service: spec }, text }];
+  }
+  const changes = changed(serviceFacts(before), serviceFacts(spec));
+  if (changes === '') return [];
+  return [{ do: 'ipvs', command: { op: 'edit-service', service: spec }, text: `~ service ${id} ${changes}` }];
 }
 
 /** Before the servers, for new ones may need them. */

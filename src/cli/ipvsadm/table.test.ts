@@ -147,6 +147,16 @@ describe('--plan and --apply', () => {
     expect((await run('-L --daemon')).out).toBe(daemons);
   });
 
+  it('goes from full NAT to one-packet scheduling and back, which do not go together', async () => {
+    const fullNat =
+      '-A -u 10.0.1.100:53 -s rr\n-P -u 10.0.1.100:53 -z 10.0.2.1\n-a -u 10.0.1.100:53 -r 10.0.2.11:53 -b\n';
+    const onePacket = '-A -u 10.0.1.100:53 -s rr -o\n-a -u 10.0.1.100:53 -r 10.0.2.11:53 -m\n';
+    for (const table of [fullNat, onePacket, fullNat]) {
+      expect(await run(`--apply ${file(table)}`)).toMatchObject({ status: 0, err: '' });
+      expect(await run(`--plan ${file(table)}`)).toEqual({ status: 0, out: '', err: '' });
+    }
+  });
+
   it('an apply that fails changes nothing, and says where', async () => {
     await run('-R', TABLE);
     for (let i = 0; i < 9; i++) connect(`10.0.1.${2 + i}`, 7000);
