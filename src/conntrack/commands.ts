@@ -168,10 +168,9 @@ function stateNumber(proto: number, name: string | undefined): number | undefine
 
 /** @param state -1 leaves it */
 function setProtoinfo({ entries }: Conntrack, entry: number, state: number, isLiberal: boolean): void {
-  if (state < 0) return;
   const { rows } = entries;
   const at = entry << ENTRY_SHIFT;
-  rows[at + Col.Word] = (rows[at + Col.Word]! & ~0xff) | state;
+  if (state >= 0) rows[at + Col.Word] = (rows[at + Col.Word]! & ~0xff) | state;
   if (!isLiberal || entries.proto(entry) !== IpProto.Tcp) return;
   // A connection that is closed already may be opened again (libct_proto_tcp.c, final_check).
   const closes = state >= TcpCt.TimeWait ? WindowFlag.CloseInit : 0;
@@ -195,11 +194,9 @@ export function changeEntry(ct: Conntrack, entry: number, change: EntryChange): 
     if (errno !== null) return errno;
     entries.addStatus(entry, isNew & SETTABLE);
   }
-  if (state !== undefined) {
-    const number = stateNumber(entries.proto(entry), state);
-    if (number === undefined) return 'EINVAL';
-    setProtoinfo(ct, entry, number, change.liberal === true);
-  }
+  const number = stateNumber(entries.proto(entry), state);
+  if (number === undefined) return 'EINVAL';
+  setProtoinfo(ct, entry, number, change.liberal === true);
   if (mark !== undefined) entries.rows[at + Col.Mark] = changedMark(entries.mark(entry) >>> 0, mark) | 0;
   if (change.labels !== undefined && !setLabels(ct, entry, change.labels)) return 'ENOSPC';
   tell(ct, entry, change.labels === undefined ? CHANGED : CHANGED | Change.Label);

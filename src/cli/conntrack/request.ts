@@ -201,7 +201,8 @@ export function entryChange(p: Parsed): EntryChange {
     timeoutSeconds: p.timeout,
     status: given.has('status') ? p.status : undefined,
     state: p.state,
-    liberal: p.state !== undefined && p.protocol === TCP ? true : undefined,
+    // The tool says it with each change that names the protocol, whatever it changes.
+    liberal: p.handler?.name === 'tcp' ? true : undefined,
     mark: given.has('mark') ? { value: p.mark.value, mask: p.mark.mask } : undefined,
     labels: labelChange(p),
   };
