@@ -245,6 +245,23 @@ describe('other targets', () => {
     expect(rig.out(rig.host)[0]).toContain('10.0.1.2.6 > 10.0.3.2.5');
   });
 
+  it('an answer to a source that was changed on the way in goes where that is, or nowhere before rules see it', () => {
+    rules.set(LocalIn, snat(to('10.0.2.77')));
+    let seen = 0;
+    const run = () => {
+      seen++;
+      return Verdict.Accept;
+    };
+    rig.hooks.register([{ hook: LocalOut, priority: 0, name: 'test/rule', why: 'test', run }]);
+    const ping = (src: string) =>
+      frame().eth(MAC.front, MAC.client).ipv4(src, '10.0.1.1').icmp({ type: 8, id: 1 }).build();
+    rig.send(rig.front, ping('10.0.1.2'));
+    expect(short(rig.out(rig.front)[0]!)).toContain('10.0.1.1 > 10.0.1.2: icmp echo reply');
+    rig.send(rig.front, ping('192.168.5.5'));
+    expect([rig.out(rig.front), rig.out(rig.back), seen]).toEqual([[], [], 1]);
+    expect(rig.drops()).toEqual({ EchoAnswered: 2, NoRoute: 1 });
+  });
+
   it('NETMAP exchanges the network and keeps the host', () => {
     const net = { ...ANY, flags: RangeFlag.MapIps, minIp: ip4('10.0.2.0'), maxIp: ip4('10.0.2.255') };
     rules.set(PreRouting, (p, hook) => nat.netmap(p, net, hook));

@@ -7,4 +7,6 @@ export interface OwnAddresses {
   sourceOn(device: number, nexthop: number): number;
   /** The device's own first address; 0 when it has none. */
   firstAddress(device: number): number;
+  /** Is there a way for what we send to `dst`? */
+  hasWayTo(dst: number): boolean;
 }

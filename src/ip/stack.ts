@@ -176,6 +176,10 @@ export class IpStack implements Routing, OwnAddresses {
     return this.addresses.selectGlobal(device, nexthop);
   }
 
+  hasWayTo(dst: number): boolean {
+    return this.resolve(dst);
+  }
+
   firstAddress(device: number): number {
     return this.addresses.own(device);
   }

@@ -18,7 +18,7 @@ let nat: Nat;
 
 beforeEach(() => {
   entries = newTracking();
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
   nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   entries.onEnd = (entry) => nat.entryEnds(entry);
 });
@@ -112,7 +112,7 @@ describe('a source port', () => {
     bind('10.1.0.3:40000 > 10.2.0.2:53', to);
     const moved = sourceOf(bind('10.1.0.2:40000 > 10.2.0.2:53', to));
     const live = nat;
-    const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+    const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
     nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(8) });
     nat.copyFrom(live);
     expect(sourceOf(bind('10.1.0.2:40000 > 10.2.0.3:53', to))).toBe(moved);

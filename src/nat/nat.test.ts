@@ -15,7 +15,7 @@ const BACK = 2;
 
 it('of thousands of connections that lose their address, packets wait for no more than a tick may end', () => {
   const entries = newTracking(4000);
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   let alive = 0;
   entries.onEnd = (entry) => {
@@ -48,7 +48,7 @@ it('of thousands of connections that lose their address, packets wait for no mor
 
 it('of one port that asks thousands of others, connections end in any order, and those that are left are followed', () => {
   const entries = newTracking(70_000);
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0 };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
   const rng = new SeededRng(4);
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng });
   entries.onEnd = (entry) => nat.entryEnds(entry);

@@ -16,7 +16,7 @@ import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
 import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
-import { FLOW_UNKNOWN, type Packet } from '../packet/packet.ts';
+import { FLOW_UNKNOWN, NONE, type Packet } from '../packet/packet.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { BySource } from './by-source.ts';
@@ -37,6 +37,8 @@ const ANY_NAT = SRC_NAT | DST_NAT;
 const BOTH_DONE = SRC_DONE | DST_DONE;
 const ICMP = IpProto.Icmp;
 const LOOPBACK = 0x7f000001;
+/** In-device of a packet that this code has made. */
+const BORN_HERE = NONE;
 /** Connections that end in one tick because their address went, and entries that are looked at for them. */
 const MOST_ENDS = 1024;
 const MOST_SEEN = 65536;
@@ -211,6 +213,19 @@ export class Nat {
     return this.#rewrite(p, manip);
   }
 
+  /**
+   * Of what starts here: with another destination it is routed anew, and an answer of ours whose way is gone ends before any rule sees it (nf_nat_ipv4_local_fn).
+   * Of the host port's packets the sender hears, when they are routed.
+   */
+  translateOut(p: Packet): Verdict {
+    const dst = ipv4.dst(p.view, p.l3);
+    const verdict = this.translate(p, LOCAL_OUT, DST);
+    const now = ipv4.dst(p.view, p.l3);
+    if (verdict !== ACCEPT || now === dst || p.inDevice !== BORN_HERE || this.#addresses.hasWayTo(now)) return verdict;
+    p.drop = Drop.NoRoute;
+    return DROP;
+  }
+
   /** By the rules, else to itself (nf_nat_alloc_null_binding). */
   #bind(p: Packet, hook: number, manip: Manip, done: number): Verdict {
     const { entry } = p;
@@ -362,7 +377,7 @@ function natOps(nat: Nat): readonly HookOp[] {
       priority: manip === SRC ? Priority.NatSrc : Priority.NatDst,
       name: manip === SRC ? 'nat/src' : 'nat/dst',
       why,
-      run: (p) => nat.translate(p, hook, manip),
+      run: hook === Hook.LocalOut ? (p) => nat.translateOut(p) : (p) => nat.translate(p, hook, manip),
     };
   };
   return [
