@@ -9,7 +9,6 @@
  * passed on the clock.
  */
 import { parseArgs } from 'node:util';
-import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { TimeBudget } from '../src/base/slices.ts';
 import { FLUSHED, LOOK_AT } from '../src/control/conntrack-routes.ts';
 import { CopyMemory } from '../src/engine/copy-memory.ts';
@@ -17,63 +16,13 @@ import type { Engine } from '../src/engine/engine.ts';
 import { explain } from '../src/engine/explain.ts';
 import { FEW, PORT, Rig, VIP } from './rig.ts';
 import { TRACKING_RULES } from './rules.ts';
+import { type Slice, Stops } from './stops.ts';
 
 const MEGABYTE = 2 ** 20;
-const MAX_SLICE_MS = 5;
 const MAX_BYTES = 350 * 1e6;
 const EXPECTATIONS = 4096;
 /** Rows of the director's connections that the control thread asks for at a time. */
 const CONNECTIONS = 256;
-
-/** One slice: the answer, and the cursor of the next; -1: that was all. */
-interface Slice {
-  readonly result: unknown;
-  readonly next: number;
-}
-
-class Stops {
-  readonly #engine: Engine;
-  readonly #channel = new MessageChannel();
-  isTooLong = false;
-
-  constructor(engine: Engine) {
-    this.#engine = engine;
-  }
-
-  /** Ask slice by slice, a breath in between. */
-  measure(what: string, slice: (cursor: number) => Slice): void {
-    const { port1, port2 } = this.#channel;
-    // What was left behind before is not this command's.
-    globalThis.gc?.();
-    let longestCpu = 0;
-    let longest = 0;
-    let slices = 0;
-    let total = 0;
-    for (let cursor = 0; cursor >= 0; slices++) {
-      const cpu = process.cpuUsage();
-      const before = performance.now();
-      const { result, next } = slice(cursor);
-      port1.postMessage(result);
-      const passed = performance.now() - before;
-      const { user, system } = process.cpuUsage(cpu);
-      longest = Math.max(longest, passed);
-      // Other threads of V8 may have collected meanwhile: no more than passed can have been ours.
-      longestCpu = Math.max(longestCpu, Math.min(passed, (user + system) / 1000));
-      total += passed;
-      receiveMessageOnPort(port2);
-      this.#engine.breathe();
-      cursor = next;
-    }
-    this.isTooLong ||= longestCpu > MAX_SLICE_MS;
-    process.stdout.write(
-      `${what.padEnd(34)} ${String(slices).padStart(6)} slices   longest ${longestCpu.toFixed(2)} ms (${longest.toFixed(2)} on the clock)   all ${total.toFixed(0)} ms\n`,
-    );
-  }
-
-  close(): void {
-    this.#channel.port1.close();
-  }
-}
 
 function expectMany({ translation, stack, conntrack }: Engine): void {
   const { expectations } = translation;

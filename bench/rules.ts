@@ -31,9 +31,9 @@ export function nftRules(count: number): string {
 const numbered = (count: number, line: (i: number) => string): string[] =>
   Array.from({ length: count }, (_, i) => line(i));
 
-const addressOf = (i: number): string => `198.${18 + (i >> 8)}.${i & 255}.7`;
+const addressOf = (i: number): string => `198.${18 + ((i >> 8) & 127)}.${i & 255}.${7 + (i >> 15)}`;
 
-function iptablesRule(i: number): string {
+export function iptablesRule(i: number): string {
   const address = addressOf(i);
   switch (i & 3) {
     case 0:

@@ -3,10 +3,10 @@ import type { ChainRow, RuleRow, TableChange, TableName, TableOutcome, TableRow 
 import type { Engine } from './engine-client.ts';
 
 /** Commands in one message: reading it takes the worker well below a millisecond. */
-const COMMANDS = 128;
+export const COMMANDS = 128;
 
 /** Rules in one answer. */
-const RULES = 512;
+export const RULES = 512;
 
 export class RuleChanges {
   readonly #engine: Engine;

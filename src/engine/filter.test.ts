@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';
 import { MemoryDevice } from '../device/memory.ts';
-import type { TableCommand } from '../model/iptables.ts';
+import type { TableCommand, TableOutcome } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
 import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { explain } from './explain.ts';
@@ -506,6 +506,41 @@ describe('changes', () => {
     expect(passed).toBeGreaterThan(5);
     expect(rig.counts('filter', 'FORWARD')[0]).toBe(passed);
     expect(rig.counts('filter', 'FORWARD')).toHaveLength(2502);
+  });
+
+  it('look at a long chain some rules at a time', () => {
+    const rig = new FilterRig();
+    const { filter } = rig.engine;
+    const rule = (i: number) => ({ words: `-s 10.9.${i >> 8}.${i & 255}/32 -i eth${i} -j DROP`.split(' ') });
+    const appends = Array.from(
+      { length: 10_000 },
+      (_, i): TableCommand => ({ op: 'append', chain: 'FORWARD', rule: rule(i) }),
+    );
+    expect(filter.change({ table: 'filter', commands: appends })).toBeNull();
+    const pausesOf = (command: TableCommand, outcome: TableOutcome): number => {
+      const steps = filter.changeInSteps({ table: 'filter', commands: [command] });
+      for (let pauses = 0; ; pauses++) {
+        const { done, value } = steps.next();
+        if (done !== true) continue;
+        expect(value).toEqual(outcome);
+        return pauses;
+      }
+    };
+    const chain = 'FORWARD';
+    const first = pausesOf({ op: 'check', chain, rule: rule(0) }, null);
+    const pieces = Math.floor(10_000 / 1024);
+    expect(pausesOf({ op: 'check', chain, rule: rule(9999) }, null)).toBe(first + pieces);
+    const none = pausesOf({ op: 'delete', chain, rule: rule(20_000) }, { index: 0, fault: 'NO-RULE' });
+    expect(none).toBeGreaterThanOrEqual(pieces);
+    const deleted = pausesOf({ op: 'delete-at', chain, at: 1 }, null);
+    expect(pausesOf({ op: 'delete', chain, rule: rule(9999) }, null)).toBe(deleted + pieces);
+    expect(pausesOf({ op: 'zero', chain }, null)).toBe(deleted + pieces);
+    expect(rig.counts('filter', 'FORWARD')).toHaveLength(9999);
+    // One device of the ten thousand that rules name is there.
+    rig.engine.addDevice(new MemoryDevice(rig.engine.pool, { name: 'eth777', macHi: 0x0200, macLo: 9 }));
+    expect(rig.send(udp(53))).toHaveLength(1);
+    expect(rig.rules('filter', '-I FORWARD -i fro+ -j DROP')).toBeUndefined();
+    expect(rig.send(udp(53))).toEqual([]);
   });
 
   it('keeps what rules have counted while others come and go', () => {

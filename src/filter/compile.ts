@@ -59,11 +59,16 @@ export function* compile(chains: readonly Chain[]): Steps<Compiled> {
   const policy = new Int32Array(HOOKS).fill(NO_CHAIN);
   const origins = new Int32Array(count).fill(-1);
   const needs = { conntrack: false, labels: false };
-  const patterns: string[] = [];
+  const patterns = new Map<string, number>();
+  const prefixes = new Map<string, number>();
   const pattern = (name: string): number => {
     if (name === '') return -1;
-    if (!patterns.includes(name)) patterns.push(name);
-    return patterns.indexOf(name);
+    const known = patterns.get(name);
+    if (known !== undefined) return known;
+    const number = patterns.size;
+    patterns.set(name, number);
+    if (name.endsWith('+')) prefixes.set(name.slice(0, -1), number);
+    return number;
   };
   const blockOf = new Int32Array(count).fill(NO_BLOCK);
   const blocks: Block[] = [];
@@ -98,7 +103,7 @@ export function* compile(chains: readonly Chain[]): Steps<Compiled> {
     row++;
   }
   const depth = chains.filter((chain) => chain.hook === null).length;
-  const program = { rows, count, matches, targets, entry, policy, blockOf, blocks, patterns, depth };
+  const program = { rows, count, matches, targets, entry, policy, blockOf, blocks, patterns, prefixes, depth };
   return { program, counters, origins, needs };
 }
 

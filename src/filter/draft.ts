@@ -13,6 +13,8 @@ import type { Tracking } from './tracking.ts';
 const CHECKED = 64;
 /** The same of rules that are only passed by. */
 const SEEN = 4096;
+/** The same of rules that are compared, or made anew. */
+const MET = 1024;
 
 /** Why a command cannot be had; thrown within a draft only, and caught by `Table.draft`. */
 export class Refusal extends Error {
@@ -24,6 +26,13 @@ export class Refusal extends Error {
     this.fault = fault;
     this.what = what;
   }
+}
+
+/** Those that look at rule after rule. */
+type LongCommand = Extract<TableCommand, { readonly op: 'delete' | 'check' | 'zero' }>;
+
+export function isLong(command: TableCommand): command is LongCommand {
+  return command.op === 'delete' || command.op === 'check' || command.op === 'zero';
 }
 
 /** Names that no chain can have. */
@@ -48,7 +57,7 @@ export class Draft {
     return this.#chains;
   }
 
-  run(command: TableCommand): void {
+  run(command: Exclude<TableCommand, LongCommand>): void {
     switch (command.op) {
       case 'append': {
         const rule = this.#read(command.rule);
@@ -70,20 +79,6 @@ export class Draft {
         rules[command.at - 1] = this.#jumping(rule);
         return;
       }
-      case 'delete':
-      case 'check': {
-        const stored = this.#read(command.rule);
-        const chain = this.#find(command.chain);
-        if (chain === undefined) throw new Refusal('NO-RULE');
-        const { rule, words } = this.#jumping(stored);
-        const { rules } = chain;
-        const at = rules.findIndex((other) => areEqual(other.words, words));
-        // The tool has other words for a rule with a target that is more than a verdict.
-        if (at < 0)
-          throw new Refusal(rule.target.kind === 'verdict' || rule.target.kind === 'none' ? 'NO-RULE' : 'ENOENT');
-        if (command.op === 'delete') rules.splice(at, 1);
-        return;
-      }
       case 'delete-at': {
         const { rules } = this.#get(command.chain);
         if (command.at > rules.length) throw new Refusal('E2BIG');
@@ -93,8 +88,6 @@ export class Draft {
       case 'flush':
         for (const chain of this.#some(command.chain)) chain.rules = [];
         return;
-      case 'zero':
-        return this.#zero(command.chain, command.at);
       case 'new-chain':
         if (this.#find(command.chain) !== undefined) throw new Refusal('EEXIST');
         return this.#add(newChain(command.chain, null));
@@ -111,6 +104,22 @@ export class Draft {
       case 'policy':
         return this.#setPolicy(command);
     }
+  }
+
+  /** Commands that look at rule after rule. */
+  *runLong(command: LongCommand): Steps<void> {
+    if (command.op === 'zero') return yield* this.#zero(command.chain, command.at);
+    const stored = this.#read(command.rule);
+    const chain = this.#find(command.chain);
+    if (chain === undefined) throw new Refusal('NO-RULE');
+    const { rule, words } = this.#jumping(stored);
+    const { rules } = chain;
+    let at = 0;
+    for (; at < rules.length && !areEqual(rules[at]!.words, words); at++) if (at % MET === MET - 1) yield;
+    // The tool has other words for a rule with a target that is more than a verdict.
+    if (at === rules.length)
+      throw new Refusal(rule.target.kind === 'verdict' || rule.target.kind === 'none' ? 'NO-RULE' : 'ENOENT');
+    if (command.op === 'delete') rules.splice(at, 1);
   }
 
   /** What the kernel looks at before it takes the whole table: loops, and rules where they must not stand. */
@@ -232,7 +241,7 @@ export class Draft {
     for (const { name } of some) this.#byName.delete(name);
   }
 
-  #zero(name: string | undefined, at: number | undefined): void {
+  *#zero(name: string | undefined, at: number | undefined): Steps<void> {
     if (name !== undefined && at !== undefined) {
       const { rules } = this.#get(name);
       const rule = rules[at - 1];
@@ -241,7 +250,11 @@ export class Draft {
       return;
     }
     for (const chain of this.#some(name)) {
-      chain.rules = chain.rules.map((rule) => ({ ...rule, packets: 0, bytes: 0, row: -1 }));
+      const { rules } = chain;
+      for (const [i, rule] of rules.entries()) {
+        rules[i] = { ...rule, packets: 0, bytes: 0, row: -1 };
+        if (i % MET === MET - 1) yield;
+      }
       [chain.packets, chain.bytes] = [0, 0];
     }
   }

@@ -62,7 +62,9 @@ export interface Program {
   readonly blockOf: Int32Array;
   readonly blocks: readonly Block[];
   /** Names of devices with which -i and -o want to be compared. */
-  readonly patterns: readonly string[];
+  readonly patterns: ReadonlyMap<string, number>;
+  /** Those that end with `+`, without it. */
+  readonly prefixes: ReadonlyMap<string, number>;
   /** Chains that can be on the way at once. */
   readonly depth: number;
 }

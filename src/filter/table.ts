@@ -12,7 +12,7 @@ import {
   type TablePage,
 } from '../model/iptables.ts';
 import { type Chain, countReferences, newChain, type StoredRule } from './chain.ts';
-import { Draft, Refusal } from './draft.ts';
+import { Draft, isLong, Refusal } from './draft.ts';
 import { BadRule } from './extension.ts';
 import type { Counters } from './program.ts';
 import type { Tracking } from './tracking.ts';
@@ -82,7 +82,8 @@ export class Table {
     let index = 0;
     try {
       for (const command of commands) {
-        draft.run(command);
+        if (isLong(command)) yield* draft.runLong(command);
+        else draft.run(command);
         if (++index % COMMANDS === 0) yield;
       }
       index = -1;

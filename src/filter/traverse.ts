@@ -38,6 +38,8 @@ export class Walk {
   readonly counters: Counters;
   /** Row of a pattern × DEVICE_COLUMNS + device + 1: does its name fit? */
   readonly devices: Uint8Array;
+  /** Places in `devices` that are 1. */
+  readonly #fitting: number[] = [];
   /** By block: its rules by devices; null where none names one. */
   readonly #inDevices: readonly (DeviceBits | null)[];
   readonly #outDevices: readonly (DeviceBits | null)[];
@@ -50,11 +52,10 @@ export class Walk {
   constructor(program: Program, counters: Counters, conditions: Conditions) {
     this.program = program;
     this.counters = counters;
-    this.devices = new Uint8Array(program.patterns.length * COLUMNS);
+    this.devices = new Uint8Array(program.patterns.size * COLUMNS);
     this.#stack = new Int32Array(program.depth + 1);
     this.#t = { hook: 0, inDevice: NONE, outDevice: NONE, conditions, isHotDrop: false };
-    const rowOf = new Map(program.patterns.map((pattern, i) => [pattern, i]));
-    const fits = (pattern: string, device: number): boolean => this.#isDevice(rowOf.get(pattern)!, device);
+    const fits = (pattern: string, device: number): boolean => this.#isDevice(program.patterns.get(pattern)!, device);
     const bitsOf = (hints: BlockIndex['inDevices'], { words }: BlockIndex): DeviceBits | null =>
       hints === null ? null : new DeviceBits(hints, words, fits);
     this.#inDevices = program.blocks.map(({ index }) => bitsOf(index.inDevices, index));
@@ -64,14 +65,21 @@ export class Walk {
 
   /** Devices came or went: compare their names with the patterns. */
   nameDevices(nameOf: (id: number) => string): void {
-    for (const [i, pattern] of this.program.patterns.entries()) {
-      const isPrefix = pattern.endsWith('+');
-      const wanted = isPrefix ? pattern.slice(0, -1) : pattern;
-      for (let column = 0; column < COLUMNS; column++) {
-        const name = column === 0 ? '' : nameOf(column - 1);
-        const fits = isPrefix ? name.startsWith(wanted) && (column === 0 || name !== '') : name === wanted;
-        this.devices[i * COLUMNS + column] = fits ? 1 : 0;
-      }
+    const { patterns, prefixes } = this.program;
+    for (const at of this.#fitting.splice(0)) this.devices[at] = 0;
+    const mark = (row: number, column: number): void => {
+      this.devices[row * COLUMNS + column] = 1;
+      this.#fitting.push(row * COLUMNS + column);
+    };
+    const any = prefixes.get('');
+    if (any !== undefined) mark(any, 0);
+    // Rules may name thousands of devices of which a few are there.
+    for (let column = 1; column < COLUMNS; column++) {
+      const name = nameOf(column - 1);
+      if (name === '') continue;
+      const row = patterns.get(name);
+      if (row !== undefined) mark(row, column);
+      for (const [prefix, number] of prefixes) if (name.startsWith(prefix)) mark(number, column);
     }
     for (const bits of this.#inDevices) bits?.forget();
     for (const bits of this.#outDevices) bits?.forget();
