@@ -79,17 +79,19 @@ export class FlowTable {
    * @param src,dst int32 addresses  @param ports source << 16 | destination  @param kind IP protocol (higher bits: for zones)
    */
   find(src: number, dst: number, ports: number, kind: number): number {
-    const rows = this.#rows;
     const hash = hash4(this.#seed, src, dst, ports, kind);
     let row = this.#buckets[hash & this.#mask]! - 1;
     while (row >= 0) {
       const at = row << STRIDE_SHIFT;
-      if (rows[at + PORTS] === ports && rows[at + SRC] === src && rows[at + DST] === dst && rows[at + KIND] === kind) {
-        return row;
-      }
-      row = rows[at + NEXT]! - 1;
+      if (this.#isAt(at, src, dst, ports, kind)) return row;
+      row = this.#rows[at + NEXT]! - 1;
     }
     return this.source === null ? NO_FLOW : this.source.take(src, dst, ports, kind);
+  }
+
+  #isAt(at: number, src: number, dst: number, ports: number, kind: number): boolean {
+    const rows = this.#rows;
+    return rows[at + PORTS] === ports && rows[at + SRC] === src && rows[at + DST] === dst && rows[at + KIND] === kind;
   }
 
   /** Rows in the bucket of a tuple: as many look-ups must go past at worst. */
@@ -117,22 +119,31 @@ export class FlowTable {
    * or it leaks.
    */
   obtain(src: number, dst: number, ports: number, kind: number, longest: number = LONGEST_CHAIN): number {
-    const found = this.find(src, dst, ports, kind);
-    if (found !== NO_FLOW) return found;
     const hash = hash4(this.#seed, src, dst, ports, kind);
     const bucket = hash & this.#mask;
+    const rows = this.#rows;
+    let length = 0;
+    let row = this.#buckets[bucket]! - 1;
+    while (row >= 0) {
+      const at = row << STRIDE_SHIFT;
+      if (this.#isAt(at, src, dst, ports, kind)) return row;
+      length++;
+      row = rows[at + NEXT]! - 1;
+    }
     const { source } = this;
-    const length = source === null ? this.#chainLength(bucket) : source.chainLength(src, dst, ports, kind);
+    if (source !== null) {
+      const taken = source.take(src, dst, ports, kind);
+      if (taken !== NO_FLOW) return taken;
+      length = source.chainLength(src, dst, ports, kind);
+    }
     if (length > longest) return NO_FLOW;
-    let row: number;
     if (this.#free !== 0) {
       row = this.#free - 1;
-      this.#free = this.#rows[(row << STRIDE_SHIFT) + NEXT]!;
+      this.#free = rows[(row << STRIDE_SHIFT) + NEXT]!;
     } else {
       if (this.#fresh === this.capacity) return NO_FLOW;
       row = this.#fresh++;
     }
-    const rows = this.#rows;
     const at = row << STRIDE_SHIFT;
     rows[at + SRC] = src;
     rows[at + DST] = dst;
