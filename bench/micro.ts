@@ -3,7 +3,7 @@
  *
  *   node dist/bench/micro.js [--json] [--packets N] [--rounds N] [--only SUBJECT,...]
  *
- * Each subject runs in a process of its own, so that what one teaches the optimiser does not help or hurt the next. A round sends N packets of established flows
+ * Each subject runs in a process of its own, bundled as the daemon is, so that what one teaches the optimiser does not help or hurt the next. A round sends N packets of established flows
  * through a whole engine: half from clients and half from servers with NAT, all from clients where answers do not cross the balancer. The figure is the best of many
  * rounds that are shorter than a time slice (what else the machine does only ever adds), less what making and freeing the frames costs (subject `harness`).
  */
@@ -134,7 +134,21 @@ async function measure(name: string, packets: number, rounds: number): Promise<O
   };
 }
 
-function main(): number {
+/** All of it in one file, as the daemon runs (scripts/bundle.mjs): V8 makes other code of two hundred modules. */
+async function bundle(): Promise<string> {
+  const { rolldown } = await import('rolldown');
+  const file = fileURLToPath(new URL('micro-bundle.mjs', import.meta.url));
+  const build = await rolldown({
+    input: fileURLToPath(import.meta.url),
+    platform: 'node',
+    external: ['rolldown', 'netlink', 'raw-socket', 'pino-pretty'],
+  });
+  await build.write({ file, format: 'esm', codeSplitting: false });
+  await build.close();
+  return file;
+}
+
+async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
       json: { type: 'boolean', default: false },
@@ -146,10 +160,11 @@ function main(): number {
   const wanted = values.only?.split(',') ?? Object.keys(SUBJECTS);
   const unknown = wanted.find((name) => SUBJECTS[name] === undefined);
   if (unknown !== undefined) throw new Error(`--only ${unknown}: one of ${Object.keys(SUBJECTS).join(', ')}`);
+  const script = await bundle();
   const outcomes: Record<string, Outcome> = {};
   for (const name of wanted) {
     // The memory reducer collects by the clock, whether anything was allocated or not.
-    const args = ['--expose-gc', '--no-memory-reducer', fileURLToPath(import.meta.url), values.packets, values.rounds];
+    const args = ['--expose-gc', '--no-memory-reducer', script, values.packets, values.rounds];
     const out = execFileSync(process.execPath, args, {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, BENCH_SUBJECT: name },
@@ -186,7 +201,7 @@ function main(): number {
 const name = process.env.BENCH_SUBJECT;
 if (name === undefined) {
   try {
-    process.exitCode = main();
+    process.exitCode = await main();
   } catch (error) {
     process.stderr.write(`micro: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}\n`);
     process.exitCode = 1;
