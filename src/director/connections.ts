@@ -138,23 +138,26 @@ export class ConnTable {
     localIp = 0,
     localPort = 0,
   ): number {
-    let id: number;
-    if (this.#free !== 0) {
-      id = this.#free - 1;
-    } else {
-      id = this.#fresh[0]!;
-      if (id === this.capacity) return NO_CONN;
-    }
     const flows = this.#flows;
     const kind = (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto;
     const hasFlow = (flags & HAS_PE) === 0;
     const flowIn = hasFlow ? flows.obtain(cip, vip, ports, kind) : NO_FLOW;
     if (hasFlow && flowIn === NO_FLOW) return NO_CONN;
     const rows = this.rows;
-    const at = id << CONN_SHIFT;
-    if (id === this.#fresh[0]) this.#fresh[0] = id + 1;
-    else this.#free = rows[at + FlowIn]!;
+    let id: number;
+    if (this.#free !== 0) {
+      id = this.#free - 1;
+      this.#free = rows[(id << CONN_SHIFT) + FlowIn]!;
+    } else {
+      id = this.#fresh[0]!;
+      if (id === this.capacity) {
+        if (hasFlow && flows.attached(flowIn, CONNECTION) === 0) flows.detach(flowIn, CONNECTION);
+        return NO_CONN;
+      }
+      this.#fresh[0] = id + 1;
+    }
     this.#count++;
+    const at = id << CONN_SHIFT;
     rows[at + Cip] = cip;
     rows[at + Vip] = vip;
     rows[at + Rip] = rip;

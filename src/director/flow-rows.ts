@@ -17,22 +17,36 @@ const { MethodMask: METHOD_MASK } = ConnFlag;
 const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 const CONNECTION = FlowColumn.Connection;
 
-/** Where answers come from depends on the forwarding method. NO_FLOW when the flow table is full. */
-export function obtainReply(flows: FlowTable, rows: Int32Array, local: Int32Array, id: number): number {
+/** Filled in by `replyOf`. */
+export const reply = { src: 0, dst: 0, ports: 0, proto: 0 };
+
+/** The tuple of answers into `reply`; it depends on the forwarding method. The columns may be those of another table. */
+export function replyOf(rows: Int32Array, local: Int32Array, id: number): void {
   const at = id << CONN_SHIFT;
   const ports = rows[at + Ports]!;
   const meta = rows[at + Meta]!;
-  const cip = rows[at + Cip]!;
   const cport = ports >>> 16;
-  const proto = (meta >> 8) & 0xff;
   const method = rows[at + Flags]! & METHOD_MASK;
   const rport = meta & 0xffff0000;
-  if (method === MASQ) return flows.obtain(rows[at + Rip]!, cip, rport | cport, proto);
-  if (method === FULL_NAT) {
+  reply.proto = (meta >> 8) & 0xff;
+  reply.src = rows[at + Rip]!;
+  reply.dst = rows[at + Cip]!;
+  if (method === MASQ) {
+    reply.ports = rport | cport;
+  } else if (method === FULL_NAT) {
     const own = id << LOCAL_SHIFT;
-    return flows.obtain(rows[at + Rip]!, local[own]!, rport | (local[own + 1]! & 0xffff), proto);
+    reply.dst = local[own]!;
+    reply.ports = rport | (local[own + 1]! & 0xffff);
+  } else {
+    reply.src = rows[at + Vip]!;
+    reply.ports = (ports << 16) | cport;
   }
-  return flows.obtain(rows[at + Vip]!, cip, (ports << 16) | cport, proto);
+}
+
+/** NO_FLOW when the flow table is full. */
+export function obtainReply(flows: FlowTable, rows: Int32Array, local: Int32Array, id: number): number {
+  replyOf(rows, local, id);
+  return flows.obtain(reply.src, reply.dst, reply.ports, reply.proto);
 }
 
 export function link(flows: FlowTable, rows: Int32Array, flow: number, id: number, dir: number): void {

@@ -5,11 +5,14 @@
  * Rows get new places. Nothing else is remembered of a scheduler than its name: it starts from the beginning of its list.
  */
 import type { Kept } from '../base/keep.ts';
+import { FlowColumn } from '../flow/flow-table.ts';
+import type { Heir, Inheritance } from '../flow/inheritance.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { COLD_SHIFT, COUNTER_SHIFT, type Counters } from './accounting.ts';
 import type { Control } from './app/ftp.ts';
 import { bindScheduler } from './commands.ts';
-import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN } from './connection.ts';
+import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN, TEMPLATE_KIND } from './connection.ts';
+import type { KeptConnections } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
 import type { KeptLocalAddress } from './local-addresses.ts';
@@ -35,11 +38,12 @@ export interface DirectorSettings {
   readonly locals: readonly KeptLocalAddress[];
 }
 
-export interface DirectorInheritance {
-  readonly services: number;
-  readonly connections: number;
-  /** Rows that did not hold. */
-  readonly dropped: number;
+/** Of a connection: where it comes from, and where answers do. */
+export const CONNECTION_TUPLES = 2;
+
+/** How many rows were ever in use. */
+export function connectionsLeft(kept: Kept): number {
+  return topOf(kept, 'connections', kept.int32('connections.control').length);
 }
 
 /** Changes when anything does that `restOf` tells. */
@@ -56,24 +60,20 @@ export function settingsOf({ flowSeed, tcpTimeouts, udpTimeouts, sctpTimeouts, l
   return { flowSeed, ...timeouts, locals: locals.listAll() };
 }
 
-/** Sysctls are the caller's, and come first. */
+/** All but connections, which are the heir's that is answered. Sysctls are the caller's, and come first. */
 export function inheritDirector(
   director: Director,
   kept: Kept,
   settings: DirectorSettings,
-  rest: DirectorRest,
-): DirectorInheritance {
-  const { locals } = director;
+  inheritance: Inheritance,
+): ConnectionHeir {
   inheritTimeouts(director, settings);
   const services = inheritServices(director, kept);
   const pooled = settings.locals.map((a) => ({ ...a, service: (services[a.service] ?? 0) - 1 }));
-  locals.inherit(pooled);
+  director.locals.inherit(pooled);
   const servers = inheritServers(director, kept, services);
   readCounters(kept, 'total')(director.total, 0, 0);
-  const { places, dropped } = inheritConnections(director, kept, servers);
-  locals.forgetUnused();
-  inheritRest(director, rest, places);
-  return { services: director.services.count, connections: director.conns.count, dropped };
+  return new ConnectionHeir(director, kept, servers, inheritance);
 }
 
 function inheritTimeouts(director: Director, settings: DirectorSettings): void {
@@ -180,67 +180,179 @@ function listOf(kept: Kept, service: number, top: number): number[] {
   return [...list];
 }
 
+const CONNECTION = FlowColumn.Connection;
 const LAST_METHOD = Math.max(...Object.values(Method));
 /** Who has a local address. */
 const LOCAL_BITS = ConnFlag.MethodMask | ConnFlag.Template;
 const PROTOCOLS: ReadonlySet<number> = new Set([IpProto.Tcp, IpProto.Udp, IpProto.Sctp]);
 
-function inheritConnections(director: Director, kept: Kept, servers: Places): { places: Places; dropped: number } {
-  const { conns, dests, locals, now } = director;
-  const rows = kept.int32('connections.rows');
-  const local = kept.int32('connections.local');
-  const control = kept.int32('connections.control');
-  const tables = { rows, local, control };
-  const places = new Int32Array(topOf(kept, 'connections', control.length));
-  let dropped = 0;
-  for (let old = 0; old < places.length; old++) {
+/** Found without their tuples, or only while somebody knows that there are any. */
+const SPECIAL = ConnFlag.HasPe | ConnFlag.NoCport | ConnFlag.App;
+
+export class ConnectionHeir implements Heir {
+  /** How many were taken over, and how many could not be. */
+  count = 0;
+  dropped = 0;
+  readonly #director: Director;
+  readonly #tables: KeptConnections;
+  readonly #servers: Places;
+  readonly #places: Places;
+  /** Those of FTP, of persistence engines, and whom another connection than a template controls. */
+  readonly #related: number[] = [];
+  readonly #inheritance: Inheritance;
+
+  constructor(director: Director, kept: Kept, servers: Places, inheritance: Inheritance) {
+    this.#director = director;
+    this.#servers = servers;
+    this.#inheritance = inheritance;
+    this.#tables = {
+      rows: kept.int32('connections.rows'),
+      local: kept.int32('connections.local'),
+      control: kept.int32('connections.control'),
+    };
+    this.#places = new Int32Array(connectionsLeft(kept));
+    this.#announceAll();
+  }
+
+  /** All rows that hold, by their tuples; their servers count them from now on. */
+  #announceAll(): void {
+    const { locals } = this.#director;
+    const { rows, control } = this.#tables;
+    for (let old = 0; old < this.#places.length; old++) {
+      const flags = rows[(old << CONN_SHIFT) + Conn.Flags]!;
+      if ((flags & ConnFlag.Used) === 0) continue;
+      if (!this.#holds(old)) {
+        this.dropped++;
+        continue;
+      }
+      this.#bind(old);
+      this.#announce(old);
+      if ((flags & SPECIAL) !== 0 || !this.#isTemplate(control[old]! - 1)) this.#related.push(old);
+    }
+    locals.forgetUnused();
+  }
+
+  #holds(old: number): boolean {
+    const { rows } = this.#tables;
     const from = old << CONN_SHIFT;
     const flags = rows[from + Conn.Flags]!;
-    if ((flags & ConnFlag.Used) === 0) continue;
-    const dest = (servers[rows[from + Conn.Dest]!] ?? 0) - 1;
-    const proto = (rows[from + Conn.Meta]! >> 8) & 0xff;
-    const isLocal = (flags & LOCAL_BITS) === Method.FullNat;
-    const address = local[(old << LOCAL_SHIFT) + 1]! >>> 16;
-    const holds =
-      dest !== NO_DEST &&
-      PROTOCOLS.has(proto) &&
+    return (
+      this.#destOf(old) !== NO_DEST &&
+      PROTOCOLS.has((rows[from + Conn.Meta]! >> 8) & 0xff) &&
       (flags & ConnFlag.MethodMask) <= LAST_METHOD &&
       rows[from + Conn.Timeout]! > 0 &&
-      (!isLocal || locals.isKnown(address));
-    const id = holds ? conns.inherit(tables, old, dest, now) : NO_CONN;
-    if (id === NO_CONN) {
-      dropped++;
-      continue;
-    }
-    places[old] = id + 1;
-    if (isLocal) locals.bind(address);
-    dests.bind(dest, (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
+      ((flags & LOCAL_BITS) !== Method.FullNat || this.#director.locals.isKnown(this.#localOf(old)))
+    );
   }
-  for (let old = 0; old < places.length; old++) {
-    const by = (places[control[old]! - 1] ?? 0) - 1;
-    if (places[old] !== 0 && by !== NO_CONN) conns.setControl(by, places[old]! - 1);
-  }
-  return { places, dropped };
-}
 
-function inheritRest(director: Director, rest: DirectorRest, places: Places): void {
-  const { conns, ftp, engines } = director;
-  const placeOf = (old: number): number => (places[old] ?? 0) - 1;
-  for (const [old, known] of rest.ftp) if (placeOf(old) !== NO_CONN) ftp.inherit(placeOf(old), known);
-  for (const [old, mark] of rest.marks) if (placeOf(old) !== NO_CONN) conns.marks.set(placeOf(old), mark);
-  const known = new Map(rest.engines);
-  for (let old = 0; old < places.length; old++) {
-    const conn = placeOf(old);
+  #destOf(old: number): number {
+    return (this.#servers[this.#tables.rows[(old << CONN_SHIFT) + Conn.Dest]!] ?? 0) - 1;
+  }
+
+  #localOf(old: number): number {
+    return this.#tables.local[(old << LOCAL_SHIFT) + 1]! >>> 16;
+  }
+
+  /** Is it one, or nobody? */
+  #isTemplate(old: number): boolean {
+    return old === NO_CONN || (this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]! & ConnFlag.Template) !== 0;
+  }
+
+  #announce(old: number): void {
+    const { rows } = this.#tables;
+    const from = old << CONN_SHIFT;
+    const proto = (rows[from + Conn.Meta]! >> 8) & 0xff;
+    const ports = rows[from + Conn.Ports]!;
+    const isTemplate = this.#isTemplate(old);
+    const kind = isTemplate ? proto | TEMPLATE_KIND : proto;
+    this.#inheritance.add(CONNECTION, old, rows[from + Conn.Cip]!, rows[from + Conn.Vip]!, ports, kind);
+    if (isTemplate) return;
+    replyOf(rows, local, old);
+    this.#inheritance.add(CONNECTION, old, reply.src, reply.dst, reply.ports, proto);
+  }
+
+  #bind(old: number): void {
+    const flags = this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]!;
+    const { dests, locals } = this.#director;
+    dests.bind(this.#destOf(old), (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
+    if ((flags & LOCAL_BITS) === Method.FullNat) locals.bind(this.#localOf(old));
+  }
+
+  #unbind(old: number): void {
+    const flags = this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]!;
+    const { dests, locals } = this.#director;
+    dests.unbind(this.#destOf(old), (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
+    if ((flags & LOCAL_BITS) === Method.FullNat) locals.release(this.#localOf(old));
+  }
+
+  inherit(old: number): void {
+    const { conns, now } = this.#director;
+    const conn = conns.inherit(this.#tables, old, this.#destOf(old), now);
+    this.#places[old] = conn + 1;
+    if (conn === NO_CONN) {
+      this.dropped++;
+      this.#unbind(old);
+      return;
+    }
+    this.count++;
+    const controller = this.#tables.control[old]! - 1;
+    if (controller === NO_CONN || !this.#isTemplate(controller)) return;
+    this.#inheritance.takeRow(CONNECTION, controller);
+    // It came a while ago perhaps, and has gone.
+    if (this.#isStill(controller)) conns.setControl(this.#placeOf(controller), conn);
+  }
+
+  #placeOf(old: number): number {
+    return (this.#places[old] ?? 0) - 1;
+  }
+
+  #isStill(old: number): boolean {
+    const { conns } = this.#director;
+    const { rows } = this.#tables;
+    const conn = this.#placeOf(old);
+    if (conn === NO_CONN || !conns.isUsed(conn)) return false;
+    const from = old << CONN_SHIFT;
     const at = conn << CONN_SHIFT;
-    if (conn === NO_CONN || (conns.rows[at + Conn.Flags]! & ConnFlag.HasPe) === 0) continue;
-    const told = known.get(old);
-    const engine = told === undefined ? null : engineOf(told[0]);
-    // Nobody could find it any more.
-    if (told === undefined || engine === null) director.expire(conn);
-    else {
-      const proto = (conns.rows[at + Conn.Meta]! >> 8) & 0xff;
-      const vport = conns.rows[at + Conn.Ports]! & 0xffff;
-      engines.add(conn, engine, proto, conns.rows[at + Conn.Cip]!, conns.rows[at + Conn.Vip]!, vport, told[1]);
+    for (const column of [Conn.Cip, Conn.Vip, Conn.Ports] as const)
+      if (conns.rows[at + column] !== rows[from + column]) return false;
+    return (conns.rows[at + Conn.Flags]! & ConnFlag.Template) !== 0;
+  }
+
+  /** Those that are not found by their tuples alone, with what stands in no column. */
+  takeRelated(rest: DirectorRest): void {
+    const { conns, ftp } = this.#director;
+    const take = (old: number): number => {
+      this.#inheritance.takeRow(CONNECTION, old);
+      return this.#placeOf(old);
+    };
+    for (const old of this.#related) take(old);
+    for (const old of this.#related) {
+      const controller = this.#tables.control[old]! - 1;
+      if (this.#isTemplate(controller) || this.#placeOf(old) === NO_CONN) continue;
+      const by = take(controller);
+      if (by !== NO_CONN) conns.setControl(by, this.#placeOf(old));
+    }
+    for (const [old, known] of rest.ftp) if (take(old) !== NO_CONN) ftp.inherit(take(old), known);
+    for (const [old, mark] of rest.marks) if (take(old) !== NO_CONN) conns.marks.set(take(old), mark);
+    this.#takeEngines(new Map(rest.engines));
+  }
+
+  #takeEngines(known: ReadonlyMap<number, EngineDatum>): void {
+    const { conns, engines } = this.#director;
+    const { rows } = conns;
+    for (const old of this.#related) {
+      const conn = this.#placeOf(old);
+      const at = conn << CONN_SHIFT;
+      if (conn === NO_CONN || (rows[at + Conn.Flags]! & ConnFlag.HasPe) === 0) continue;
+      const told = known.get(old);
+      const engine = told === undefined ? null : engineOf(told[0]);
+      // Nobody could find it any more.
+      if (told === undefined || engine === null) this.#director.expire(conn);
+      else {
+        const proto = (rows[at + Conn.Meta]! >> 8) & 0xff;
+        const vport = rows[at + Conn.Ports]! & 0xffff;
+        engines.add(conn, engine, proto, rows[at + Conn.Cip]!, rows[at + Conn.Vip]!, vport, told[1]);
+      }
     }
   }
 }

@@ -4,6 +4,7 @@ import { ManualClock, seconds } from '../base/clock.ts';
 import { Kept } from '../base/keep.ts';
 import type { MemoryFile } from '../base/keep-rig.ts';
 import { SeededRng } from '../base/rng.ts';
+import { finish } from '../base/slices.ts';
 import { parseCommand } from '../director/test-rig.ts';
 import type { TableName } from '../model/iptables.ts';
 import { formatIp4, mac } from '../wire/addr.ts';
@@ -250,12 +251,14 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     expect(answer()).toEqual(['front: 10.0.2.11:4000 > 10.0.1.2:4001 proto 17']);
   });
 
-  it('connections go on where they were', () => {
+  it.each(['here', 'still coming'])('connections go on where they were, rows are %s', (when) => {
     talk();
+    const before = known();
     const told = lives.engine.director.listConnections(0, 100).rows.map((row) => JSON.stringify(row));
     const isAt = (port: number, server: string) =>
       told.some((row) => row.includes(`"port":${port}`) && row.includes(server));
-    lives.restart(how);
+    const steps = lives.restartInSteps(how);
+    if (when === 'here') finish(steps);
     for (let port = 40000; port < 40008; port++) {
       const server = isAt(port, '10.0.2.11') ? '10.0.2.11:8080' : '10.0.2.12:80';
       const sent = fromClient(segment(port, 80, 'P.', 1, 101, 'GET'), '10.0.1.100');
@@ -279,6 +282,11 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     expect(fromServer(11, (f) => f.udp({ srcPort: 4000, dstPort: 4001 }).payload('y'), '10.0.2.1')).toEqual([
       'front: 10.0.2.11:4000 > 10.0.1.2:4001 proto 17',
     ]);
+    if (when === 'here') return;
+    const report = finish(steps);
+    expect(report).toMatchObject({ dropped: 0, connections: (before.connections as unknown[]).length });
+    expect(report.entries).toBe((before.entries as unknown[]).length);
+    expect(lives.engine.flows.source).toBeNull();
   });
 
   it('and end when their time is over', () => {

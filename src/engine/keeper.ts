@@ -3,7 +3,8 @@
  * in a new life everything is taken over from the life before.
  *
  *   change ─► dirty ─► written before the request is answered, or a little per breath as soon as its cost allows
- *   start  ─► devices, settings, services, connections, entries, translation, rules; a row that does not hold is left out and counted
+ *   start  ─► devices, settings, services, translation, rules; then it forwards, and rows of connections and entries
+ *             come when they are asked for, the rest of them little by little (flow/inheritance.ts); one that does not hold is left out and counted
  */
 import { crc32 } from 'node:zlib';
 import { milliseconds } from '../base/clock.ts';
@@ -11,10 +12,11 @@ import type { Keep, Kept, SlotName } from '../base/keep.ts';
 import type { Steps } from '../base/slices.ts';
 import { Col, Trait } from '../conntrack/entries.ts';
 import { HELPER_NAMES } from '../conntrack/helper-names.ts';
-import { inheritEntries } from '../conntrack/inherit.ts';
+import { ENTRY_TUPLES, EntryHeir, entriesLeft } from '../conntrack/inherit.ts';
 import { Conn, ConnFlag } from '../director/connection.ts';
 import * as directors from '../director/inherit.ts';
 import { SCHEDULERS } from '../director/sched/index.ts';
+import { Inheritance } from '../flow/inheritance.ts';
 import { Status } from '../model/entry-status.ts';
 import * as translations from '../nat/inherit.ts';
 import type { Engine } from './engine.ts';
@@ -178,43 +180,57 @@ export class Keeper {
   }
 }
 
+export type TakenOver = Omit<Extract<KeptReport, { adopted: true }>, 'pauseMs'>;
+
+export interface Inherited {
+  readonly notes: readonly string[];
+  /** What is left to do while packets are forwarded. */
+  readonly steps: Steps<TakenOver>;
+}
+
 /**
- * Everything that the life before has left, into an engine that is new. Devices go first: `addDevice` makes one that works on the descriptor that was handed on.
+ * What the life before has left, into an engine that is new: from now on it forwards. Rows of connections and entries come as they are asked for, and in the steps. Devices go
+ * first: `addDevice` makes one that works on the descriptor that was handed on.
  * @throws Error when what was left contradicts itself: then the engine is good for nothing
  */
-export function inherit(
-  engine: Engine,
-  kept: Kept,
-  addDevice: (spec: DeviceSpec) => boolean,
-): Omit<Extract<KeptReport, { adopted: true }>, 'pauseMs'> & { readonly notes: readonly string[] } {
+export function inherit(engine: Engine, kept: Kept, addDevice: (spec: DeviceSpec) => boolean): Inherited {
   const notes: string[] = [];
   const settings = parse<KeptSettings>(kept, 'settings');
   const rest = parse<Rest>(kept, 'side');
   const devices: DeviceSpec[] = [];
   for (const { id: _, ...spec } of settings.devices) if (addDevice(spec)) devices.push(spec);
   restoreSettings(engine, settings);
-  const director = directors.inheritDirector(engine.director, kept, settings.director, rest.director);
-  const { now } = engine.stack;
-  const entries = inheritEntries(engine.conntrack.entries, kept, now);
-  const numbers = new Map(
-    settings.devices.map(({ id, name }) => [id, engine.stack.link.findInterface(name)?.id ?? -1]),
-  );
-  const deviceOf = (old: number): number => numbers.get(old) ?? -1;
+  const { director, translation, flows, stack } = engine;
+  const [conns, entries] = [directors.connectionsLeft(kept), entriesLeft(kept)];
+  const tuples = conns * directors.CONNECTION_TUPLES + entries * ENTRY_TUPLES;
+  const inheritance = new Inheritance(flows, Math.max(conns, entries), tuples);
+  const connectionHeir = directors.inheritDirector(director, kept, settings.director, inheritance);
+  const numbers = new Map(settings.devices.map(({ id, name }) => [id, stack.link.findInterface(name)?.id ?? -1]));
+  const translate = translations.heirOf(translation, kept, (old) => numbers.get(old) ?? -1);
+  const entryHeir = new EntryHeir(engine.conntrack.entries, kept, stack.now, inheritance, translate);
   if (rest.hadNat) engine.filter.recallNat();
-  translations.inheritTranslation(engine.translation, kept, rest.translation, entries.places, deviceOf);
+  inheritance.begin(connectionHeir, entryHeir);
+  translation.nat.inheritance = inheritance;
+  connectionHeir.takeRelated(rest.director);
+  entryHeir.takeRelated();
+  translations.inheritRest(translation, kept, rest.translation, entryHeir.places);
   for (const table of restoreRules(engine, parse(kept, 'rules')))
     notes.push(`iptables: table ${table} could not be had again`);
   restoreDaemons(engine, settings.daemons);
-  return {
-    adopted: true,
-    devices,
-    services: director.services,
-    connections: director.connections,
-    entries: engine.conntrack.entries.confirmed,
-    dropped: director.dropped + entries.dropped,
-    controlText: kept.read('control'),
-    notes,
-  };
+  function* steps(): Steps<TakenOver> {
+    yield* inheritance.steps();
+    translation.nat.inheritance = null;
+    return {
+      adopted: true,
+      devices,
+      services: director.services.count,
+      connections: connectionHeir.count,
+      entries: entryHeir.count,
+      dropped: connectionHeir.dropped + entryHeir.dropped,
+      controlText: kept.read('control'),
+    };
+  }
+  return { notes, steps: steps() };
 }
 
 function parse<T>(kept: Kept, slot: SlotName): T {

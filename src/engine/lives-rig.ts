@@ -3,10 +3,11 @@ import { Keep, Kept, keptOr } from '../base/keep.ts';
 import { MemoryFile } from '../base/keep-rig.ts';
 import { plainMemory } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
+import { finish, type Steps } from '../base/slices.ts';
 import { MemoryDevice, type MemoryDeviceOptions } from '../device/memory.ts';
 import { formatMac } from '../wire/addr.ts';
 import { Engine, type EngineOptions } from './engine.ts';
-import { inherit, Keeper, LAYOUT } from './keeper.ts';
+import { inherit, Keeper, LAYOUT, type TakenOver } from './keeper.ts';
 
 type DeviceOptions = Omit<MemoryDeviceOptions, 'drops'> & { readonly name: string };
 export type LivesOptions = Omit<EngineOptions, 'allocate' | 'rng'>;
@@ -51,18 +52,27 @@ export class Lives {
   }
 
   /** What the engine has written so far is all that is left of it: it was killed. Or, with `ends`, it came to its end. */
-  restart(how: 'ends' | 'killed'): ReturnType<typeof inherit> {
+  restart(how: 'ends' | 'killed'): TakenOver {
+    return finish(this.restartInSteps(how));
+  }
+
+  /** The same; the next life runs at once, and takes the rest over meanwhile. */
+  restartInSteps(how: 'ends' | 'killed'): Steps<TakenOver> {
     if (how === 'ends') this.keeper.finish();
     const kept = Kept.open(this.memory.map, LAYOUT);
     if (typeof kept === 'string') throw new Error(kept);
     this.#life = kept.life + 1;
     this.memory = new MemoryFile();
     ({ engine: this.engine, keeper: this.keeper } = this.#begin());
-    const report = inherit(this.engine, kept, ({ name }) => {
+    const { steps } = inherit(this.engine, kept, ({ name }) => {
       this.addDevice(this.#deviceOptions.get(name)!);
       return true;
     });
-    this.keeper.begin();
-    return report;
+    const { keeper } = this;
+    return (function* () {
+      const report = yield* steps;
+      keeper.begin();
+      return report;
+    })();
   }
 }

@@ -1,6 +1,7 @@
 import { afterEach, expect, it } from 'vitest';
 import { KEEP_SIZE, Kept } from '../base/keep.ts';
 import { wholeOf } from '../base/memory.ts';
+import { finish } from '../base/slices.ts';
 import * as native from '../device/native.ts';
 import { makeAhead, start } from './start.ts';
 
@@ -26,8 +27,8 @@ it.skipIf(native.nativeProblem() !== null)(
     const keep = { fd, before: { fd: memory(), devices: {} } };
     const [eventfd, signal] = [-1, new SharedArrayBuffer(4)];
     const data = { ...sizes, maxConnections: 200, testClock: false, eventfd, signal, keep };
-    const { report } = start(data, () => {}, ahead);
-    expect(report).toEqual({ adopted: false, why: 'it is no memory of tapvs' });
+    const { steps } = start(data, () => {}, ahead);
+    expect(finish(steps)).toEqual({ adopted: false, why: 'it is no memory of tapvs' });
     const kept = Kept.open((offset, bytes) => wholeOf(native.mapShared(fd, bytes, offset)));
     if (typeof kept === 'string') throw new Error(kept);
     expect(kept.uint8('services.flags').some((flags) => flags !== 0)).toBe(false);

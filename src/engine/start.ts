@@ -4,12 +4,12 @@ import { type Clock, systemClock, TICKS_PER_SECOND, TurnableClock } from '../bas
 import { Keep, Kept, keptOr, type MapMemory } from '../base/keep.ts';
 import { type Allocate, plainMemory, wholeOf } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
-import { TimeBudget } from '../base/slices.ts';
+import { type Steps, TimeBudget } from '../base/slices.ts';
 import * as native from '../device/native.ts';
 import { Captures } from './capture.ts';
 import { CopyMemory } from './copy-memory.ts';
 import { Engine } from './engine.ts';
-import { inherit, Keeper, LAYOUT } from './keeper.ts';
+import { inherit, Keeper, LAYOUT, type TakenOver } from './keeper.ts';
 import type { AheadData, KeptReport, WorkerData, WorkerMessage } from './messages.ts';
 import { addDevice, type RequestContext } from './requests.ts';
 import { Traces } from './trace.ts';
@@ -25,10 +25,10 @@ export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes)
 const PIECE_MS = 1;
 
 export interface Start {
-  /** Its engine is whole, and so are the tables for the next life. */
+  /** Its engine forwards. */
   readonly context: RequestContext;
-  /** Undefined when there was nothing to take over. */
-  readonly report: KeptReport | undefined;
+  /** What is left to do meanwhile: until then the tables for the next life are not whole. Undefined when there was nothing to take over. */
+  readonly steps: Steps<KeptReport | undefined>;
 }
 
 /** Tables that were made before it was known what they are for. */
@@ -48,18 +48,18 @@ export function makeAhead(data: AheadData): Ahead {
 /** @param ahead used when it is what is wanted */
 export function start(data: WorkerData, post: (message: WorkerMessage) => void, ahead: Ahead | null = null): Start {
   const before = data.keep?.before;
-  if (before === undefined) return begun(create(data, post, 1, 0), undefined);
+  if (before === undefined) return withNothing(create(data, post, 1, 0), undefined);
   const kept = Kept.open(mapOf(before.fd), LAYOUT);
   // Where tables were made that nobody wants memory is no longer zero.
   const end = ahead?.keep.end;
-  if (typeof kept === 'string') return begun(create(data, post, 1, 0, end), { adopted: false, why: kept });
+  if (typeof kept === 'string') return withNothing(create(data, post, 1, 0, end), { adopted: false, why: kept });
   const context =
     ahead !== null && isFor(ahead.data, data)
       ? contextOf(ahead.engine, ahead.keep, null, post)
       : create(data, post, kept.life + 1, kept.tick, end);
   if (ahead !== null) ahead.keep.life = kept.life + 1;
   try {
-    const { notes, ...report } = inherit(context.engine, kept, (spec) => {
+    const { notes, steps } = inherit(context.engine, kept, (spec) => {
       const fd = before.devices[spec.name];
       if (fd === undefined) return false;
       native.adopt(fd);
@@ -67,18 +67,28 @@ export function start(data: WorkerData, post: (message: WorkerMessage) => void, 
       return true;
     });
     for (const message of notes) post({ type: 'log', level: 'warn', message });
-    context.keeper?.begin();
     const ticks = ((context.testClock ?? systemClock).now() - kept.tick) | 0;
-    return { context, report: { ...report, pauseMs: Math.round((ticks * 1000) / TICKS_PER_SECOND) } };
+    const pauseMs = Math.round((ticks * 1000) / TICKS_PER_SECOND);
+    return { context, steps: takeRest(context, steps, pauseMs) };
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    return begun(create(data, post, kept.life + 1, 0, context.keeper?.end), { adopted: false, why });
+    return withNothing(create(data, post, kept.life + 1, 0, context.keeper?.end), { adopted: false, why });
   }
 }
 
-function begun(context: RequestContext, report: KeptReport | undefined): Start {
+function* takeRest({ keeper }: RequestContext, steps: Steps<TakenOver>, pauseMs: number): Start['steps'] {
+  const report = yield* steps;
+  keeper?.begin();
+  return { ...report, pauseMs };
+}
+
+function withNothing(context: RequestContext, report: KeptReport | undefined): Start {
   context.keeper?.begin();
-  return { context, report };
+  // biome-ignore lint/correctness/useYield: there is nothing to do
+  const steps = (function* (): Start['steps'] {
+    return report;
+  })();
+  return { context, steps };
 }
 
 function isFor({ keepFd, ...sizes }: AheadData, data: WorkerData): boolean {

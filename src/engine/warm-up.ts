@@ -6,6 +6,7 @@ import { systemClock } from '../base/clock.ts';
 import { KEEP_SIZE, Keep, Kept, keptOr, type MapMemory } from '../base/keep.ts';
 import { plainMemory, wholeOf } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
+import { finish } from '../base/slices.ts';
 import { MemoryDevice } from '../device/memory.ts';
 import * as native from '../device/native.ts';
 import { formatIp4, mac } from '../wire/addr.ts';
@@ -46,9 +47,11 @@ export function warmUp(connections: number): number {
     const kept = Kept.open(first!, LAYOUT);
     if (typeof kept === 'string') return 0;
     const after = new Life(second!, 2);
-    inherit(after.engine, kept, (spec) => after.addDevice(spec));
+    const { steps } = inherit(after.engine, kept, (spec) => after.addDevice(spec));
+    after.talk(0, connections / 2);
+    finish(steps);
     after.keeper.begin();
-    after.talk(0, connections);
+    after.talk(connections / 2, connections);
     after.open(connections, connections + connections / 2);
     return before.sent + after.sent;
   } finally {

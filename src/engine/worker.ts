@@ -14,7 +14,7 @@ import * as native from '../device/native.ts';
 import type { Engine } from './engine.ts';
 import { inlineMore } from './inlining.ts';
 import type { Keeper } from './keeper.ts';
-import type { EngineRequestName, RequestMessage, WaitingData, WorkerData, WorkerMessage } from './messages.ts';
+import type { EngineRequestName, KeptReport, RequestMessage, WaitingData, WorkerData, WorkerMessage } from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
 import { type Ahead, makeAhead, start } from './start.ts';
 import { warmUp } from './warm-up.ts';
@@ -24,15 +24,17 @@ const MAX_SLEEP_MS = 100;
 /** The same in test mode, where a timer is compared with another host's. */
 const TEST_SLEEP_MS = 5;
 
-/** What a request has left is done for so long between two breaths, or a little longer. */
+/** What there is to do beside packets is done for so long between two breaths, or a little longer. */
 const WORK_MS = 1;
 
+/** What a request, or the life before, has left to do. */
 interface Work {
-  readonly request: RequestMessage;
   readonly slices: Slices<unknown>;
+  readonly onDone: (value: unknown) => void;
+  readonly onError: (error: unknown) => void;
 }
 
-/** While there is some, no other request is taken. */
+/** While there is some, no request is taken. */
 let work: Work | null = null;
 
 /** Null where this is no thread: then it is only loaded. */
@@ -45,7 +47,7 @@ function post(message: WorkerMessage): void {
 
 function run(data: WorkerData, ahead: Ahead | null): void {
   signal = new Int32Array(data.signal);
-  const { context, report } = start(data, post, ahead);
+  const { context, steps } = start(data, post, ahead);
   const { engine, testClock, keeper } = context;
   const sleepMs = testClock === null ? MAX_SLEEP_MS : TEST_SLEEP_MS;
   let pollset = native.createPollset([data.eventfd].concat(engine.pollFds()));
@@ -57,11 +59,17 @@ function run(data: WorkerData, ahead: Ahead | null): void {
   let idle = 0;
   /** What the last poll found: bit 0 is the eventfd. */
   let ready = 0;
-  post({ type: 'ready', kept: report });
+  work = {
+    slices: new Slices(steps),
+    onDone: (kept) => post({ type: 'ready', kept: kept as KeptReport | undefined }),
+    onError: (error) => {
+      throw error;
+    },
+  };
   while (!context.isStopping) {
     const isWorking = work !== null;
     if (work !== null) {
-      goOn(context, work);
+      goOn(work);
       // Others have waited for it.
       ready |= 1;
     }
@@ -116,7 +124,7 @@ function takeMessages(context: RequestContext, eventfd: number): void {
     const request = got.message as RequestMessage;
     try {
       const result = answer(context, request);
-      if (result instanceof Slices) work = { request, slices: result };
+      if (result instanceof Slices) work = workOf(context, request, result);
       else reply(context, request, result);
     } catch (error) {
       fail(request, error);
@@ -133,20 +141,24 @@ function fail({ id }: RequestMessage, error: unknown): void {
   post({ type: 'failed', id, message: error instanceof Error ? error.message : String(error) });
 }
 
-/** A little of the work that a request has left. */
-function goOn(context: RequestContext, { request, slices }: Work): void {
+function workOf(context: RequestContext, request: RequestMessage, slices: Slices<unknown>): Work {
+  return { slices, onDone: (result) => reply(context, request, result), onError: (error) => fail(request, error) };
+}
+
+/** A little of it. */
+function goOn({ slices, onDone, onError }: Work): void {
   const end = performance.now() + WORK_MS;
   try {
     do {
       const done = slices.next();
       if (done === undefined) continue;
       work = null;
-      reply(context, request, done.value);
+      onDone(done.value);
       return;
     } while (performance.now() < end);
   } catch (error) {
     work = null;
-    fail(request, error);
+    onError(error);
   }
 }
 

@@ -42,7 +42,7 @@ export interface FlowSource {
 
 export class FlowTable {
   readonly capacity: number;
-  /** Asked when a tuple is not found; null but for the copy on which `tapvs explain` answers. */
+  /** Asked when a tuple is not found; null but for the copy on which `tapvs explain` answers, and for a while after a restart (inheritance.ts). */
   source: FlowSource | null = null;
   readonly #rows: Int32Array;
   /** First row + 1 of each bucket, 0 when empty (fresh pages are zero and stay untouched). */
@@ -97,6 +97,11 @@ export class FlowTable {
   /** Rows in the bucket of a tuple: as many look-ups must go past at worst. */
   chainLength(src: number, dst: number, ports: number, kind: number): number {
     if (this.source !== null) return this.source.chainLength(src, dst, ports, kind);
+    return this.ownChainLength(src, dst, ports, kind);
+  }
+
+  /** The same, whatever the source has. */
+  ownChainLength(src: number, dst: number, ports: number, kind: number): number {
     return this.#chainLength(hash4(this.#seed, src, dst, ports, kind) & this.#mask);
   }
 

@@ -6,12 +6,14 @@ import { hash4 } from '../base/hash.ts';
 import { type Allocate, int32Of, plainMemory } from '../base/memory.ts';
 import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
+import type { Inheritance } from '../flow/inheritance.ts';
 import { isSourceInRange, presentTuple } from './choose.ts';
 import type { Entries } from './entries.ts';
 import type { NatRange } from './range.ts';
 
 const ORIGINAL = CtDir.Original;
 const NONE = 0;
+const ZONE_SHIFT = 16;
 
 const own = new Tuple();
 
@@ -25,6 +27,8 @@ export class BySource {
   readonly #next: Int32Array;
   readonly #before: Int32Array;
 
+  /** What a life before has left and is not here yet; null as soon as all is. */
+  inheritance: Inheritance | null = null;
   /** Of what this is a copy: its chains are read as they are, for a copy lives for one packet. */
   #live: { readonly table: BySource; readonly entries: Entries } | null = null;
 
@@ -47,6 +51,7 @@ export class BySource {
    */
   follow(entries: Entries, t: Tuple, zone: number, range: NatRange): boolean {
     const { src, ports, proto } = t;
+    if (this.inheritance !== null) this.inheritance.takeBySource(src, ports, proto | (zone << ZONE_SHIFT));
     for (let at = this.#buckets[this.#bucketOf(t, zone)]!; at !== NONE; at = this.#next[at]!) {
       entries.tuple(at, ORIGINAL, own);
       if (own.src !== src || own.ports >>> 16 !== ports >>> 16 || own.proto !== proto) continue;

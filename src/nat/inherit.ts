@@ -22,24 +22,31 @@ export function restOf({ expectations, helpers }: Translation): TranslationRest 
 }
 
 /**
- * @param places entry of now by entry of then, 0 for one that is gone
+ * Answers what is to be done with each entry that was taken over.
  * @param deviceOf number of the device that had this number then; -1: it is gone
  */
-export function inheritTranslation(
-  translation: Translation,
+export function heirOf(
+  { nat, helpers }: Translation,
+  kept: Kept,
+  deviceOf: (device: number) => number,
+): (entry: number, old: number) => void {
+  const helperOf = kept.uint8('entries.helper');
+  const masqDevice = kept.int32('nat.masqDevice');
+  return (entry, old) => {
+    const device = masqDevice[old] ?? 0;
+    nat.inherit(entry, device === 0 ? 0 : deviceOf(device - 1) + 1);
+    if (helperOf[old] !== Helper.None) helpers.stand();
+  };
+}
+
+/** @param places entry of now by entry of then, 0 for one that is gone; those with a helper are here */
+export function inheritRest(
+  { helpers, expectations }: Translation,
   kept: Kept,
   rest: TranslationRest,
   places: Int32Array,
-  deviceOf: (device: number) => number,
 ): void {
-  const { nat, helpers, expectations } = translation;
   const helperOf = kept.uint8('entries.helper');
-  const masqDevice = kept.int32('nat.masqDevice');
-  for (let old = 1; old < places.length; old++) {
-    if (places[old] === 0) continue;
-    nat.inherit(places[old]!, deviceOf((masqDevice[old] ?? 0) - 1) + 1);
-    if (helperOf[old] !== Helper.None) helpers.stand();
-  }
   // Only who has a helper has announced anything, and takes it along when it ends.
   const placeOf = (old: number): number => (helperOf[old] === Helper.None ? 0 : (places[old] ?? 0));
   for (const e of rest.expectations) {

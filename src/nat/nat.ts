@@ -12,6 +12,7 @@ import { type Allocate, Columns } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
 import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
+import type { Inheritance } from '../flow/inheritance.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { OwnAddresses } from '../hooks/own-addresses.ts';
 import { Status } from '../model/entry-status.ts';
@@ -325,6 +326,11 @@ export class Nat {
     this.#users = live.#users;
     this.#bySource.copyFrom(live.#bySource, live.#entries);
     this.#live = live;
+  }
+
+  /** Entries that an earlier life has left are still to come; null: no longer. */
+  set inheritance(inheritance: Inheritance | null) {
+    this.#bySource.inheritance = inheritance;
   }
 
   /**
