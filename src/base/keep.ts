@@ -9,7 +9,7 @@
  * the business of whoever has the table (inherit.ts of director and conntrack); here it is bytes with names.
  */
 import { crc32 } from 'node:zlib';
-import { type Allocate, int32Of, type Span } from './memory.ts';
+import { type Allocate, int32Of, type Span, wholeOf } from './memory.ts';
 import { finish, type Steps } from './slices.ts';
 
 /** Maps `bytes` of the memory from `offset` on, a multiple of the page size. */
@@ -157,8 +157,6 @@ export class Kept {
   readonly settings: KeepSettings;
   readonly #map: MapMemory;
   readonly #directory: Directory;
-  /** All columns; null until one is asked for. */
-  #columns: Span | null = null;
   readonly #slots: Slots;
 
   private constructor(map: MapMemory, head: Int32Array, directory: Directory) {
@@ -194,38 +192,41 @@ export class Kept {
     return this.#slots.open(name).read();
   }
 
-  int32(name: string): Int32Array {
-    const { buffer, at, bytes } = this.#column(name);
-    return new Int32Array(buffer, at, bytes >> 2);
+  /** Bytes of a column. */
+  bytesOf(name: string): number {
+    return this.#directory.columns[name]?.[1] ?? 0;
   }
 
-  uint32(name: string): Uint32Array {
-    const { buffer, at, bytes } = this.#column(name);
-    return new Uint32Array(buffer, at, bytes >> 2);
+  /** A column, or its first `length` values alone: what is mapped is counted by the garbage collector, which runs for it (REACH). */
+  int32(name: string, length = this.bytesOf(name) >> 2): Int32Array {
+    const { buffer, at } = this.#column(name, length * 4);
+    return new Int32Array(buffer, at, length);
   }
 
-  uint16(name: string): Uint16Array {
-    const { buffer, at, bytes } = this.#column(name);
-    return new Uint16Array(buffer, at, bytes >> 1);
+  uint32(name: string, length = this.bytesOf(name) >> 2): Uint32Array {
+    const { buffer, at } = this.#column(name, length * 4);
+    return new Uint32Array(buffer, at, length);
   }
 
-  uint8(name: string): Uint8Array {
-    const { buffer, at, bytes } = this.#column(name);
-    return new Uint8Array(buffer, at, bytes);
+  uint16(name: string, length = this.bytesOf(name) >> 1): Uint16Array {
+    const { buffer, at } = this.#column(name, length * 2);
+    return new Uint16Array(buffer, at, length);
   }
 
-  float64(name: string): Float64Array {
-    const { buffer, at, bytes } = this.#column(name);
-    return new Float64Array(buffer, at, bytes >> 3);
+  uint8(name: string, length = this.bytesOf(name)): Uint8Array {
+    const { buffer, at } = this.#column(name, length);
+    return new Uint8Array(buffer, at, length);
   }
 
-  #column(name: string): Span & { readonly bytes: number } {
-    const { columns, from, end } = this.#directory;
-    const place = columns[name];
-    if (place === undefined) return { buffer: new ArrayBuffer(0), at: 0, bytes: 0 };
-    const [offset, bytes] = place;
-    this.#columns ??= this.#map(from, end - from);
-    return { buffer: this.#columns.buffer, at: this.#columns.at + offset - from, bytes };
+  float64(name: string, length = this.bytesOf(name) >> 3): Float64Array {
+    const { buffer, at } = this.#column(name, length * 8);
+    return new Float64Array(buffer, at, length);
+  }
+
+  #column(name: string, bytes: number): Span {
+    const place = this.#directory.columns[name];
+    if (place === undefined || bytes === 0) return wholeOf(new ArrayBuffer(bytes));
+    return this.#map(place[0], bytes);
   }
 }
 

@@ -12,7 +12,7 @@ export const ENTRY_TUPLES = 3;
 /** How many rows were ever in use. */
 export function entriesLeft(kept: Kept): number {
   const top = kept.int32('entries.fresh')[0] ?? 0;
-  return top > 0 && top <= kept.uint8('entries.traits').length ? top : 0;
+  return top > 0 && top <= kept.bytesOf('entries.traits') ? top : 0;
 }
 
 export class EntryHeir implements Heir {
@@ -42,16 +42,17 @@ export class EntryHeir implements Heir {
     this.#entries = entries;
     this.#now = now;
     this.#onEntry = onEntry;
+    const top = entriesLeft(kept);
     this.#tables = {
-      rows: kept.int32('entries.rows'),
-      traits: kept.uint8('entries.traits'),
-      muted: kept.uint16('entries.muted'),
-      counters: kept.float64('entries.counters'),
-      stamps: kept.float64('entries.stamps'),
-      labels: kept.int32('entries.labels'),
+      rows: kept.int32('entries.rows', top << ENTRY_SHIFT),
+      traits: kept.uint8('entries.traits', top),
+      muted: kept.uint16('entries.muted', top),
+      counters: kept.float64('entries.counters', top * 4),
+      stamps: kept.float64('entries.stamps', top * 2),
+      labels: kept.int32('entries.labels', top * 4),
     };
-    this.#helpers = kept.uint8('entries.helper');
-    this.places = new Int32Array(entriesLeft(kept));
+    this.#helpers = kept.uint8('entries.helper', top);
+    this.places = new Int32Array(top);
     this.#inheritance = inheritance;
     this.#announceAll();
   }

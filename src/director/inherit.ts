@@ -43,7 +43,7 @@ export const CONNECTION_TUPLES = 2;
 
 /** How many rows were ever in use. */
 export function connectionsLeft(kept: Kept): number {
-  return topOf(kept, 'connections', kept.int32('connections.control').length);
+  return topOf(kept, 'connections', kept.bytesOf('connections.control') >> 2);
 }
 
 /** Changes when anything does that `restOf` tells. */
@@ -205,12 +205,13 @@ export class ConnectionHeir implements Heir {
     this.#director = director;
     this.#servers = servers;
     this.#inheritance = inheritance;
+    const top = connectionsLeft(kept);
     this.#tables = {
-      rows: kept.int32('connections.rows'),
-      local: kept.int32('connections.local'),
-      control: kept.int32('connections.control'),
+      rows: kept.int32('connections.rows', top << CONN_SHIFT),
+      local: kept.int32('connections.local', top << LOCAL_SHIFT),
+      control: kept.int32('connections.control', top),
     };
-    this.#places = new Int32Array(connectionsLeft(kept));
+    this.#places = new Int32Array(top);
     this.#announceAll();
   }
 

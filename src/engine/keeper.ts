@@ -115,6 +115,11 @@ export class Keeper {
     this.#report('control', this.#keep.write('control', text));
   }
 
+  /** Is there something that is not written yet? */
+  get isBehind(): boolean {
+    return [this.#rest, this.#settings, this.#rules].some(({ isDirty, steps }) => isDirty || steps !== null);
+  }
+
   /** Once per breath: writes what is due. */
   advance(): void {
     const { now } = this.#engine.stack;

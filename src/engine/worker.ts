@@ -14,7 +14,14 @@ import * as native from '../device/native.ts';
 import type { Engine } from './engine.ts';
 import { inlineMore } from './inlining.ts';
 import type { Keeper } from './keeper.ts';
-import type { EngineRequestName, KeptReport, RequestMessage, WaitingData, WorkerData, WorkerMessage } from './messages.ts';
+import type {
+  EngineRequestName,
+  KeptReport,
+  RequestMessage,
+  WaitingData,
+  WorkerData,
+  WorkerMessage,
+} from './messages.ts';
 import { answer, type RequestContext } from './requests.ts';
 import { type Ahead, makeAhead, start } from './start.ts';
 import { warmUp } from './warm-up.ts';

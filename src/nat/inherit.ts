@@ -2,6 +2,7 @@
 import type { Kept } from '../base/keep.ts';
 import type { Expectation } from '../conntrack/expectations.ts';
 import { Helper } from '../conntrack/helper-names.ts';
+import { entriesLeft } from '../conntrack/inherit.ts';
 import type { Shift } from '../flow/sequence.ts';
 import type { Translation } from './translation.ts';
 
@@ -30,8 +31,9 @@ export function heirOf(
   kept: Kept,
   deviceOf: (device: number) => number,
 ): (entry: number, old: number) => void {
-  const helperOf = kept.uint8('entries.helper');
-  const masqDevice = kept.int32('nat.masqDevice');
+  const top = entriesLeft(kept);
+  const helperOf = kept.uint8('entries.helper', top);
+  const masqDevice = kept.int32('nat.masqDevice', top);
   return (entry, old) => {
     const device = masqDevice[old] ?? 0;
     nat.inherit(entry, device === 0 ? 0 : deviceOf(device - 1) + 1);
@@ -46,7 +48,7 @@ export function inheritRest(
   rest: TranslationRest,
   places: Int32Array,
 ): void {
-  const helperOf = kept.uint8('entries.helper');
+  const helperOf = kept.uint8('entries.helper', entriesLeft(kept));
   // Only who has a helper has announced anything, and takes it along when it ends.
   const placeOf = (old: number): number => (helperOf[old] === Helper.None ? 0 : (places[old] ?? 0));
   for (const e of rest.expectations) {
