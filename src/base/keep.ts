@@ -67,6 +67,10 @@ interface Directory {
   readonly columns: Readonly<Record<string, readonly [offset: number, bytes: number]>>;
 }
 
+function slotAt(name: SlotName): number {
+  return SLOT_NAMES.slice(0, SLOT_NAMES.indexOf(name)).reduce((at, other) => at + 2 * SLOTS[other], HEADER_SIZE);
+}
+
 /** This life's, to be written. */
 export class Keep {
   readonly #map: MapMemory;
@@ -157,7 +161,6 @@ export class Kept {
   readonly settings: KeepSettings;
   readonly #map: MapMemory;
   readonly #directory: Directory;
-  readonly #slots: Slots;
 
   private constructor(map: MapMemory, head: Int32Array, directory: Directory) {
     this.#map = map;
@@ -165,7 +168,6 @@ export class Kept {
     this.life = head[Head.Life]!;
     this.tick = head[Head.Tick]!;
     this.settings = directory.settings;
-    this.#slots = new Slots(map);
   }
 
   /**
@@ -189,7 +191,16 @@ export class Kept {
 
   /** The text of a slot, '' when none was written. */
   read(name: SlotName): string {
-    return this.#slots.open(name).read();
+    const from = slotAt(name);
+    const halves = [from, from + SLOTS[name]].map((at) => ({ at, head: int32Of(this.#map(at, SLOT_HEAD), 3) }));
+    for (const { at, head } of halves.sort((a, b) => b.head[0]! - a.head[0]!)) {
+      const length = head[1]!;
+      if (head[0] === 0 || length < 0 || length > SLOTS[name] - SLOT_HEAD) continue;
+      const text = this.#map(at, SLOT_HEAD + length);
+      const bytes = Buffer.from(text.buffer, text.at + SLOT_HEAD, length);
+      if ((crc32(bytes) | 0) === head[2]) return bytes.toString();
+    }
+    return '';
   }
 
   /** Bytes of a column. */
@@ -260,15 +271,6 @@ class Slot {
     half.head[0] = serial;
     return true;
   }
-
-  read(): string {
-    const halves = [...this.#halves].sort((a, b) => b.head[0]! - a.head[0]!);
-    for (const { head, bytes } of halves) {
-      const text = bytes.subarray(0, head[1]!);
-      if (head[0] !== 0 && text.length === head[1] && (crc32(text) | 0) === head[2]) return text.toString();
-    }
-    return '';
-  }
 }
 
 /** Each is mapped when it is wanted. */
@@ -283,9 +285,7 @@ class Slots {
   open(name: SlotName): Slot {
     const known = this.#byName.get(name);
     if (known !== undefined) return known;
-    let from = HEADER_SIZE;
-    for (const other of SLOT_NAMES.slice(0, SLOT_NAMES.indexOf(name))) from += 2 * SLOTS[other];
-    const slot = new Slot(this.#map(from, 2 * SLOTS[name]), SLOTS[name]);
+    const slot = new Slot(this.#map(slotAt(name), 2 * SLOTS[name]), SLOTS[name]);
     this.#byName.set(name, slot);
     return slot;
   }

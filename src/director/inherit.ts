@@ -72,7 +72,7 @@ export function inheritDirector(
   const pooled = settings.locals.map((a) => ({ ...a, service: (services[a.service] ?? 0) - 1 }));
   director.locals.inherit(pooled);
   const servers = inheritServers(director, kept, services);
-  readCounters(kept, 'total')(director.total, 0, 0);
+  readCounters(kept, 'total', 1)(director.total, 0, 0);
   return new ConnectionHeir(director, kept, servers, inheritance);
 }
 
@@ -94,17 +94,18 @@ type Places = Int32Array;
 
 function inheritServices(director: Director, kept: Kept): Places {
   const { services } = director;
-  const protocol = kept.uint8('services.protocol');
-  const vip = kept.int32('services.vip');
-  const port = kept.uint16('services.port');
-  const flags = kept.uint8('services.flags');
-  const schedulerFlags = kept.uint8('services.schedulerFlags');
-  const schedulers = kept.uint8('services.schedulerNumbers');
-  const engines = kept.uint8('services.engineNumbers');
-  const timeout = kept.int32('services.timeout');
-  const netmask = kept.int32('services.netmask');
-  const counters = readCounters(kept, 'services');
-  const places = new Int32Array(topOf(kept, 'services', flags.length));
+  const top = topOf(kept, 'services', kept.bytesOf('services.flags'));
+  const protocol = kept.uint8('services.protocol', top);
+  const vip = kept.int32('services.vip', top);
+  const port = kept.uint16('services.port', top);
+  const flags = kept.uint8('services.flags', top);
+  const schedulerFlags = kept.uint8('services.schedulerFlags', top);
+  const schedulers = kept.uint8('services.schedulerNumbers', top);
+  const engines = kept.uint8('services.engineNumbers', top);
+  const timeout = kept.int32('services.timeout', top);
+  const netmask = kept.int32('services.netmask', top);
+  const counters = readCounters(kept, 'services', top);
+  const places = new Int32Array(top);
   for (let old = 0; old < places.length; old++) {
     const scheduler = schedulerOf(schedulers[old]!);
     if ((flags[old]! & ServiceFlag.Used) === 0 || scheduler === undefined) continue;
@@ -125,23 +126,27 @@ function inheritServices(director: Director, kept: Kept): Places {
 
 function inheritServers(director: Director, kept: Kept, services: Places): Places {
   const { dests, now } = director;
-  const ip = kept.int32('servers.ip');
-  const port = kept.uint16('servers.port');
-  const service = kept.int32('servers.service');
-  const flags = kept.uint8('servers.flags');
-  const method = kept.uint8('servers.method');
-  const weight = kept.int32('servers.weight');
-  const lastWeight = kept.int32('servers.lastWeight');
-  const upper = kept.uint32('servers.upper');
-  const lower = kept.uint32('servers.lower');
-  const tunnelType = kept.uint8('servers.tunnelType');
-  const tunnelPort = kept.uint16('servers.tunnelPort');
-  const tunnelFlags = kept.uint8('servers.tunnelFlags');
-  const vip = kept.int32('servers.vip');
-  const vport = kept.uint16('servers.vport');
-  const protocol = kept.uint8('servers.protocol');
-  const counters = readCounters(kept, 'servers');
-  const places = new Int32Array(flags.length);
+  const capacity = kept.bytesOf('servers.flags');
+  const top = topOf(kept, 'servers', capacity);
+  const ip = kept.int32('servers.ip', top);
+  const port = kept.uint16('servers.port', top);
+  const service = kept.int32('servers.service', top);
+  const flags = kept.uint8('servers.flags', top);
+  const method = kept.uint8('servers.method', top);
+  const weight = kept.int32('servers.weight', top);
+  const lastWeight = kept.int32('servers.lastWeight', top);
+  const upper = kept.uint32('servers.upper', top);
+  const lower = kept.uint32('servers.lower', top);
+  const tunnelType = kept.uint8('servers.tunnelType', top);
+  const tunnelPort = kept.uint16('servers.tunnelPort', top);
+  const tunnelFlags = kept.uint8('servers.tunnelFlags', top);
+  const vip = kept.int32('servers.vip', top);
+  const vport = kept.uint16('servers.vport', top);
+  const protocol = kept.uint8('servers.protocol', top);
+  const next = kept.int32('servers.next', top);
+  const first = kept.int32('services.first', services.length);
+  const counters = readCounters(kept, 'servers', top);
+  const places = new Int32Array(capacity);
   const settle = (old: number, d: number): void => {
     if (d === NO_DEST) return;
     dests.update(d, method[old]!, weight[old]!, upper[old]!, lower[old]!);
@@ -150,12 +155,11 @@ function inheritServers(director: Director, kept: Kept, services: Places): Place
     counters(dests.counters, d, old);
     places[old] = d + 1;
   };
-  const top = topOf(kept, 'servers', flags.length);
   for (let old = 0; old < services.length; old++) {
     const s = services[old]! - 1;
     if (s === NO_SERVICE) continue;
     // The list is newest first, and whoever is added comes to its head.
-    for (const d of listOf(kept, old, top).reverse()) {
+    for (const d of listOf(first[old]!, next).reverse()) {
       if ((flags[d]! & LISTED) !== LISTED || service[d] !== old) continue;
       if (dests.find(s, ip[d]!, port[d]!) !== NO_DEST) continue;
       settle(d, dests.add(s, ip[d]!, port[d]!));
@@ -168,15 +172,14 @@ function inheritServers(director: Director, kept: Kept, services: Places): Place
     settle(old, dests.addTrashed(of, ip[old]!, port[old]!, now));
   }
   // Connections that are bound to none have the row behind all others.
-  places[flags.length - 1] = dests.unbound + 1;
+  places[capacity - 1] = dests.unbound + 1;
   return places;
 }
 
-/** Servers on the list of a service, as far as it can be followed. */
-function listOf(kept: Kept, service: number, top: number): number[] {
-  const next = kept.int32('servers.next');
+/** Servers on a list that begins with `first`, as far as it can be followed. */
+function listOf(first: number, next: Int32Array): number[] {
   const list = new Set<number>();
-  for (let d = kept.int32('services.first')[service]!; d >= 0 && d < top && !list.has(d); d = next[d]!) list.add(d);
+  for (let d = first; d >= 0 && d < next.length && !list.has(d); d = next[d]!) list.add(d);
   return [...list];
 }
 
@@ -364,10 +367,10 @@ function topOf(kept: Kept, table: string, capacity: number): number {
   return top > 0 && top <= capacity ? top : 0;
 }
 
-/** Copies counters of a row of then to a row of now. */
-function readCounters(kept: Kept, table: string): (counters: Counters, row: number, old: number) => void {
-  const live = kept.float64(`${table}.live`);
-  const cold = kept.float64(`${table}.cold`);
+/** Copies counters of a row of then, one of the first `rows`, to a row of now. */
+function readCounters(kept: Kept, table: string, rows: number): (counters: Counters, row: number, old: number) => void {
+  const live = kept.float64(`${table}.live`, rows << COUNTER_SHIFT);
+  const cold = kept.float64(`${table}.cold`, rows << COLD_SHIFT);
   return (counters, row, old) => {
     for (let i = 0; i < 1 << COUNTER_SHIFT; i++)
       counters.live[(row << COUNTER_SHIFT) + i] = live[(old << COUNTER_SHIFT) + i] ?? 0;
