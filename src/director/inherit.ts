@@ -15,6 +15,7 @@ import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method, NO_CONN, TEMPLATE_KIND
 import type { KeptConnections } from './connections.ts';
 import { DestFlag, NO_DEST } from './destinations.ts';
 import type { Director } from './director.ts';
+import { reply, replyOf } from './flow-rows.ts';
 import type { KeptLocalAddress } from './local-addresses.ts';
 import { type EngineDatum, engineOf } from './persistence-engine.ts';
 import { schedulerOf } from './sched/index.ts';
@@ -187,7 +188,9 @@ const CONNECTION = FlowColumn.Connection;
 const LAST_METHOD = Math.max(...Object.values(Method));
 /** Who has a local address. */
 const LOCAL_BITS = ConnFlag.MethodMask | ConnFlag.Template;
-const PROTOCOLS: ReadonlySet<number> = new Set([IpProto.Tcp, IpProto.Udp, IpProto.Sctp]);
+const { Tcp: TCP, Udp: UDP, Sctp: SCTP } = IpProto;
+const { Flags: FLAGS, Meta: META, Timeout: TIMEOUT, Cip: CIP, Vip: VIP, Ports: PORTS } = Conn;
+const { Used: USED, Template: TEMPLATE, Inactive: INACTIVE, MethodMask: METHOD_MASK } = ConnFlag;
 
 /** Found without their tuples, or only while somebody knows that there are any. */
 const SPECIAL = ConnFlag.HasPe | ConnFlag.NoCport | ConnFlag.App;
@@ -218,35 +221,39 @@ export class ConnectionHeir implements Heir {
     this.#announceAll();
   }
 
-  /** All rows that hold, by their tuples; their servers count them from now on. */
+  /** All rows that hold, by their tuples; their servers count them from now on. Packets wait: one flat loop is compiled soonest. */
   #announceAll(): void {
     const { locals } = this.#director;
-    const { rows, control } = this.#tables;
+    const { rows, local, control } = this.#tables;
+    const inheritance = this.#inheritance;
     for (let old = 0; old < this.#places.length; old++) {
-      const flags = rows[(old << CONN_SHIFT) + Conn.Flags]!;
-      if ((flags & ConnFlag.Used) === 0) continue;
-      if (!this.#holds(old)) {
+      const at = old << CONN_SHIFT;
+      const flags = rows[at + FLAGS]!;
+      if ((flags & USED) === 0) continue;
+      const dest = this.#destOf(old);
+      const proto = (rows[at + META]! >> 8) & 0xff;
+      const isLocal = (flags & LOCAL_BITS) === Method.FullNat;
+      const holds =
+        dest !== NO_DEST &&
+        (proto === TCP || proto === UDP || proto === SCTP) &&
+        (flags & METHOD_MASK) <= LAST_METHOD &&
+        rows[at + TIMEOUT]! > 0 &&
+        (!isLocal || locals.isKnown(this.#localOf(old)));
+      if (!holds) {
         this.dropped++;
         continue;
       }
-      this.#bind(old);
-      this.#announce(old);
+      this.#director.dests.bind(dest, (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
+      if (isLocal) locals.bind(this.#localOf(old));
+      const kind = (flags & TEMPLATE) !== 0 ? proto | TEMPLATE_KIND : proto;
+      inheritance.add(CONNECTION, old, rows[at + CIP]!, rows[at + VIP]!, rows[at + PORTS]!, kind);
+      if ((flags & TEMPLATE) === 0) {
+        replyOf(rows, local, old);
+        inheritance.add(CONNECTION, old, reply.src, reply.dst, reply.ports, proto);
+      }
       if ((flags & SPECIAL) !== 0 || !this.#isTemplate(control[old]! - 1)) this.#related.push(old);
     }
     locals.forgetUnused();
-  }
-
-  #holds(old: number): boolean {
-    const { rows } = this.#tables;
-    const from = old << CONN_SHIFT;
-    const flags = rows[from + Conn.Flags]!;
-    return (
-      this.#destOf(old) !== NO_DEST &&
-      PROTOCOLS.has((rows[from + Conn.Meta]! >> 8) & 0xff) &&
-      (flags & ConnFlag.MethodMask) <= LAST_METHOD &&
-      rows[from + Conn.Timeout]! > 0 &&
-      ((flags & LOCAL_BITS) !== Method.FullNat || this.#director.locals.isKnown(this.#localOf(old)))
-    );
   }
 
   #destOf(old: number): number {
@@ -259,33 +266,15 @@ export class ConnectionHeir implements Heir {
 
   /** Is it one, or nobody? */
   #isTemplate(old: number): boolean {
-    return old === NO_CONN || (this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]! & ConnFlag.Template) !== 0;
+    return old === NO_CONN || (this.#tables.rows[(old << CONN_SHIFT) + FLAGS]! & TEMPLATE) !== 0;
   }
 
-  #announce(old: number): void {
-    const { rows } = this.#tables;
-    const from = old << CONN_SHIFT;
-    const proto = (rows[from + Conn.Meta]! >> 8) & 0xff;
-    const ports = rows[from + Conn.Ports]!;
-    const isTemplate = this.#isTemplate(old);
-    const kind = isTemplate ? proto | TEMPLATE_KIND : proto;
-    this.#inheritance.add(CONNECTION, old, rows[from + Conn.Cip]!, rows[from + Conn.Vip]!, ports, kind);
-    if (isTemplate) return;
-    replyOf(rows, local, old);
-    this.#inheritance.add(CONNECTION, old, reply.src, reply.dst, reply.ports, proto);
-  }
-
-  #bind(old: number): void {
-    const flags = this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]!;
+  /** It could not be taken over. */
+  #drop(old: number): void {
+    this.dropped++;
+    const flags = this.#tables.rows[(old << CONN_SHIFT) + FLAGS]!;
     const { dests, locals } = this.#director;
-    dests.bind(this.#destOf(old), (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
-    if ((flags & LOCAL_BITS) === Method.FullNat) locals.bind(this.#localOf(old));
-  }
-
-  #unbind(old: number): void {
-    const flags = this.#tables.rows[(old << CONN_SHIFT) + Conn.Flags]!;
-    const { dests, locals } = this.#director;
-    dests.unbind(this.#destOf(old), (flags & ConnFlag.Template) !== 0, (flags & ConnFlag.Inactive) !== 0);
+    dests.unbind(this.#destOf(old), (flags & TEMPLATE) !== 0, (flags & INACTIVE) !== 0);
     if ((flags & LOCAL_BITS) === Method.FullNat) locals.release(this.#localOf(old));
   }
 
@@ -294,8 +283,7 @@ export class ConnectionHeir implements Heir {
     const conn = conns.inherit(this.#tables, old, this.#destOf(old), now);
     this.#places[old] = conn + 1;
     if (conn === NO_CONN) {
-      this.dropped++;
-      this.#unbind(old);
+      this.#drop(old);
       return;
     }
     this.count++;

@@ -292,6 +292,23 @@ describe.each(['ends', 'killed'] as const)('the life before %s', (how) => {
     expect(lives.engine.flows.source).toBeNull();
   });
 
+  it('what is still coming has its ports, and sources that others follow', () => {
+    talk();
+    const ask = (server: number, src: string) => {
+      const ports = { srcPort: 4001, dstPort: 4000 };
+      const [sent] = fromClient((f) => f.udp(ports).payload('x'), `10.0.2.${server}`, src);
+      return new RegExp(`^back: 10.0.2.1:(\\d+) > 10.0.2.${server}:4000 `).exec(sent!)![1];
+    };
+    const other = ask(11, '10.0.1.3');
+    expect(other).not.toBe('4001');
+    settle();
+    const steps = lives.restartInSteps(how);
+    const third = ask(11, '10.0.1.4');
+    expect([third === other, third]).toEqual([false, expect.not.stringMatching('^4001$')]);
+    expect([ask(12, '10.0.1.3'), ask(11, '10.0.1.3'), ask(11, '10.0.1.2')]).toEqual([other, other, '4001']);
+    expect(finish(steps)).toMatchObject({ dropped: 0 });
+  });
+
   it('and end when their time is over', () => {
     talk();
     lives.restart(how);
