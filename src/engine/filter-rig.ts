@@ -76,3 +76,10 @@ export class FilterRig {
     return [...this.front.takeSent(), ...this.back.takeSent()].map(({ bytes }) => describeFrame(bytes));
   }
 }
+
+/** A router with these rules. */
+export function withRules(table: TableName, ...lines: string[]): FilterRig {
+  const rig = new FilterRig();
+  rig.rules(table, ...lines);
+  return rig;
+}

@@ -4,7 +4,7 @@ import { Change } from '../conntrack/changes.ts';
 import { Col, ENTRY_SHIFT } from '../conntrack/entries.ts';
 import { TCP_CT_NAMES } from '../model/entry-states.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
-import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
+import { CLIENT, FilterRig, OURS, SERVER, withRules } from './filter-rig.ts';
 
 const there = (dstPort: number, flags = 'S'): FrameBuilder =>
   frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2').tcp({ srcPort: 40000, dstPort, flags, seq: 1, ack: 1 });
@@ -49,8 +49,7 @@ describe('what the packet is to its connection', () => {
     ['-m connmark --mark 0x0', [1, 1, 0]],
     ['-m connmark --mark 0x1', [0, 0, 0]],
   ] as const)('%s: %j', (words, expected) => {
-    const rig = new FilterRig();
-    rig.rules('mangle', `-A PREROUTING ${words}`);
+    const rig = withRules('mangle', `-A PREROUTING ${words}`);
     const counted = (): number => rig.counts('mangle', 'PREROUTING')[0]!;
     const seen: number[] = [];
     const pass = (inject: () => void): void => {
@@ -65,8 +64,7 @@ describe('what the packet is to its connection', () => {
   });
 
   it('says UNTRACKED of what NOTRACK names, before and instead of tracking', () => {
-    const rig = new FilterRig();
-    rig.rules('raw', '-A PREROUTING -p udp -j NOTRACK');
+    const rig = withRules('raw', '-A PREROUTING -p udp -j NOTRACK');
     rig.rules('mangle', '-A PREROUTING -m conntrack --ctstate UNTRACKED');
     rig.send(ask(53));
     rig.send(there(80));
@@ -75,8 +73,7 @@ describe('what the packet is to its connection', () => {
   });
 
   it('tracks while a rule asks for it, and no longer', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p udp');
+    const rig = withRules('filter', '-A FORWARD -p udp');
     rig.send(ask(53));
     expect(rig.engine.conntrack.entries.count).toBe(0);
     rig.rules('filter', '-A FORWARD -m conntrack --ctstate INVALID -j DROP');
@@ -91,8 +88,7 @@ describe('what the packet is to its connection', () => {
 
 describe('CONNMARK', () => {
   it('keeps a mark with the connection and gives it to the answer', () => {
-    const rig = new FilterRig();
-    rig.rules(
+    const rig = withRules(
       'mangle',
       '-A PREROUTING -i front -p udp -j MARK --set-xmark 0x33/0xffffffff',
       '-A PREROUTING -i front -j CONNMARK --save-mark --nfmask 0xf --ctmask 0xff',
@@ -108,8 +104,7 @@ describe('CONNMARK', () => {
   });
 
   it('shifts what it writes, after the masks: xt_connmark.c, connmark_tg_shift', () => {
-    const rig = new FilterRig();
-    rig.rules(
+    const rig = withRules(
       'mangle',
       '-A PREROUTING -i front -j MARK --set-xmark 0x8000f123/0xffffffff',
       '-A PREROUTING -i front -j CONNMARK --save-mark --nfmask 0xfff --ctmask 0xffffffff --left-shift-mark 8',
@@ -127,8 +122,10 @@ describe('CONNMARK', () => {
 
 describe('the nat table', () => {
   it('translates a connection once, counts it once, and undoes it for answers', () => {
-    const rig = new FilterRig();
-    rig.rules('nat', '-A PREROUTING -d 10.0.1.1/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.2.2:5353');
+    const rig = withRules(
+      'nat',
+      '-A PREROUTING -d 10.0.1.1/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.2.2:5353',
+    );
     rig.rules('nat', '-A POSTROUTING -o back -j MASQUERADE');
     expect(rig.send(ask(53, '10.0.1.2', '10.0.1.1'))[0]).toContain('10.0.2.1.40000 > 10.0.2.2.5353');
     expect(rig.sendBack(answer(5353, '10.0.2.2', '10.0.2.1'))[0]).toContain('10.0.1.1.53 > 10.0.1.2.40000');
@@ -138,8 +135,7 @@ describe('the nat table', () => {
   });
 
   it('is asked of nothing while no rule needs connections', () => {
-    const rig = new FilterRig();
-    rig.rules('nat', '-A POSTROUTING -p udp -j ACCEPT');
+    const rig = withRules('nat', '-A POSTROUTING -p udp -j ACCEPT');
     rig.send(ask(53));
     expect(rig.counts('nat', 'POSTROUTING')).toEqual([0, 0]);
     rig.rules('nat', '-A POSTROUTING -o back -j SNAT --to-source 10.0.2.100');
@@ -168,8 +164,7 @@ describe('CT', () => {
   });
 
   it('keeps connections of two zones apart', () => {
-    const rig = new FilterRig();
-    rig.rules('raw', '-A PREROUTING -i front -m ttl --ttl-eq 64 -j CT --zone 5');
+    const rig = withRules('raw', '-A PREROUTING -i front -m ttl --ttl-eq 64 -j CT --zone 5');
     rig.send(ask(53));
     rig.sendBack(answer(53));
     // The answer is in no zone, so it is the first packet of another connection.
@@ -183,8 +178,7 @@ describe('CT', () => {
     ['-j CT --zone 5', '-j NOTRACK', 5],
     ['-j NOTRACK', '-j CT --zone 6', undefined],
   ])('is what the first rule says: %s, then %s', (first, second, zone) => {
-    const rig = new FilterRig();
-    rig.rules('raw', `-A PREROUTING ${first}`, `-A PREROUTING ${second}`);
+    const rig = withRules('raw', `-A PREROUTING ${first}`, `-A PREROUTING ${second}`);
     rig.rules('mangle', '-A FORWARD -m conntrack --ctstate UNTRACKED');
     rig.send(ask(53));
     const { entries } = rig.engine.conntrack;
@@ -244,8 +238,11 @@ describe('labels', () => {
   const everything = { cursor: 0, limit: 100, filter: {}, table: 'conntrack' as const, zero: false };
 
   it('are set by a rule, found by others, told of, and changed by commands', () => {
-    const rig = new FilterRig();
-    rig.rules('mangle', '-A PREROUTING -p udp -m connlabel --label 40 --set', '-A FORWARD -m connlabel --label 40');
+    const rig = withRules(
+      'mangle',
+      '-A PREROUTING -p udp -m connlabel --label 40 --set',
+      '-A FORWARD -m connlabel --label 40',
+    );
     rig.rules('mangle', '-A FORWARD -m connlabel ! --label 40', '-A FORWARD -m connlabel --label 41');
     const { tracking } = rig.engine;
     tracking.watch({ entries: true, expectations: false });
@@ -268,8 +265,7 @@ describe('labels', () => {
   });
 
   it('have no place in an entry from before the first rule, nor of the next user of its row', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -m conntrack --ctstate NEW');
+    const rig = withRules('filter', '-A FORWARD -m conntrack --ctstate NEW');
     rig.send(ask(53));
     rig.rules('mangle', '-A PREROUTING -m connlabel --label 1 --set', '-A PREROUTING -m connlabel ! --label 1');
     rig.send(ask(53));

@@ -6,7 +6,7 @@ import type { TableCommand, TableOutcome } from '../model/iptables.ts';
 import { Drop } from '../packet/drop.ts';
 import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import { explain } from './explain.ts';
-import { CLIENT, FilterRig, OURS, SERVER } from './filter-rig.ts';
+import { CLIENT, FilterRig, OURS, SERVER, withRules } from './filter-rig.ts';
 
 const ip = (src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder => frame().eth(OURS, CLIENT).ipv4(src, dst);
 const tcp = (dstPort: number, flags = 'S', srcPort = 40000): FrameBuilder => ip().tcp({ srcPort, dstPort, flags });
@@ -56,8 +56,7 @@ describe('rules', () => {
     ['-m addrtype --dst-type LOCAL,BROADCAST', ''],
     ['-m addrtype ! --dst-type MULTICAST', 't80 t81 u53 ping'],
   ])('%s: %s', (words, expected) => {
-    const rig = new FilterRig();
-    rig.rules('filter', `-A FORWARD${words === '' ? '' : ` ${words}`}`);
+    const rig = withRules('filter', `-A FORWARD${words === '' ? '' : ` ${words}`}`);
     const counted: string[] = [];
     for (const [name, packet] of Object.entries(packets)) {
       const [before] = rig.counts('filter', 'FORWARD');
@@ -69,8 +68,7 @@ describe('rules', () => {
   });
 
   it('ends a packet that is cut off where a match looks', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT');
+    const rig = withRules('filter', '-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT');
     const whole = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto: 6 }).payload(8);
     expect(rig.send(whole)).toEqual([]);
     expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(1);
@@ -88,8 +86,7 @@ describe('rules', () => {
     ['half a chunk header behind what was wanted', 132, '-m sctp --chunk-types any INIT', sctpOf(...init, 1), 'counts'],
     ['less than all', 132, '-m sctp --chunk-types all INIT,SACK', sctpOf(...init), 'passes'],
   ])('%s', (_, proto, words, bytes, what) => {
-    const rig = new FilterRig();
-    rig.rules('filter', `-A FORWARD -p ${proto} ${words}`);
+    const rig = withRules('filter', `-A FORWARD -p ${proto} ${words}`);
     const packet = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { proto }).payload(Uint8Array.from(bytes));
     expect(rig.send(packet)).toHaveLength(what === 'ends' ? 0 : 1);
     expect(rig.engine.drops[Drop.FilterHotDrop]).toBe(what === 'ends' ? 1 : 0);
@@ -99,8 +96,7 @@ describe('rules', () => {
 
 describe('chains', () => {
   it('returns behind a jump, and from a goto to where its caller would have returned', () => {
-    const rig = new FilterRig();
-    rig.rules(
+    const rig = withRules(
       'filter',
       '-N a',
       '-N b',
@@ -141,8 +137,14 @@ describe('chains', () => {
   });
 
   it('says the policy at RETURN in a built-in chain, and at the end of a goto from one', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-N a', '-P FORWARD DROP', '-A FORWARD -p tcp -j RETURN', '-A FORWARD -g a', '-A FORWARD');
+    const rig = withRules(
+      'filter',
+      '-N a',
+      '-P FORWARD DROP',
+      '-A FORWARD -p tcp -j RETURN',
+      '-A FORWARD -g a',
+      '-A FORWARD',
+    );
     expect(rig.send(tcp(80))).toEqual([]);
     expect(rig.send(udp(53))).toEqual([]);
     expect(rig.counts('filter', 'FORWARD')).toEqual([1, 1, 0, 2]);
@@ -150,8 +152,7 @@ describe('chains', () => {
   });
 
   it('asks the tables in their order, and drops by name', () => {
-    const rig = new FilterRig();
-    rig.rules('raw', '-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff');
+    const rig = withRules('raw', '-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff');
     rig.rules('mangle', '-A PREROUTING -m mark --mark 0x1 -j MARK --set-xmark 0x2/0x0', '-A FORWARD', '-A POSTROUTING');
     rig.rules('filter', '-A FORWARD -m mark --mark 0x3 -j ACCEPT');
     rig.rules('security', '-A FORWARD -p tcp -j DROP');
@@ -257,8 +258,7 @@ describe('chains', () => {
   });
 
   it('counts a super-packet once, with all its bytes', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD');
+    const rig = withRules('filter', '-A FORWARD');
     rig.send(tcp(80).payload(1000));
     const [rule] = rig.engine.filter.list('filter').chains.find(({ name }) => name === 'FORWARD')!.rules;
     expect(rule).toMatchObject({ packets: 1, bytes: 1040 });
@@ -272,8 +272,7 @@ describe('REJECT', () => {
     ['--reject-with icmp-host-prohibited', 'unreachable 3/10'],
     ['--reject-with icmp-admin-prohibited', 'unreachable 3/13'],
   ])('%s', (option, expected) => {
-    const rig = new FilterRig();
-    rig.rules('filter', `-A FORWARD -p udp -j REJECT${option === '' ? '' : ` ${option}`}`);
+    const rig = withRules('filter', `-A FORWARD -p udp -j REJECT${option === '' ? '' : ` ${option}`}`);
     const [answer] = rig.send(udp(53));
     const [type, code] = expected.split(' ')[1]!.split('/');
     expect(answer).toContain('10.0.1.1 > 10.0.1.2');
@@ -282,8 +281,7 @@ describe('REJECT', () => {
   });
 
   it('resets a TCP connection, but never answers a reset', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p tcp -j REJECT --reject-with tcp-reset');
+    const rig = withRules('filter', '-A FORWARD -p tcp -j REJECT --reject-with tcp-reset');
     const [answer, ...others] = rig.send(tcp(80));
     expect(others).toEqual([]);
     expect(answer).toContain('10.0.2.2.80 > 10.0.1.2.40000');
@@ -292,8 +290,7 @@ describe('REJECT', () => {
   });
 
   it('tells nobody of the connection that its reset ends, and gives the reset no type of service', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p tcp -m conntrack --ctstate NEW -j REJECT --reject-with tcp-reset');
+    const rig = withRules('filter', '-A FORWARD -p tcp -m conntrack --ctstate NEW -j REJECT --reject-with tcp-reset');
     const told: number[] = [];
     rig.engine.conntrack.sink = (_entry, changes) => told.push(changes);
     const packet = frame().eth(OURS, CLIENT).ipv4('10.0.1.2', '10.0.2.2', { tos: 0x10 });
@@ -304,8 +301,7 @@ describe('REJECT', () => {
   });
 
   it('says nothing about a datagram with a wrong checksum', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -j REJECT');
+    const rig = withRules('filter', '-A FORWARD -j REJECT');
     const bytes = udp(53).payload(4).build();
     bytes[bytes.length - 1]! ^= 1;
     rig.front.inject(bytes);
@@ -327,8 +323,7 @@ describe('addrtype', () => {
     ['224.0.0.1', '--dst-type MULTICAST', 1],
     ['10.9.9.9', '--dst-type UNICAST', 1],
   ])('%s %s: %d', (dst, words, expected) => {
-    const rig = new FilterRig();
-    rig.rules('mangle', `-A PREROUTING -m addrtype ${words}`);
+    const rig = withRules('mangle', `-A PREROUTING -m addrtype ${words}`);
     rig.send(ip('10.0.1.2', dst).udp({ srcPort: 1, dstPort: 2 }));
     expect(rig.counts('mangle', 'PREROUTING')[0]).toBe(expected);
   });
@@ -389,8 +384,7 @@ describe('TCPMSS', () => {
     ['--set-mss 1400', [], [2, 4, 2, 0x18]],
     ['--set-mss 400', [4, 2, 1, 1], [2, 4, 1, 0x90, 4, 2, 1, 1]],
   ])('%s: options %j become %j', (words, options, expected) => {
-    const rig = new FilterRig();
-    rig.rules('mangle', `-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS ${words}`);
+    const rig = withRules('mangle', `-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS ${words}`);
     rig.front.inject(syn([...options]).build());
     rig.engine.breathe();
     const [sent] = rig.back.takeSent();
@@ -400,8 +394,7 @@ describe('TCPMSS', () => {
 });
 
 it('TCPMSS drops a segment whose header says that it is shorter than one', () => {
-  const rig = new FilterRig();
-  rig.rules('mangle', '-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400');
+  const rig = withRules('mangle', '-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400');
   const bytes = tcp(80).build();
   bytes[46] = 0x40;
   rig.front.inject(bytes);
@@ -412,8 +405,10 @@ it('TCPMSS drops a segment whose header says that it is shorter than one', () =>
 
 describe('marks and services', () => {
   it('balances what mangle marks (iptables -j MARK, ipvsadm -A -f)', () => {
-    const rig = new FilterRig();
-    rig.rules('mangle', '-A PREROUTING -d 10.0.1.1/32 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff');
+    const rig = withRules(
+      'mangle',
+      '-A PREROUTING -d 10.0.1.1/32 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x1/0xffffffff',
+    );
     const service = { kind: 'fwmark', fwmark: 1, family: 4 } as const;
     expect(
       rig.engine.executeIpvs([
@@ -440,8 +435,7 @@ describe('marks and services', () => {
 
 describe('explain', () => {
   it('meets the rules, changes no counter, and names the rule that drops', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p udp', '-A FORWARD -p tcp -m tcp --dport 80 -j DROP');
+    const rig = withRules('filter', '-A FORWARD -p udp', '-A FORWARD -p tcp -m tcp --dport 80 -j DROP');
     const answer = explain(rig.engine, {
       protocol: 'tcp',
       source: '10.0.1.2',
@@ -544,8 +538,7 @@ describe('changes', () => {
   });
 
   it('keeps what rules have counted while others come and go', () => {
-    const rig = new FilterRig();
-    rig.rules('filter', '-A FORWARD -p udp');
+    const rig = withRules('filter', '-A FORWARD -p udp');
     rig.send(udp(53));
     rig.rules('filter', '-A FORWARD -p tcp');
     expect(rig.counts('filter', 'FORWARD')).toEqual([1, 0, 0]);
