@@ -195,6 +195,31 @@ describe('the API', () => {
     expect(await held()).not.toContain('10.0.1.101/32');
   });
 
+  it('… also of many requests at once, and does not try what a refused command wanted', async () => {
+    const from = log().length;
+    const many = Array.from({ length: 30 }, (_, i) => `10.0.9.${i + 1}`);
+    const change = (op: string) =>
+      Promise.all(
+        many.map((address) =>
+          ask('POST', '/v1/ip', { commands: [{ op, device: 'front', address, prefixLength: 32 }] }),
+        ),
+      );
+    const rules = async (): Promise<number> =>
+      (await runOk(['ip', '-n', plan.director, 'rule'])).split('\n').filter((line) => line.includes('from 10.0.9.'))
+        .length;
+    await change('addr-add');
+    expect(await rules()).toBe(30);
+    await change('addr-del');
+    expect(await rules()).toBe(0);
+    const mtu = async (): Promise<string> =>
+      (await runOk(['ip', '-n', plan.director, 'link', 'show', 'front'])).match(/mtu \d+/)?.[0] ?? '';
+    const before = await mtu();
+    const refused = { op: 'link-set', device: 'front', mtu: 1400, mac: '01:00:5e:00:00:01' };
+    expect((await ask('POST', '/v1/ip', { commands: [refused] })).body).toEqual({ results: ['EINVAL'] });
+    expect([before, await mtu()]).toEqual(['mtu 1500', 'mtu 1500']);
+    expect(log().slice(from)).not.toContain('the kernel does not follow');
+  });
+
   it('captures what tcpdump can read', async () => {
     const response = await send('GET', '/v1/capture?device=front&filter=tcp%20port%2080');
     const chunks: Buffer[] = [];

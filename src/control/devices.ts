@@ -52,6 +52,9 @@ export class Devices {
   readonly #log: Log;
   readonly #succession: Pick<Succession, 'deviceOpened' | 'deviceClosed'>;
   readonly #open = new Map<string, { config: DeviceConfig; spec: DeviceSpec; ifindex: number }>();
+  /** The kernel's side of the host port is brought to what is wanted by one at a time; another one may wait for its turn. */
+  #syncing: Promise<unknown> = Promise.resolve();
+  #nextSync: Promise<void> | null = null;
 
   constructor(engine: Engine, log: Log, succession: Pick<Succession, 'deviceOpened' | 'deviceClosed'>) {
     this.#engine = engine;
@@ -141,7 +144,18 @@ export class Devices {
   }
 
   /** Brings the kernel's side of the host port to what the engine's addresses and routes are now. Does nothing without a host port. @throws DeviceError */
-  async syncHostPort(): Promise<void> {
+  syncHostPort(): Promise<void> {
+    // Whoever asks meanwhile is content with the one that waits: it has not looked at anything yet.
+    this.#nextSync ??= this.#syncing.then(() => {
+      this.#nextSync = null;
+      const sync = this.#syncHostPort();
+      this.#syncing = sync.catch(() => {});
+      return sync;
+    });
+    return this.#nextSync;
+  }
+
+  async #syncHostPort(): Promise<void> {
     const host = [...this.#open.values()].find(({ config }) => config.host)?.config;
     if (host === undefined || host.peer === undefined) return;
     const addresses = await this.#engine.call('list-addresses', {});
