@@ -80,6 +80,12 @@ export function findEntry(ct: Conntrack, row: CtTuple, zone: number): number {
   return find(ct, original, zone);
 }
 
+/** Whom an update of the entry is for: the tool asks for it by its original tuple, and never names a zone. */
+export function namesake(ct: Conntrack, entry: number): number {
+  ct.tuple(entry, CtDir.Original, original);
+  return find(ct, original, 0);
+}
+
 /** Where one end of a new entry is to be translated to; port 0: as the connection's own, where that is free. */
 export interface NatTarget {
   readonly ip: number;

@@ -23,7 +23,15 @@ import { wouldChange } from '../model/entry-change.ts';
 import { isMeant } from '../model/entry-filter.ts';
 import { Status } from '../model/entry-status.ts';
 import { CHANGE_NAMES, Change } from './changes.ts';
-import { type BindNat, changeEntry, createEntry, createExpectation, findEntry, readTuple } from './commands.ts';
+import {
+  type BindNat,
+  changeEntry,
+  createEntry,
+  createExpectation,
+  findEntry,
+  namesake,
+  readTuple,
+} from './commands.ts';
 import type { Conntrack } from './conntrack.ts';
 import { NO_ENTRY } from './entries.ts';
 import type { Expectation, Expectations } from './expectations.ts';
@@ -153,8 +161,10 @@ export class ConntrackControl {
   }: Place & { readonly change: EntryChange; readonly by?: CtRequester | undefined }): Page<UpdateResult> {
     return this.#page(place, (entry, row) => {
       if (!wouldChange(row, change)) return undefined;
-      const errno = this.#as(by, () => changeEntry(this.#ct, entry, change));
-      return this.#isThere(entry) ? { errno, entry: this.#held(entry) } : { errno };
+      const found = namesake(this.#ct, entry);
+      if (found === NO_ENTRY) return { errno: 'ENOENT' };
+      const errno = this.#as(by, () => changeEntry(this.#ct, found, change));
+      return this.#isThere(found) ? { errno, entry: this.#held(found) } : { errno };
     });
   }
 

@@ -21,10 +21,6 @@ export class LabelNames {
     }
   }
 
-  get isEmpty(): boolean {
-    return this.#bits.size === 0;
-  }
-
   bit(name: string): number | undefined {
     return this.#bits.get(name);
   }

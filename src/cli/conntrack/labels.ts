@@ -1,5 +1,5 @@
 /** Connection labels on conntrack's command line and in its lines. */
-import { LabelNames } from '../../model/label-names.ts';
+import type { LabelNames } from '../../model/label-names.ts';
 import { readLabelNames } from '../label-file.ts';
 import { Refused } from './refused.ts';
 
@@ -28,11 +28,11 @@ export function labelNames(known: LabelNames, labels: string): readonly string[]
   return names;
 }
 
-/** Reads the file; without one there are no names, and the tool says so. */
-export function loadLabelNames(warn: (text: string) => void): LabelNames {
+/** Reads the file; without one there are no names, the tool says so, and lists no labels. */
+export function loadLabelNames(warn: (text: string) => void): LabelNames | undefined {
   const names = readLabelNames();
   if (names === undefined) warn('nfct_labelmap_new: No such file or directory\n');
-  return names ?? new LabelNames('');
+  return names;
 }
 
 export function joinLabels(a: string | undefined, b: string): string {

@@ -1,6 +1,6 @@
 /** Arguments of conntrack → what they add up to, or the complaint that the tool makes (Refused); do_parse() of conntrack.c, in its order. */
 import type { EntryTable } from '../../model/conntrack.ts';
-import type { LabelNames } from '../../model/label-names.ts';
+import { LabelNames } from '../../model/label-names.ts';
 import { Getopt, MISSING, UNKNOWN } from '../getopt.ts';
 import { type CommandName, checkOptions } from './commands.ts';
 import { joinLabels, labelBits, loadLabelNames } from './labels.ts';
@@ -302,8 +302,8 @@ function readOutput({ parsed, warn }: Reading, text: string): void {
 
 /** Without a file each option that asks for it says so. */
 function readLabelFile(parsed: Parsed, warn: (text: string) => void): LabelNames {
-  if (parsed.labelNames === undefined || parsed.labelNames.isEmpty) parsed.labelNames = loadLabelNames(warn);
-  return parsed.labelNames;
+  parsed.labelNames ??= loadLabelNames(warn);
+  return parsed.labelNames ?? new LabelNames('');
 }
 
 function readLabels({ parsed, options, warn }: Reading, tag: 'label' | 'label-add' | 'label-del', text: string): void {
