@@ -7,12 +7,12 @@ import { parseArgs } from 'node:util';
 import { spawnIn } from '../src/rtnl/netns.ts';
 import { type BulkReport, type HoldReport, type NewReport, type PingReport, RestartRig } from './restart-rig.ts';
 
-const USAGE = `Usage: scripts/bench restart [--held N] [--rate N] [--bytes N] [--rounds N] [--spare]
+const USAGE = `Usage: scripts/bench restart [--held N] [--rate N] [--bytes N] [--rounds N] [--no-spare]
   --held N     connections that are there before and talk afterwards (2000)
   --rate N     new connections a second (500)
   --bytes N    size of the transfer that is under way (1000000000)
   --rounds N   of each kind of restart (3)
-  --spare      with the next process started before it is needed
+  --no-spare   without a process that waits for its turn
 `;
 
 interface Sizes {
@@ -95,7 +95,7 @@ export async function main(words: readonly string[]): Promise<number> {
       rate: { type: 'string', default: '500' },
       bytes: { type: 'string', default: '1000000000' },
       rounds: { type: 'string', default: '3' },
-      spare: { type: 'boolean', default: false },
+      'no-spare': { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h' },
     },
   });
@@ -111,7 +111,7 @@ export async function main(words: readonly string[]): Promise<number> {
   };
   const rig = await RestartRig.up(`brs${process.pid}-`, {
     connections: 1_000_000,
-    hasSpare: values.spare,
+    hasSpare: !values['no-spare'],
   });
   let isWell = true;
   try {

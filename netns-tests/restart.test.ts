@@ -137,11 +137,11 @@ describe('the end', () => {
 
 describe('a process that waits for its turn', () => {
   it.each([
-    ['SIGUSR2: it is started first', false, (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
-    ['SIGUSR2, --spare: another one is started first', true, (spared) => spared.supervisor.kill('SIGUSR2')],
-    ['kill -9, --spare: it goes on', true, (spared) => process.kill(spared.daemonPid(), 'SIGKILL')],
+    ['SIGUSR2, --no-spare: it is started first', false, (spared: RestartRig) => spared.supervisor.kill('SIGUSR2')],
+    ['SIGUSR2: another one is started first', true, (spared) => spared.supervisor.kill('SIGUSR2')],
+    ['kill -9: it goes on', true, (spared) => process.kill(spared.daemonPid(), 'SIGKILL')],
     [
-      'kill -9, --spare, and limits that are others by now: it goes on with new tables',
+      'kill -9, and limits that are others by now: it goes on with new tables',
       true,
       (spared) => {
         const { configFile } = spared.plan;

@@ -3,14 +3,15 @@ import { constants } from 'node:os';
 import { Supervisor } from '../supervise/supervisor.ts';
 import { type CliCommand, CliError, Exit } from './command.ts';
 
-const HELP = `Usage: tapvs supervise [--spare] [--] COMMAND [arguments]
+const HELP = `Usage: tapvs supervise [--no-spare] [--] COMMAND [arguments]
 Runs COMMAND (tapvsd …), starts it again when it ends, and keeps the descriptors that it gives away (devices, tables) for its next life, as systemd does:
 so a new tapvsd goes on with the connections of the one before. For containers and labs; needs root or what COMMAND needs.
 
 It is not started again after it has ended with status 0, 64 (usage) or 78 (configuration); supervise then ends with the same status. A command
 that dies soon after its start several times in a row is started again after a pause, of ten seconds at most.
 
-  --spare   start the next tapvsd before it is needed: it loads its program and waits, so that a crash is over sooner; for its memory
+  --no-spare   do not start the next tapvsd before it is needed. Else one waits with its program loaded, so that a crash is over sooner, and takes
+               as much memory as an idle tapvsd
 
 Signals: USR2 restarts the command without loss (for a new version, or limits of the configuration): a new tapvsd is started, and goes on when it is ready; HUP and USR1 are passed on; TERM and INT end it for good.
 `;
@@ -21,8 +22,8 @@ export const supervise: CliCommand = {
       out(HELP);
       return Exit.Ok;
     }
-    const wantsSpare = args[0] === '--spare';
-    const rest = wantsSpare ? args.slice(1) : args;
+    const wantsSpare = args[0] !== '--no-spare';
+    const rest = wantsSpare ? args : args.slice(1);
     const words = rest[0] === '--' ? rest.slice(1) : rest;
     if (words[0] === undefined)
       throw new CliError('tapvs supervise: a command is needed, see tapvs supervise --help', Exit.Usage);

@@ -1,6 +1,6 @@
 /**
  * A process that is started before it is needed: it loads all its code, makes its tables, says so, and sleeps until the one before it has ended and the service manager sends what that
- * one has left. `tapvs supervise --spare` starts such a one: $TAPVS_SPARE is where it listens.
+ * one has left. `tapvs supervise` starts such a one: $TAPVS_SPARE is where it listens.
  */
 import { close, createPollset, destroyPollset, noticeSocket, notify, poll, receiveNotice } from '../device/native.ts';
 import type { Config } from './config.ts';

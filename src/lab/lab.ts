@@ -133,7 +133,7 @@ export class Lab {
     const { args: extra = [], env = {}, isSupervised = false, hasSpare = false } = options;
     writeFileSync(configFile, config);
     const output = openSync(logFile, 'a');
-    const supervisor = isSupervised ? [`${ROOT}bin/tapvs`, 'supervise', ...(hasSpare ? ['--spare'] : []), '--'] : [];
+    const supervisor = isSupervised ? [`${ROOT}bin/tapvs`, 'supervise', ...(hasSpare ? [] : ['--no-spare']), '--'] : [];
     const words = [...supervisor, `${ROOT}bin/tapvsd`, '--config', configFile, '--socket', socket, ...extra];
     const [file = '', ...args] = inNetns(director, words);
     const child = spawn(file, args, {

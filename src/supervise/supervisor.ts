@@ -66,7 +66,7 @@ export class Supervisor {
   /** Ends the pause before the next start. */
   #hurry: () => void = () => {};
 
-  /** @param wantsSpare the command knows $TAPVS_SPARE (control/spare.ts): the next process is started before it is needed, for a crash, too */
+  /** @param wantsSpare where the command knows $TAPVS_SPARE (control/spare.ts), the next process is started before it is needed, for a crash, too */
   constructor(command: readonly string[], wantsSpare: boolean, say: (line: string) => void) {
     this.#command = command;
     this.#wantsSpare = wantsSpare;
@@ -109,7 +109,7 @@ export class Supervisor {
       this.pass('SIGUSR2');
       this.#hurry();
     };
-    if (!this.#wantsSpare && !this.#knowsSpare) return go();
+    if (!this.#knowsSpare) return go();
     // The one that waits may be of an older version than what is installed now.
     this.#dropSpare();
     const spare = this.#startSpare();
@@ -241,7 +241,7 @@ export class Supervisor {
       }
       const lines = this.#store.take(notice);
       if (lines.includes('X_TAPVS_KNOWS_SPARE=1')) this.#knowsSpare = true;
-      if (this.#wantsSpare && this.#spare === null && lines.includes('READY=1')) this.#startSpare();
+      if (this.#wantsSpare && this.#knowsSpare && this.#spare === null && lines.includes('READY=1')) this.#startSpare();
       if (lines.length === 0 || this.#above === '') continue;
       try {
         native.notify(this.#above, lines.join('\n'));
