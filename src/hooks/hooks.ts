@@ -65,22 +65,12 @@ const MAX_REPEATS = 64;
 
 const { Drop: DROP, Accept: ACCEPT, Repeat: REPEAT } = Verdict;
 
-/** A whole chain: `HookChain.run`. */
-type ChainFunction = (p: Packet, from: number) => Verdict;
-
-const acceptAll: ChainFunction = () => ACCEPT;
-
 /** The functions of one hook in their order. */
 export class HookChain {
   readonly hook: Hook;
-  /**
-   * Run the packet through the functions from index `from` on: 0, or the one after the function that queued it.
-   * @returns Accept when all accepted; else the verdict that ended it, with `p.hook` and `p.hookIndex` telling where,
-   *   and for Drop a reason in `p.drop`.
-   */
-  run: ChainFunction = acceptAll;
   /** Replaced as a whole by register/unregister, never edited: a packet under way keeps its place. */
   #ops: readonly HookOp[] = [];
+  #run: readonly HookFunction[] = [];
   #observer: HookObserver | null = null;
 
   constructor(hook: Hook) {
@@ -91,76 +81,52 @@ export class HookChain {
     return this.#ops;
   }
 
-  // cold: registration
-  /** Those of `ops` that are for this hook. */
-  register(...ops: readonly HookOp[]): void {
-    let all = this.#ops;
-    for (const op of ops) {
-      if (op.hook !== this.hook) continue;
-      const at = all.findIndex((o) => o.priority > op.priority);
-      all = all.toSpliced(at < 0 ? all.length : at, 0, op);
-    }
-    if (all !== this.#ops) this.#set(all);
+  register(op: HookOp): void {
+    const at = this.#ops.findIndex((o) => o.priority > op.priority);
+    this.#set(this.#ops.toSpliced(at < 0 ? this.#ops.length : at, 0, op));
   }
 
-  unregister(...ops: readonly HookOp[]): void {
-    const left = this.#ops.filter((op) => !ops.includes(op));
-    if (left.length < this.#ops.length) this.#set(left);
+  unregister(op: HookOp): void {
+    this.#set(this.#ops.filter((o) => o !== op));
+  }
+
+  /**
+   * Run the packet through the functions from index `from` on: 0, or the one after the function that queued it.
+   * @returns Accept when all accepted; else the verdict that ended it, with `p.hook` and `p.hookIndex` telling where,
+   *   and for Drop a reason in `p.drop`.
+   */
+  run(p: Packet, from: number): Verdict {
+    const run = this.#run;
+    let repeats = 0;
+    for (let i = from; i < run.length; i++) {
+      const verdict = run[i]!(p);
+      if (verdict === ACCEPT) continue;
+      if (verdict === REPEAT && ++repeats < MAX_REPEATS) {
+        i--;
+        continue;
+      }
+      p.hook = this.hook;
+      p.hookIndex = i;
+      if (verdict === REPEAT) {
+        p.drop = Drop.HookRepeatLoop;
+        return DROP;
+      }
+      if (verdict === DROP && p.drop === Drop.None) p.drop = Drop.Policy;
+      return verdict;
+    }
+    return ACCEPT;
+  }
+
+  #set(ops: readonly HookOp[]): void {
+    this.#ops = ops;
+    const observer = this.#observer;
+    this.#run = observer === null ? ops.map((o) => o.run) : ops.map((o) => observed(o, observer));
   }
 
   /** Let `observer` see each function; null: nobody, which costs nothing. */
   observe(observer: HookObserver | null): void {
     this.#observer = observer;
     this.#set(this.#ops);
-  }
-
-  #set(ops: readonly HookOp[]): void {
-    this.#ops = ops;
-    const observer = this.#observer;
-    const run = observer === null ? ops.map((o) => o.run) : ops.map((o) => observed(o, observer));
-    const name = `${HOOK_NAMES[this.hook]}${observer === null ? '' : '_OBSERVED'}`;
-    this.run = ops.length === 0 ? acceptAll : this.#unrolled(name, run);
-  }
-
-  /**
-   * A function written for these: each is called at a place of its own, so V8 knows it there and inlines it. In a loop the functions of all chains meet at one place,
-   * where none is known (bench/micro, Node 20.20: base 260 → 226 ns a packet, tracking 600 → 569 ns).
-   */
-  #unrolled(name: string, run: readonly HookFunction[]): ChainFunction {
-    const resume: ChainFunction = (p, from) => this.#resume(run, p, from, 0);
-    const ended = (p: Packet, verdict: Verdict, at: number): Verdict => this.#ended(run, p, verdict, at, 0);
-    const names = run.map((_, i) => `run${i}`);
-    const calls = names.map((f, i) => `if ((verdict = ${f}(p)) !== ${ACCEPT}) return ended(p, verdict, ${i});`);
-    const lines = ['let verdict;', 'if (from !== 0) return resume(p, from);', ...calls, `return ${ACCEPT};`];
-    const make = new Function(
-      'resume',
-      'ended',
-      ...names,
-      `return function ${name}(p, from) {\n${lines.join('\n')}\n};`,
-    );
-    return make(resume, ended, ...run) as ChainFunction;
-  }
-  // hot again
-
-  #resume(run: readonly HookFunction[], p: Packet, from: number, repeats: number): Verdict {
-    for (let i = from; i < run.length; i++) {
-      const verdict = run[i]!(p);
-      if (verdict !== ACCEPT) return this.#ended(run, p, verdict, i, repeats);
-    }
-    return ACCEPT;
-  }
-
-  /** The function at index `at` has not accepted. @param repeats how often functions have said REPEAT */
-  #ended(run: readonly HookFunction[], p: Packet, verdict: Verdict, at: number, repeats: number): Verdict {
-    if (verdict === REPEAT && repeats + 1 < MAX_REPEATS) return this.#resume(run, p, at, repeats + 1);
-    p.hook = this.hook;
-    p.hookIndex = at;
-    if (verdict === REPEAT) {
-      p.drop = Drop.HookRepeatLoop;
-      return DROP;
-    }
-    if (verdict === DROP && p.drop === Drop.None) p.drop = Drop.Policy;
-    return verdict;
   }
 }
 
@@ -198,10 +164,10 @@ export class Hooks {
   }
 
   register(ops: readonly HookOp[]): void {
-    for (const chain of this.chains) chain.register(...ops);
+    for (const op of ops) this.chains[op.hook]!.register(op);
   }
 
   unregister(ops: readonly HookOp[]): void {
-    for (const chain of this.chains) chain.unregister(...ops);
+    for (const op of ops) this.chains[op.hook]!.unregister(op);
   }
 }
