@@ -147,7 +147,7 @@ export function beginSctp(ct: Conntrack, p: Packet, entry: number): boolean {
     if (type === INIT) {
       if (end - at < CHUNK + 16) return false;
       rows[tags + 1] = view.getInt32(at + CHUNK);
-    } else if (type === HEARTBEAT) {
+    } else if (type === HEARTBEAT || type === HEARTBEAT_ACK) {
       rows[tags] = tag;
     } else {
       rows[tags + 1] = tag;
