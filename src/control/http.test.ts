@@ -107,6 +107,7 @@ describe('a body', () => {
     expect(await ask('POST', '/v1/small', ofSize(1 << 20))).toMatchObject([200, {}]);
     const answer = refusal('bad-request', 'the body is larger than 1 MiB');
     expect(await ask('POST', '/v1/small', ofSize((1 << 20) + 1))).toEqual([400, answer]);
+    expect(await ask('POST', '/v1/small', ofSize(20 << 20))).toEqual([400, answer]);
   });
 
   it('waits for no other, but all together have an end, too', async () => {

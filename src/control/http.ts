@@ -136,14 +136,22 @@ export async function readJson(request: IncomingMessage, limits = LIMITS): Promi
 async function readText(request: IncomingMessage, { one, together }: BodyLimits): Promise<string> {
   const chunks: Buffer[] = [];
   let length = 0;
+  let refusal: ApiFailure | null = null;
   try {
     for await (const chunk of request as AsyncIterable<Buffer>) {
+      // The rest is read, and forgotten: a client that cannot send it would not hear the answer.
+      if (refusal !== null) continue;
       length += chunk.length;
       waiting += chunk.length;
-      if (length > one) throw new ApiFailure('bad-request', `the body is larger than ${one >> 20} MiB`);
-      if (waiting > together) throw new ApiFailure('busy', 'other requests with long bodies are under way');
       chunks.push(chunk);
+      if (length > one) refusal = new ApiFailure('bad-request', `the body is larger than ${one >> 20} MiB`);
+      else if (waiting > together) refusal = new ApiFailure('busy', 'other requests with long bodies are under way');
+      if (refusal === null) continue;
+      chunks.length = 0;
+      waiting -= length;
+      length = 0;
     }
+    if (refusal !== null) throw refusal;
     return Buffer.concat(chunks).toString('utf8');
   } catch (error) {
     if (error instanceof ApiFailure) throw error;
