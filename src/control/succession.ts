@@ -146,7 +146,6 @@ export class Succession {
   }
 }
 
-/** LISTEN_FDNAMES has printable ASCII without colons. */
 /** Memory for the tables of a life. */
 export function newTables(): number {
   return memfd('tapvs-tables', KEEP_SIZE);
@@ -157,6 +156,7 @@ export function isSomethingLeft({ LISTEN_FDNAMES = '' }: Record<string, string |
   return LISTEN_FDNAMES.split(':').some((name) => TABLES.test(name));
 }
 
+/** LISTEN_FDNAMES has printable ASCII without colons. */
 function nameOf(device: string): string {
   return DEVICE + encodeURIComponent(device);
 }

@@ -28,7 +28,7 @@ export class WorkerThread {
   #listener: WorkerListener | null = null;
   readonly #early: ((listener: WorkerListener) => void)[] = [];
   #onSpoken: () => void = () => {};
-  /** Resolves when the thread has its code, is warm if it shall be, and waits for `begin`. */
+  /** Resolves when the thread has its code, is warm if it shall be, and waits for `begin`; rejects when it ends before. */
   readonly loaded: Promise<void>;
 
   /**
@@ -44,9 +44,13 @@ export class WorkerThread {
       ahead === undefined ? {} : { ahead: sizes ? { ...limitsOf(sizes), spin: sizes.spin, keepFd: ahead.fd } : null };
     this.#worker = new Worker(file, { workerData, name: 'tapvs-data-0' });
     let loaded: () => void = () => {};
-    this.loaded = new Promise((resolve) => {
+    let ended: (error: Error) => void = () => {};
+    this.loaded = new Promise((resolve, reject) => {
       loaded = resolve;
+      ended = reject;
     });
+    // Whoever does not wait for it hears of it as a listener.
+    this.loaded.catch(() => {});
     const tell = (what: (listener: WorkerListener) => void): void => {
       this.#onSpoken();
       if (this.#listener === null) this.#early.push(what);
@@ -57,8 +61,12 @@ export class WorkerThread {
       else tell((to) => to.take(message));
     });
     this.#worker.on('messageerror', (error) => tell((to) => to.die(`a message could not be read: ${error.message}`)));
-    this.#worker.on('error', (error) => tell((to) => to.die(describe(error))));
-    this.#worker.on('exit', (code) => tell((to) => to.die(`it ended with status ${code}`)));
+    const die = (reason: string): void => {
+      ended(new Error(`the data worker: ${reason}`));
+      tell((to) => to.die(reason));
+    };
+    this.#worker.on('error', (error) => die(describe(error)));
+    this.#worker.on('exit', (code) => die(`it ended with status ${code}`));
   }
 
   begin({ limits, ...settings }: WorkerSettings): void {
