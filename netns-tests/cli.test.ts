@@ -130,7 +130,7 @@ describe('tapvs ip route', () => {
     const gone = await refused(`ip route del ${NET}`);
     expect(gone).toEqual({ status: 2, stdout: '', stderr: 'RTNETLINK answers: No such process\n' });
     const unreachable = await refused(`ip route add ${NET} via 198.51.100.1`);
-    expect(unreachable).toEqual({ status: 2, stdout: '', stderr: 'RTNETLINK answers: Network is unreachable\n' });
+    expect(unreachable).toEqual({ status: 2, stdout: '', stderr: 'Error: Nexthop has invalid gateway.\n' });
   });
 
   it('prints JSON with -j, as ip does', async () => {

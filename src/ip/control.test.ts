@@ -146,6 +146,32 @@ describe('routes', () => {
 });
 
 describe('interfaces', () => {
+  it('that go down lose their routes but those of their addresses; networks come back with them', () => {
+    const rig = new Rig();
+    const all = () => rig.control.listRoutes().map(short);
+    const of = (device: string) => all().filter((line) => line.includes(device));
+    const [before, front] = [of('dev back'), of('dev front')];
+    rig.run({ op: 'route-add', route: { to: '10.50.0.0/16', via: '10.0.2.2' } });
+    rig.run({ op: 'route-add', route: { to: '10.51.0.0/16', type: 'blackhole' } });
+    rig.run({ op: 'link-set', device: 'back', up: false });
+    expect(of('dev back')).toEqual(['local 10.0.2.1 dev back src 10.0.2.1']);
+    expect(all()).toContain('blackhole 10.51.0.0/16 dev lo');
+    rig.run({ op: 'addr-add', device: 'back', address: '10.6.0.1', prefixLength: 24 });
+    expect(of('10.6.')).toEqual(['local 10.6.0.1 dev back src 10.6.0.1']);
+    const refused = (route: Partial<RouteRow> & { to: string }) => rig.control.run({ op: 'route-add', route });
+    expect([
+      refused({ to: '10.5.0.0/16', device: 'back' }),
+      refused({ to: '10.4.0.0/16', via: '10.6.0.9' }),
+      refused({ to: '10.3.0.0/16', device: 'back', type: 'local' }),
+    ]).toEqual(['ENETDOWN', 'ENETUNREACH', null]);
+    rig.run({ op: 'route-del', route: { to: '10.3.0.0/16', type: 'local' } });
+    rig.run({ op: 'link-set', device: 'back', up: true });
+    expect(of('10.6.0')).toHaveLength(3);
+    rig.run({ op: 'addr-del', device: 'back', address: '10.6.0.1', prefixLength: 24 });
+    // The route by a gateway is whoever's who made it.
+    expect([of('dev back'), of('dev front')]).toEqual([before, front]);
+  });
+
   it('take their addresses, routes, neighbours and sysctls with them; the id is used again', () => {
     const rig = new Rig({ hostPort: true });
     rig.run({ op: 'route-add', route: { to: '10.50.0.0/16', via: '10.0.2.2' } });

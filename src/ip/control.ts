@@ -61,6 +61,9 @@ function addressRoutes({ device, ip, length, scope }: Address): Route[] {
   return routes;
 }
 
+/** Of a device that is up. */
+const NEED_DEVICE: ReadonlySet<number> = new Set([RouteKind.Unicast, RouteKind.Broadcast]);
+
 type RouteSpec = Partial<RouteRow> & { readonly to: string };
 
 export class IpControl {
@@ -149,7 +152,7 @@ export class IpControl {
     if (c.mtu !== undefined && (device === null || !Number.isInteger(c.mtu) || c.mtu < 68 || c.mtu > 65535))
       return 'EINVAL';
     if (device !== null && c.mtu !== undefined) device.mtu = c.mtu;
-    if (c.up !== undefined) ifc.isUp = c.up;
+    if (c.up !== undefined && c.up !== ifc.isUp) this.#upOrDown(ifc, c.up);
     if (device !== null && address !== undefined) {
       device.macHi = address.hi;
       device.macLo = address.lo;
@@ -161,6 +164,15 @@ export class IpControl {
     if (address !== undefined || c.up === true) this.announce(ifc);
     this.stack.routes.changed();
     return null;
+  }
+
+  /** Who goes down loses its routes but those of its own addresses; those of networks come back with it (fib_disable_ip, fib_add_ifaddr). */
+  #upOrDown(ifc: Interface, isUp: boolean): void {
+    const { routes, addresses } = this.stack;
+    ifc.isUp = isUp;
+    for (const route of isUp ? [] : routes.all())
+      if (route.device === ifc.id && NEED_DEVICE.has(route.kind)) routes.remove(route);
+    for (const address of isUp ? addresses.rows : []) if (address.device === ifc.id) this.#addAddressRoutes(address);
   }
 
   // addresses
@@ -222,9 +234,12 @@ export class IpControl {
     if (ifc.hasNeighbours && ifc.isUp) sendArp(this.stack.link, ifc, ArpOp.Request, 0xffff, -1, ip, 0, 0, ip);
   }
 
-  /** Each unless it is there already: the first address of a network keeps it. */
+  /** Each unless it is there already: the first address of a network keeps it. Of a device that is down, none but its own. */
   #addAddressRoutes(address: Address): void {
-    for (const route of addressRoutes(address)) if (this.#findLike(route) === null) this.stack.routes.insert(route);
+    const { link, routes } = this.stack;
+    const isUp = link.interfaces[address.device]!.isUp;
+    for (const route of addressRoutes(address))
+      if (this.#findLike(route) === null && (isUp || !NEED_DEVICE.has(route.kind))) routes.insert(route);
   }
 
   /** The route of the same kind to the same prefix by the same device. */
@@ -264,6 +279,7 @@ export class IpControl {
       }
     } else if (via !== 0) return 'EINVAL';
     const kind = KIND_OF[type];
+    if (NEED_DEVICE.has(kind) && !stack.link.interfaces[device]!.isUp) return 'ENETDOWN';
     const scope =
       type === 'local' ? RouteScope.Host : type === 'unicast' && via === 0 ? RouteScope.Link : RouteScope.Global;
     const protocol = PROTOCOL_OF[spec.protocol ?? 'boot'];

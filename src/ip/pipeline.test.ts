@@ -627,12 +627,12 @@ describe('what no packet may be', () => {
     expect(run(2, '10.9.9.9')).toEqual({ ReversePath: 1 });
   });
 
-  it('a device that was set down neither receives nor sends', () => {
+  it('a device that was set down receives nothing, and there is no way by it', () => {
     const rig = new Rig();
     rig.run({ op: 'link-set', device: 'back', up: false });
     rig.send(rig.front, toServer().build());
     receive(rig.stack, rig.interfaceOf(rig.back), rig.pool.take(60)!);
-    expect(rig.drops()).toEqual({ DeviceGone: 2 });
+    expect(rig.drops()).toEqual({ DeviceGone: 1, NoRoute: 1 });
     expect(rig.unaccounted()).toBe(0);
   });
 });

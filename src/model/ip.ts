@@ -84,6 +84,7 @@ export type IpErrno =
   | 'ENOENT'
   | 'ENODEV'
   | 'EINVAL'
+  | 'ENETDOWN'
   | 'ENETUNREACH'
   | 'EADDRNOTAVAIL'
   | 'EOPNOTSUPP';

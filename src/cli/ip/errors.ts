@@ -10,6 +10,7 @@ const WORDS: Readonly<Record<IpErrno, string>> = {
   ENOENT: 'No such file or directory',
   ENODEV: 'No such device',
   EINVAL: 'Invalid argument',
+  ENETDOWN: 'Network is down',
   ENETUNREACH: 'Network is unreachable',
   EADDRNOTAVAIL: 'Cannot assign requested address',
   EOPNOTSUPP: 'Operation not supported',
@@ -19,6 +20,10 @@ const WORDS: Readonly<Record<IpErrno, string>> = {
 const TOLD: Readonly<Record<string, string>> = {
   'addr-add EEXIST': 'ipv4: Address already assigned.',
   'addr-del EADDRNOTAVAIL': 'ipv4: Address not found.',
+  'route-add ENETUNREACH': 'Nexthop has invalid gateway.',
+  'route-add ENETDOWN': 'Device for nexthop is not up.',
+  'route-replace ENETUNREACH': 'Nexthop has invalid gateway.',
+  'route-replace ENETDOWN': 'Device for nexthop is not up.',
 };
 
 /** Exit status of iproute2 when the kernel refuses. */

@@ -312,7 +312,8 @@ describe('what iproute2 complains of', () => {
     ['ENODEV', 'route add 10.99.0.0/16 dev nope', '1: Cannot find device "nope"'],
     ['ENODEV', 'link set nope up', '1: Cannot find device "nope"'],
     ['EADDRNOTAVAIL', 'addr del 10.0.1.9/24 dev d0', '2: Error: ipv4: Address not found.'],
-    ['ENETUNREACH', 'route add 10.1.0.0/16 via 99.1.1.1', '2: RTNETLINK answers: Network is unreachable'],
+    ['ENETUNREACH', 'route add 10.1.0.0/16 via 99.1.1.1', '2: Error: Nexthop has invalid gateway.'],
+    ['ENETDOWN', 'route add 10.1.0.0/16 dev d0', '2: Error: Device for nexthop is not up.'],
     ['ENOENT', 'neigh del 10.0.1.99 dev d0', '2: RTNETLINK answers: No such file or directory'],
   ])('%s for ip %s', async (errno, words, expected) => {
     answer = errno;
