@@ -27,6 +27,17 @@ static napi_value js_memfd(napi_env env, napi_callback_info info) {
   return js_int(env, fd);
 }
 
+/* giveBack(fd): all memory of a memfd is the system's again, whoever has mapped it; it reads as zeros from now on */
+static napi_value js_give_back(napi_env env, napi_callback_info info) {
+  napi_value argv[1];
+  int32_t fd;
+  struct stat st;
+  if (!get_args(env, info, 1, argv) || !arg_int(env, argv[0], "fd", &fd)) return NULL;
+  if (fstat(fd, &st) != 0) return fail(env, errno, "fstat", NULL);
+  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, st.st_size) != 0) return fail(env, errno, "fallocate", NULL);
+  return NULL;
+}
+
 static void unmap(napi_env env, void *data, void *hint) {
   (void)env;
   munmap(data, (size_t)(uintptr_t)hint);
@@ -93,6 +104,7 @@ static napi_value js_huge_memory(napi_env env, napi_callback_info info) {
 
 void init_memory(napi_env env, napi_value exports) {
   export_function(env, exports, "memfd", js_memfd);
+  export_function(env, exports, "giveBack", js_give_back);
   export_function(env, exports, "mapShared", js_map_shared);
   export_function(env, exports, "zeroShared", js_zero_shared);
   export_function(env, exports, "hugeMemory", js_huge_memory);

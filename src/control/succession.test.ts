@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, fstatSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import * as native from '../device/native.ts';
 import { takeGiven } from './given.ts';
@@ -98,6 +98,20 @@ describe.skipIf(native.nativeProblem() !== null)('from one life to the next', ()
     life.end(false);
     expect(heard()).toEqual(['- device-a%3Ab', '- device-front', '- tables-2', '- guard']);
     expect(kept.size).toBe(0);
+    native.close(life.keep!.fd);
+  });
+
+  it('tables of the life before take no memory any more when those of the next one are whole', () => {
+    firstLife();
+    const given = handDown();
+    const tables = native.mapShared(given.get('tables-1')!, 8192);
+    new Uint8Array(tables).fill(7);
+    const { blocks } = fstatSync(given.get('tables-1')!);
+    expect(blocks).toBeGreaterThan(0);
+    const life = live(given);
+    life.begun([]);
+    heard();
+    expect(new Uint8Array(tables).some((byte) => byte !== 0)).toBe(false);
     native.close(life.keep!.fd);
   });
 

@@ -9,7 +9,7 @@
  */
 import { KEEP_SIZE, Kept } from '../base/keep.ts';
 import { wholeOf } from '../base/memory.ts';
-import { close, mapShared, memfd } from '../device/native.ts';
+import { close, giveBack, mapShared, memfd } from '../device/native.ts';
 import type { KeepData } from '../engine/messages.ts';
 import { type ControlState, readControlState } from './control-state.ts';
 import { takeGiven } from './given.ts';
@@ -108,6 +108,8 @@ export class Succession {
       this.#devices.add(device);
     }
     this.manager.keep(`tables-${this.#life}`, this.keep.fd);
+    // The worker may have mapped them until its next garbage collection, and that may never come.
+    if (this.keep.before !== undefined) giveBack(this.keep.before.fd);
     this.discard();
   }
 

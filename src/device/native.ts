@@ -44,6 +44,7 @@ interface Addon {
   eventfdSignal(fd: number): number;
   eventfdDrain(fd: number): number;
   memfd(name: string, size: number): number;
+  giveBack(fd: number): void;
   mapShared(fd: number, size: number, offset: number): ArrayBuffer;
   zeroShared(buffer: ArrayBuffer): void;
   hugeMemory(size: number): ArrayBuffer;
@@ -295,6 +296,11 @@ export function eventfd(): number {
 /** Anonymous memory with a fixed size (sealed), bytes. */
 export function memfd(name: string, size: number): number {
   return control((addon) => addon.memfd(name, size));
+}
+
+/** All memory of a memfd is the system's again, whoever has mapped it; it reads as zeros from now on. @throws NativeError EBADF, EOPNOTSUPP for other files */
+export function giveBack(fd: number): void {
+  control((addon) => addon.giveBack(fd));
 }
 
 /** `size` bytes of a memfd or file from `offset` on (a multiple of the page size), shared with everyone who maps them; unmapped when collected. */
