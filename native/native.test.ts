@@ -717,6 +717,17 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       expect(() => native.zeroShared(7 as unknown as ArrayBuffer)).toThrow(TypeError);
     });
 
+    it('gives all memory of a memfd back, whoever has mapped it', () => {
+      const fd = native.memfd('tvn', 3 * 4096);
+      cleanups.push(() => native.close(fd));
+      const mapped = new Int32Array(native.mapShared(fd, 4096, 4096)).fill(7);
+      native.giveBack(fd);
+      expect(mapped.some((word) => word !== 0)).toBe(false);
+      mapped[1] = 9;
+      expect(new Int32Array(native.mapShared(fd, 3 * 4096))[1025]).toBe(9);
+      expect(errorOf(() => native.giveBack(1_000_000)).code).toBe('EBADF');
+    });
+
     it('maps a part of a memfd', () => {
       const fd = native.memfd('tvn', 3 * 4096);
       cleanups.push(() => native.close(fd));

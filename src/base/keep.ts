@@ -61,9 +61,6 @@ export interface KeepSettings {
 
 interface Directory {
   readonly settings: KeepSettings;
-  /** Where the columns begin and end. */
-  readonly from: number;
-  readonly end: number;
   readonly columns: Readonly<Record<string, readonly [offset: number, bytes: number]>>;
 }
 
@@ -79,7 +76,6 @@ export class Keep {
   readonly #settings: KeepSettings;
   readonly #slots: Slots;
   readonly #columns: Record<string, readonly [number, number]> = {};
-  readonly #from: number;
   #end: number;
   /** What is mapped from `#mappedFrom` to `#mappedEnd`. */
   #mapped: Span | null = null;
@@ -97,8 +93,7 @@ export class Keep {
     this.#head = int32Of(header, DIRECTORY / 4);
     this.#headBytes = Buffer.from(header.buffer, header.at, HEADER_SIZE);
     this.#slots = new Slots(map);
-    this.#from = Math.max(SLOTS_END, end);
-    this.#end = this.#from;
+    this.#end = Math.max(SLOTS_END, end);
     this.#head[Head.Format] = FORMAT;
     this.#head[Head.Layout] = layout;
     this.life = life;
@@ -121,7 +116,7 @@ export class Keep {
 
   /** The tables are there, with all that they begin with. Until then the memory is good for nobody. */
   complete(): void {
-    const directory: Directory = { settings: this.#settings, from: this.#from, end: this.#end, columns: this.#columns };
+    const directory: Directory = { settings: this.#settings, columns: this.#columns };
     const text = Buffer.from(JSON.stringify(directory));
     text.copy(this.#headBytes, DIRECTORY);
     this.#head[Head.DirectoryBytes] = text.length;
@@ -201,6 +196,12 @@ export class Kept {
       if ((crc32(bytes) | 0) === head[2]) return bytes.toString();
     }
     return '';
+  }
+
+  /** How many rows of a table were ever in use; 0 when that cannot be. */
+  rowsOf(table: string, capacity: number): number {
+    const rows = this.int32(`${table}.fresh`)[0] ?? 0;
+    return rows > 0 && rows <= capacity ? rows : 0;
   }
 
   /** Bytes of a column. */

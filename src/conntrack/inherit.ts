@@ -11,10 +11,10 @@ export const ENTRY_TUPLES = 3;
 
 /** How many rows were ever in use. */
 export function entriesLeft(kept: Kept): number {
-  const top = kept.int32('entries.fresh')[0] ?? 0;
-  return top > 0 && top <= kept.bytesOf('entries.traits') ? top : 0;
+  return kept.rowsOf('entries', kept.bytesOf('entries.traits'));
 }
 
+/** Entries of then: known by their tuples at once, taken over one by one. */
 export class EntryHeir implements Heir {
   /** Entry of now by entry of then; NO_ENTRY: it was not taken over. */
   readonly places: Int32Array;
@@ -74,7 +74,7 @@ export class EntryHeir implements Heir {
         inheritance.add(FlowColumn.Entry, old, rows[at]!, rows[at + 1]!, rows[at + 2]!, rows[at + 3]!);
       if (this.#helpers[old] !== 0 || rows[from + Col.Master] !== NO_ENTRY) this.#related.push(old);
       if ((status & Status.SrcNatDone) !== 0)
-        inheritance.addBySource(FlowColumn.Entry, old, rows[from]!, rows[from + 2]!, rows[from + 3]!);
+        inheritance.addBySource(FlowColumn.Entry, old, rows[from]!, rows[from + 2]!, rows[from + 3]! & 0xff);
     }
   }
 

@@ -165,29 +165,24 @@ describe.skipIf(native.nativeProblem() !== null)('from one life to the next', ()
     expect(heard()).toEqual([]);
   });
 
-  it('two lives that went on and died young make the third begin with nothing, and the count begins anew', () => {
+  it.each<[string, (life: Succession) => void, string]>([
+    [
+      'died young: the third begins with nothing, and the count anew',
+      () => {},
+      'the last 2 lives that went on from it ended within 5 s',
+    ],
+    ['ended as they were told to: that was no mistake', (life) => life.end(true), ''],
+  ])('two lives that went on and %s', (_, finish, third) => {
     firstLife();
     const refusals: string[] = [];
     for (let i = 0; i < 4; i++) {
       const life = live(handDown());
       refusals.push(life.refusal);
       life.begun([]);
+      finish(life);
       native.close(life.keep!.fd);
     }
-    expect(refusals).toEqual(['', '', 'the last 2 lives that went on from it ended within 5 s', '']);
-  });
-
-  it('a life that ends as it was told to was no mistake', () => {
-    firstLife();
-    const refusals: string[] = [];
-    for (let i = 0; i < 4; i++) {
-      const life = live(handDown());
-      refusals.push(life.refusal);
-      life.begun([]);
-      life.end(true);
-      native.close(life.keep!.fd);
-    }
-    expect(refusals).toEqual(['', '', '', '']);
+    expect(refusals).toEqual(['', '', third, '']);
   });
 
   it('of several tables the last life’s count; memory that nobody wants is made anew', () => {

@@ -44,7 +44,7 @@ export const CONNECTION_TUPLES = 2;
 
 /** How many rows were ever in use. */
 export function connectionsLeft(kept: Kept): number {
-  return topOf(kept, 'connections', kept.bytesOf('connections.control') >> 2);
+  return kept.rowsOf('connections', kept.bytesOf('connections.control') >> 2);
 }
 
 /** Changes when anything does that `restOf` tells. */
@@ -95,7 +95,7 @@ type Places = Int32Array;
 
 function inheritServices(director: Director, kept: Kept): Places {
   const { services } = director;
-  const top = topOf(kept, 'services', kept.bytesOf('services.flags'));
+  const top = kept.rowsOf('services', kept.bytesOf('services.flags'));
   const protocol = kept.uint8('services.protocol', top);
   const vip = kept.int32('services.vip', top);
   const port = kept.uint16('services.port', top);
@@ -128,7 +128,7 @@ function inheritServices(director: Director, kept: Kept): Places {
 function inheritServers(director: Director, kept: Kept, services: Places): Places {
   const { dests, now } = director;
   const capacity = kept.bytesOf('servers.flags');
-  const top = topOf(kept, 'servers', capacity);
+  const top = kept.rowsOf('servers', capacity);
   const ip = kept.int32('servers.ip', top);
   const port = kept.uint16('servers.port', top);
   const service = kept.int32('servers.service', top);
@@ -195,6 +195,7 @@ const { Used: USED, Template: TEMPLATE, Inactive: INACTIVE, MethodMask: METHOD_M
 /** Found without their tuples, or only while somebody knows that there are any. */
 const SPECIAL = ConnFlag.HasPe | ConnFlag.NoCport | ConnFlag.App;
 
+/** Connections of then: known by their tuples at once, taken over one by one. */
 export class ConnectionHeir implements Heir {
   /** How many were taken over, and how many could not be. */
   count = 0;
@@ -347,12 +348,6 @@ export class ConnectionHeir implements Heir {
       }
     }
   }
-}
-
-/** How many rows of a table were ever in use. */
-function topOf(kept: Kept, table: string, capacity: number): number {
-  const top = kept.int32(`${table}.fresh`)[0] ?? 0;
-  return top > 0 && top <= capacity ? top : 0;
 }
 
 /** Copies counters of a row of then, one of the first `rows`, to a row of now. */

@@ -1,3 +1,4 @@
+/** Rules of the five tables on packets that go through the whole engine: what they see, what they decide, and what they count. */
 import { describe, expect, it } from 'vitest';
 import { seconds } from '../base/clock.ts';
 import { SeededRng } from '../base/rng.ts';

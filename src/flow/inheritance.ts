@@ -66,9 +66,9 @@ export class Inheritance implements FlowSource {
     this.#buckets[bucket] = node;
   }
 
-  /** And by its source alone. */
-  addBySource(column: FlowColumn, old: number, src: number, ports: number, kind: number): void {
-    this.add(column, old, src, 0, ports >>> 16, kind | BY_SOURCE);
+  /** And by its source alone, in whatever zone. */
+  addBySource(column: FlowColumn, old: number, src: number, ports: number, proto: number): void {
+    this.add(column, old, src, 0, ports >>> 16, proto | BY_SOURCE);
   }
 
   take(src: number, dst: number, ports: number, kind: number): number {
@@ -77,8 +77,8 @@ export class Inheritance implements FlowSource {
   }
 
   /** Whoever has this source, port and protocol. */
-  takeBySource(src: number, ports: number, kind: number): void {
-    this.#takeAll(hash4(0, src, 0, ports >>> 16, kind | BY_SOURCE));
+  takeBySource(src: number, ports: number, proto: number): void {
+    this.#takeAll(hash4(0, src, 0, ports >>> 16, proto | BY_SOURCE));
   }
 
   chainLength(src: number, dst: number, ports: number, kind: number): number {

@@ -13,7 +13,6 @@ import type { NatRange } from './range.ts';
 
 const ORIGINAL = CtDir.Original;
 const NONE = 0;
-const ZONE_SHIFT = 16;
 
 const own = new Tuple();
 
@@ -51,7 +50,7 @@ export class BySource {
    */
   follow(entries: Entries, t: Tuple, zone: number, range: NatRange): boolean {
     const { src, ports, proto } = t;
-    if (this.inheritance !== null) this.inheritance.takeBySource(src, ports, proto | (zone << ZONE_SHIFT));
+    if (this.inheritance !== null) this.inheritance.takeBySource(src, ports, proto);
     for (let at = this.#buckets[this.#bucketOf(t, zone)]!; at !== NONE; at = this.#next[at]!) {
       entries.tuple(at, ORIGINAL, own);
       if (own.src !== src || own.ports >>> 16 !== ports >>> 16 || own.proto !== proto) continue;
