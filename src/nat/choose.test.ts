@@ -168,6 +168,16 @@ describe('other ends', () => {
     expect(bind('10.1.0.2:2 > 10.1.0.1:53', { ports: [5353, 5353] }, Manip.Dst)).toBe('10.1.0.2:2 > 10.1.0.1:5353');
   });
 
+  it('a destination gets the first port of a range that is free; any of them with `random`', () => {
+    const range = { ip: '10.2.0.2', ports: [8000, 8009] as const };
+    const ports = [1, 2, 3].map((n) => bind(`10.1.0.2:${n} > 10.1.0.1:80`, range, Manip.Dst));
+    expect(ports).toEqual([1, 2, 3].map((n) => `10.1.0.2:${n} > 10.2.0.2:8000`));
+    expect(bind('10.1.0.2:1 > 10.1.0.9:80', range, Manip.Dst)).toBe('10.1.0.2:1 > 10.2.0.2:8001');
+    const random = { ...range, flags: RangeFlag.ProtoRandom };
+    const chosen = Array.from({ length: 40 }, (_, n) => bind(`10.1.0.3:${n} > 10.1.0.1:80`, random, Manip.Dst));
+    expect(new Set(chosen.map((line) => line.split(':').at(-1))).size).toBeGreaterThan(4);
+  });
+
   it('with an offset keeps the distance of the port from the base', () => {
     const shifted = { ip: '10.2.0.2', ports: [8000, 8009, 100] as const, flags: RangeFlag.ProtoOffset };
     expect(bind('10.1.0.2:1 > 10.1.0.1:103', shifted, Manip.Dst)).toBe('10.1.0.2:1 > 10.2.0.2:8003');

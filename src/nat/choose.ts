@@ -130,7 +130,7 @@ function scale(hash: number, size: number): number {
   return Math.floor(((hash >>> 16) * size + low) / 0x10000);
 }
 
-/** nf_nat_l4proto_unique_tuple: another port (id, key) that is free, from a random place or at the range's offset on. */
+/** nf_nat_l4proto_unique_tuple: another port (id, key) that is free. */
 function choosePart(entries: Entries, rng: Rng, t: Tuple, entry: number, range: NatRange, manip: number): void {
   const { proto } = t;
   const isGiven = (range.flags & SPECIFIED) !== 0;
@@ -158,7 +158,7 @@ function choosePart(entries: Entries, rng: Rng, t: Tuple, entry: number, range: 
     size = (port < 512 ? 511 : port < 1024 ? 1023 : 65535) - min + 1;
   }
   if (size < 1) return;
-  let offset = (range.flags & OFFSET) !== 0 ? (partOf(t, manip) - range.basePort) & 0xffff : rng.next() & 0xffff;
+  let offset = firstOffset(rng, t, range, manip);
   let attempts = Math.min(size, MOST_ATTEMPTS);
   for (;;) {
     for (let i = 0; i < attempts; i++) {
@@ -172,7 +172,13 @@ function choosePart(entries: Entries, rng: Rng, t: Tuple, entry: number, range: 
   }
 }
 
-/** Forget-me-not for by-source.ts: the tuple that the entry's answers show it to have. */
+/** Where the search begins: at the range's offset; else for a source at a random place, for a destination at the range's begin unless its rule says otherwise. */
+function firstOffset(rng: Rng, t: Tuple, { flags, basePort }: NatRange, manip: number): number {
+  if ((flags & OFFSET) !== 0) return (partOf(t, manip) - basePort) & 0xffff;
+  return manip === SRC || (flags & RANDOM) !== 0 ? rng.next() & 0xffff : 0;
+}
+
+/** The tuple that the entry's answers show it to have. */
 export function presentTuple(entries: Entries, entry: number, t: Tuple): void {
   entries.tuple(entry, REPLY, t);
   t.invert();
