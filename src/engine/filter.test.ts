@@ -472,6 +472,21 @@ describe('changes', () => {
     expect(rig.engine.hooks.localIn.ops.some(({ name }) => name === 'filter/filter')).toBe(false);
   });
 
+  it('takes no rule larger than a rule can be, and finds a list of addresses out before it makes a rule for each', () => {
+    const { engine } = new FilterRig();
+    const add = (...words: string[]) => {
+      const commands: TableCommand[] = [{ op: 'append', chain: 'INPUT', rule: { words } }];
+      return engine.filter.change({ table: 'filter', commands });
+    };
+    const matches = (count: number) => Array.from({ length: count }, () => ['-m', 'ttl', '--ttl-eq', '5']).flat();
+    expect(add(...matches(1634), '-j', 'DROP')).toBeNull();
+    expect(add(...matches(1635), '-j', 'DROP')).toEqual({ index: -1, fault: 'EINVAL' });
+    const hosts = Array.from({ length: 5000 }, (_, i) => `10.0.${i >> 8}.${i & 255}`).join(',');
+    const notOne = { index: 0, fault: 'BAD-WORDS', what: 'not one rule' };
+    expect(add('-s', hosts, '-d', hosts, '-j', 'DROP')).toEqual(notOne);
+    expect(add('-m', 'comment', '--comment', 'x'.repeat(2 ** 19))).toEqual({ index: 0, fault: 'EINVAL' });
+  });
+
   it('are made in small steps, between which packets meet and count at the old rules', () => {
     const rig = new FilterRig();
     const { filter } = rig.engine;

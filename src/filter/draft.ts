@@ -16,6 +16,11 @@ const SEEN = 4096;
 /** The same of rules that are compared, or made anew. */
 const MET = 1024;
 
+/** Matches of a rule: the kernel's has 64 KiB at most (ipt_entry.next_offset), and the smallest match takes 40 bytes of them. */
+const MOST_MATCHES = 1634;
+/** Characters of a rule: more than any has that fits into those 64 KiB. */
+const LONGEST_RULE = 2 ** 19;
+
 /** Why a command cannot be had; thrown within a draft only, and caught by `Table.draft`. */
 export class Refusal extends Error {
   readonly fault: TableFault;
@@ -147,6 +152,7 @@ export class Draft {
   /** @param hooks names of the built-in chains from which it is met */
   #checkRule(rule: Rule, hooks: readonly string[]): void {
     const { header, matches } = rule;
+    if (matches.length > MOST_MATCHES) throw new Refusal('EINVAL');
     const place = { table: this.#table, hooks, matches };
     for (const { extension, options } of usesOf(rule)) {
       if (extension.isLegal?.(options, header, place) === false) throw new Refusal('EINVAL');
@@ -193,6 +199,7 @@ export class Draft {
 
   /** Parsed, with a target that exists. */
   #read(rule: NewRule): StoredRule {
+    if (rule.words.reduce((length, word) => length + word.length + 1, 0) > LONGEST_RULE) throw new Refusal('EINVAL');
     const stored = storeRule(rule);
     const { target } = stored.rule;
     if (this.#tracking === null) {

@@ -67,10 +67,13 @@ export interface ParseSettings {
   warn(text: string): void;
   /** Within a restore: no -w, and -t once only, for the restore itself gives it. */
   readonly isRestore?: boolean;
+  /** The words are those of one rule: more than one address is a fault, before a rule is made for each. */
+  readonly isOneRule?: boolean;
   /** The error's name for the program: `iptables-restore`. */
   readonly program: string;
 }
 
+const NOT_ONE = 'not one rule';
 const LONGEST_DEVICE = 15;
 /** Of -W, in microseconds. */
 const LONGEST_INTERVAL = 999_999;
@@ -125,11 +128,9 @@ export function parseLine(words: readonly string[], settings: ParseSettings): Pa
 
 /** @throws BadRule when the words, as `-S` prints them behind the chain, are no rule */
 export function parseRule(words: readonly string[]): Rule {
-  const settings = { names: null, warn: () => {}, isRestore: true, program: 'iptables' };
+  const settings = { names: null, warn: () => {}, isRestore: true, isOneRule: true, program: 'iptables' };
   const parsed = parseLine(['-A', 'X', ...words], settings);
-  if (parsed.kind !== 'command' || parsed.line.command !== 'A' || parsed.line.rules.length !== 1) {
-    throw new BadRule('not one rule');
-  }
+  if (parsed.kind !== 'command' || parsed.line.command !== 'A') throw new BadRule(NOT_ONE);
   return parsed.line.rules[0]!;
 }
 
@@ -549,6 +550,7 @@ class Parser {
     const sources = this.#source === undefined ? EVERYWHERE : readNetworks(this.#source, hosts);
     const destinations = this.#destination === undefined ? EVERYWHERE : readNetworks(this.#destination, hosts);
     const isMany = sources.length > 1 || destinations.length > 1;
+    if (isMany && this.#settings.isOneRule === true) throw new BadRule(NOT_ONE);
     if (isMany && (this.#header.inverted & (Inverted.Src | Inverted.Dst)) !== 0) {
       throw new BadRule('! not allowed with multiple source or destination IP addresses');
     }

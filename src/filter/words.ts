@@ -36,9 +36,10 @@ export class WordReader {
     this.#base = long.length;
   }
 
-  /** Options of an extension: behind the program's own, before those of extensions that came earlier. */
+  /** Options of an extension: behind the program's own, before those of extensions that came earlier. One that comes again moves. */
   add(options: readonly LongOption[]): void {
-    this.#long = this.#long.toSpliced(this.#base, 0, ...options);
+    const others = this.#long.slice(this.#base).filter((option) => !options.includes(option));
+    this.#long = [...this.#long.slice(0, this.#base), ...options, ...others];
   }
 
   /** Read the last word again, now that there are more options. */
