@@ -7,6 +7,11 @@
  */
 export const TICKS_PER_SECOND = 250;
 
+/** How long ago `then` was, ticks; unsigned, for what may lie back further than half the range. */
+export function elapsed(now: number, then: number): number {
+  return (now - then) >>> 0;
+}
+
 /** Read once per breath by the engine, which passes the value on; nothing below reads a clock itself. */
 export interface Clock {
   /** Ticks, monotonic, wrapping at 2^31. */

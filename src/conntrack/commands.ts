@@ -134,6 +134,8 @@ export function createEntry(ct: Conntrack, spec: EntrySpec, bind: BindNat): CtEr
     entries.rows[at + TAG] = spec.tags.original | 0;
     entries.rows[at + TAG + 1] = spec.tags.reply | 0;
   }
+  // With answers it is a stream at once.
+  if (original.proto === IpProto.Udp) entries.rows[at + Col.Word] = (ct.now - 1) | 0;
   entries.rows[at + Col.Timeout] = ticks(spec.timeoutSeconds);
   const refused = ct.insert(entry);
   if (refused !== null) {

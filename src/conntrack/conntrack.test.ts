@@ -1,6 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { seconds } from '../base/clock.ts';
 import { Status } from '../model/entry-status.ts';
 import { type FrameBuilder, frame } from '../wire/build.ts';
+import { createEntry } from './commands.ts';
 import { Col, ENTRY_SHIFT } from './entries.ts';
 import { CLIENT, CtRig, SERVER, tcpFrame as tcp } from './test-rig.ts';
 import { Tuple } from './tuple.ts';
@@ -101,6 +103,29 @@ describe('UDP and ICMP', () => {
     rig.wait(2.5);
     rig.send(udp('c'));
     expect(rig.told()).toEqual(['assured: 120 10.1.0.2:4000>10.2.0.2:53 10.2.0.2:53>10.1.0.2:4000 ASSURED']);
+  });
+
+  it('a stream stays one though time comes round, and one that a command made is one at any time', () => {
+    rig.ct.sysctls.udpStreamTimeout = 0x7fffffff;
+    const pass = (ticks: number) => {
+      rig.now = (rig.now + ticks) | 0;
+      rig.ct.advance(rig.now);
+    };
+    rig.send(udp('c'));
+    for (let i = 0; i < 6; i++) {
+      rig.send(udp('s'));
+      pass(i === 0 ? seconds(3) : 2 ** 29);
+      rig.send(udp('c'));
+      expect(rig.ct.entries.left(1, rig.now)).toBe(0x7fffffff);
+    }
+    expect(rig.now).toBeLessThan(0);
+    const ports = { src: 4001, dst: 53 };
+    const original = { src: '10.1.0.2', dst: '10.2.0.2', proto: 17, ports };
+    const reply = { src: '10.2.0.2', dst: '10.1.0.2', proto: 17, ports: { src: 53, dst: 4001 } };
+    const spec = { original, reply, timeoutSeconds: 50, status: Status.SeenReply };
+    expect(createEntry(rig.ct, spec, () => {})).toBeNull();
+    rig.send(frame().ipv4('10.1.0.2', '10.2.0.2').udp({ srcPort: 4001, dstPort: 53 }));
+    expect(rig.ct.entries.left(2, rig.now)).toBe(0x7fffffff);
   });
 
   it('an error belongs to the connection that it is about, and only if it goes to the sender', () => {

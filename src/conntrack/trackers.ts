@@ -180,6 +180,8 @@ function trackUdp(ct: Conntrack, p: Packet, entry: number, dir: number): number 
   const status = rows[at + STATUS]!;
   const { udpTimeout, udpStreamTimeout } = ct.sysctls;
   const isStream = (status & SEEN_REPLY) !== 0 && ((ct.now - rows[at + WORD]!) | 0) > 0;
+  // It stays one when time has gone half round.
+  if (isStream) rows[at + WORD] = (ct.now - 1) | 0;
   ct.refresh(p, entry, dir, isStream ? udpStreamTimeout : udpTimeout);
   if (isStream && (status & (ASSURED | NAT_CLASH)) === 0) {
     rows[at + STATUS] = status | ASSURED;

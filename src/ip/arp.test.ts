@@ -105,6 +105,23 @@ describe('announcements', () => {
     expect(rig.drops()).toEqual({ ArpAnswered: 1, ArpLearned: 1, ArpIgnored: 1 });
   });
 
+  it('an answer moves one that nobody has moved for a second, or for months', () => {
+    const rig = new Rig();
+    const macNow = () => rig.control.listNeighbours().find((n) => n.address === '10.0.1.9')?.mac;
+    rig.send(rig.front, request('10.0.1.1', '10.0.1.9'));
+    rig.send(rig.front, reply('10.0.1.9', NEW));
+    expect(macNow()).toBe(MAC.client);
+    rig.pass(2);
+    rig.send(rig.front, reply('10.0.1.9', NEW));
+    expect(macNow()).toBe(NEW);
+    for (let i = 0; i < 3; i++) {
+      rig.clock.advance(2 ** 30);
+      rig.pass(0.1);
+    }
+    rig.send(rig.front, reply('10.0.1.9', MAC.client));
+    expect(macNow()).toBe(MAC.client);
+  });
+
   it('do not move a neighbour that was set by hand', () => {
     const rig = new Rig();
     rig.run({ op: 'neigh-add', device: 'front', address: '10.0.1.9', mac: MAC.client });

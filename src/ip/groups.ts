@@ -86,7 +86,7 @@ export class Groups {
     const member = this.#members[at];
     if (member === undefined || --member.users > 0) return;
     this.#members.splice(at, 1);
-    const version = this.#version(stack, device);
+    const version = this.#version(device);
     if (version === 3 || (version === 2 && member.isReporter)) this.#change(stack, device, group, ToInclude);
     else this.#changes = this.#changes.filter((c) => c.device !== device || c.group !== group);
   }
@@ -98,9 +98,8 @@ export class Groups {
     this.#queriers.delete(device);
   }
 
-  #version(stack: IpStack, device: number): 1 | 2 | 3 {
-    const querier = this.#queriers.get(device);
-    return querier === undefined || ((stack.now - querier.until) | 0) > 0 ? 3 : querier.version;
+  #version(device: number): 1 | 2 | 3 {
+    return this.#queriers.get(device)?.version ?? 3;
   }
 
   #change(stack: IpStack, device: number, group: number, record: number): void {
@@ -113,7 +112,7 @@ export class Groups {
   /** Tell of a change, and set when to tell again. */
   #tell(stack: IpStack, change: Change): void {
     const { device, group, record } = change;
-    const version = this.#version(stack, device);
+    const version = this.#version(device);
     if (version === 3) report(stack, device, record, [group]);
     else if (record === ToExclude) this.#reportOld(stack, device, group, version);
     else sendOld(stack, device, ALL_ROUTERS, igmp.IgmpType.LeaveV2, group);
@@ -131,12 +130,13 @@ export class Groups {
 
   /** Once per breath. */
   tick(stack: IpStack): void {
+    for (const [device, { until }] of this.#queriers) if (((stack.now - until) | 0) > 0) this.#queriers.delete(device);
     if (this.#members.length === 0 && this.#changes.length === 0) return;
     for (const change of this.#changes) if (((stack.now - change.due) | 0) >= 0) this.#tell(stack, change);
     if (this.#changes.some((c) => c.left <= 0)) this.#changes = this.#changes.filter((c) => c.left > 0);
     for (const m of this.#members) {
       if (m.reportAt === undefined || ((stack.now - m.reportAt) | 0) < 0) continue;
-      const version = this.#version(stack, m.device);
+      const version = this.#version(m.device);
       if (version === 3) {
         // All that are due on the device stand in one report.
         const due = this.#members.filter((o) => o.device === m.device && o.reportAt === m.reportAt);
@@ -161,7 +161,7 @@ export class Groups {
     if (ipv4.isFragment(view, p.l3) || !igmp.isSound(view, l4, end)) return drop(stack.link, p, Drop.IgmpMalformed);
     const type = igmp.type(view, l4);
     if (type === Query) this.#query(stack, p);
-    else if (type === ReportV1 || type === ReportV2) this.#heard(stack, p.inDevice, igmp.group(view, l4));
+    else if (type === ReportV1 || type === ReportV2) this.#heard(p.inDevice, igmp.group(view, l4));
     else if (type !== LeaveV2 && type !== ReportV3) return drop(stack.link, p, Drop.IgmpMalformed);
     drop(stack.link, p, Drop.IgmpTaken);
   }
@@ -170,7 +170,7 @@ export class Groups {
     const version = igmp.queryVersion(p.view, p.l4, p.end);
     const device = p.inDevice;
     if (version !== 3) {
-      const known = this.#version(stack, device);
+      const known = this.#version(device);
       const spoken = known === 1 ? 1 : version;
       this.#queriers.set(device, { version: spoken, until: (stack.now + OLD_QUERIER) | 0 });
       // What version 3 had under way ends (igmpv3_clear_delrec).
@@ -187,8 +187,8 @@ export class Groups {
   }
 
   /** Another host has said it: versions 1 and 2 need one voice only. */
-  #heard(stack: IpStack, device: number, group: number): void {
-    if (this.#version(stack, device) === 3) return;
+  #heard(device: number, group: number): void {
+    if (this.#version(device) === 3) return;
     for (const m of this.#members) {
       if (m.device !== device || m.group !== group) continue;
       m.reportAt = undefined;

@@ -24,6 +24,15 @@ describe('the bucket for all', () => {
     expect(allowed(20, () => limiter.allowGlobal(start, 10, 5))).toBe(5);
     expect(allowed(20, () => limiter.allowGlobal((start + seconds(1)) | 0, 10, 50))).toBe(10);
   });
+
+  it('is full after a rest of months', () => {
+    const limiter = new IcmpLimiter();
+    expect(limiter.allowGlobal(0, 1000, 50)).toBe(true);
+    const later = seconds(150 * 86_400) | 0;
+    expect(later).toBeLessThan(0);
+    expect(allowed(200, () => limiter.allowGlobal(later, 1000, 50))).toBe(50);
+    expect(allowed(200, () => limiter.allowGlobal((later + seconds(1)) | 0, 1000, 50))).toBe(50);
+  });
 });
 
 describe('the bucket of a target', () => {

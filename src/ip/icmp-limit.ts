@@ -6,7 +6,7 @@
  * packets without a way (ip_error, net/ipv4/route.c). Targets live in a small direct-mapped table: one that is pushed out starts with a full bucket, which
  * the bucket for all bounds.
  */
-import { TICKS_PER_SECOND } from '../base/clock.ts';
+import { elapsed, TICKS_PER_SECOND } from '../base/clock.ts';
 
 const PEERS = 1024;
 /** Messages that a rested target may get at once (XRLIM_BURST_FACTOR). */
@@ -41,8 +41,8 @@ export class IcmpLimiter {
       this.#credit = burst;
       this.#stamp = now;
     }
-    const elapsed = Math.min((now - this.#stamp) | 0, TICKS_PER_SECOND);
-    const earned = Math.trunc((perSecond * elapsed) / TICKS_PER_SECOND);
+    const passed = Math.min(elapsed(now, this.#stamp), TICKS_PER_SECOND);
+    const earned = Math.trunc((perSecond * passed) / TICKS_PER_SECOND);
     if (earned > 0) {
       this.#credit = Math.min(this.#credit + earned, burst);
       this.#stamp = now;
@@ -73,8 +73,7 @@ export class IcmpLimiter {
     const slot = (Math.imul(target, 0x9e3779b1) >>> 22) & (PEERS - 1);
     let earned = RESTED;
     if (this.#peer[slot] === target) {
-      const elapsed = (now - this.#last[slot]!) | 0;
-      earned = elapsed < 0 || elapsed > RESTED ? RESTED : elapsed;
+      earned = Math.min(elapsed(now, this.#last[slot]!), RESTED);
     } else {
       this.#peer[slot] = target;
       this.#tokens[slot] = 0;
@@ -98,7 +97,7 @@ export class RedirectLimiter {
 
   isAllowed(now: number, peer: number): boolean {
     const at = (Math.imul(peer, 0x9e3779b1) >>> 22) & (PEERS - 1);
-    if (this.#peer[at] !== peer || ((now - this.#last[at]!) | 0) > REDIRECT_SILENCE) {
+    if (this.#peer[at] !== peer || elapsed(now, this.#last[at]!) > REDIRECT_SILENCE) {
       this.#peer[at] = peer;
       this.#told[at] = 0;
     }
@@ -107,7 +106,7 @@ export class RedirectLimiter {
       this.#last[at] = now;
       return false;
     }
-    if (told !== 0 && ((now - this.#last[at]!) | 0) <= REDIRECT_LOAD << told) return false;
+    if (told !== 0 && elapsed(now, this.#last[at]!) <= REDIRECT_LOAD << told) return false;
     this.#last[at] = now;
     this.#told[at] = told + 1;
     return true;

@@ -4,7 +4,7 @@
  * ARP follows the kernel's arp_process (net/ipv4/arp.c): requests for our addresses are answered and teach us the sender; replies and announcements only
  * refresh neighbours that we already know (arp_accept=0).
  */
-import { seconds } from '../base/clock.ts';
+import { elapsed, seconds } from '../base/clock.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet, PacketType } from '../packet/packet.ts';
 import { isLoopback, isMulticast } from '../wire/addr.ts';
@@ -96,7 +96,7 @@ function overhear(link: LinkLayer, ifc: Interface, p: Packet, sender: number, ta
   if (row === NONE) return drop(link, p, Drop.ArpIgnored);
   const isReply = arp.op(view, l3) === arp.ArpOp.Reply;
   const state = isReply && p.pktType === PacketType.Host ? Nud.Reachable : Nud.Stale;
-  const override = sender === target || ((link.now - table.updated[row]!) | 0) > LOCK_TIME;
+  const override = sender === target || elapsed(link.now, table.updated[row]!) > LOCK_TIME;
   learn(link, ifc, row, arp.senderMacHi(view, l3), arp.senderMacLo(view, l3), state, override);
   drop(link, p, Drop.ArpLearned);
 }

@@ -13,7 +13,7 @@
  * A neighbour is a row of columns. The way of a packet is one compare in a small direct-mapped cache in front of the hash. There are no timers: a scan of
  * the few hundred rows, every tenth of a second, moves what is due.
  */
-import { milliseconds, seconds } from '../base/clock.ts';
+import { elapsed, milliseconds, seconds } from '../base/clock.ts';
 import { copyRows, copyState } from '../base/copy-state.ts';
 import { hash4 } from '../base/hash.ts';
 import type { Rng } from '../base/rng.ts';
@@ -139,7 +139,7 @@ export class NeighbourTable {
   add(device: number, ip: number, now: number): number {
     if (this.size >= this.gcThresh3) {
       if (!this.#spareOne(now)) return NONE;
-    } else if (this.size >= this.gcThresh2 && ((now - this.#lastSpared) | 0) > SPARE_INTERVAL) {
+    } else if (this.size >= this.gcThresh2 && elapsed(now, this.#lastSpared) > SPARE_INTERVAL) {
       this.#lastSpared = now;
       this.#spareOne(now);
     }
@@ -218,7 +218,7 @@ export class NeighbourTable {
         this.remove(row);
         return true;
       }
-      if (state !== Nud.Stale || ((now - this.used[row]!) | 0) < SPARE_INTERVAL) continue;
+      if (state !== Nud.Stale || elapsed(now, this.used[row]!) < SPARE_INTERVAL) continue;
       if (oldest === NONE || ((this.used[row]! - this.used[oldest]!) | 0) < 0) oldest = row;
     }
     if (oldest === NONE) return false;

@@ -4,6 +4,7 @@
  * RFC 826 for the question, RFC 1122 §2.3.2 for the queue (2.3.2.2: save at least the latest packet) and the cache's ageing; the states and times
  * are those of the kernel's net/core/neighbour.c and net/ipv4/arp.c (arp_solicit, arp_error_report).
  */
+import { elapsed } from '../base/clock.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
 import { isMulticast } from '../wire/addr.ts';
@@ -200,7 +201,7 @@ export function neighbourTick(link: LinkLayer): void {
   for (let row = 0; row < table.top; row++) {
     const state = table.state[row]!;
     if (state === STALE || state === FAILED) {
-      if (table.size > table.gcThresh1 && ((link.now - table.used[row]!) | 0) > table.gcStale) table.remove(row);
+      if (table.size > table.gcThresh1 && elapsed(link.now, table.used[row]!) > table.gcStale) table.remove(row);
     } else if (state >= REACHABLE && state <= INCOMPLETE) {
       if (((link.now - table.due[row]!) | 0) >= 0) step(link, row, state);
       else if (((table.due[row]! - table.nextScan) | 0) < 0) table.nextScan = table.due[row]!; // on time, not at the next look
