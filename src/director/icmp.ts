@@ -160,5 +160,6 @@ export function icmpReply(director: Director, p: Packet): Verdict {
   const way = isFullNat ? wayTo(director, p, cip) : LOCAL_WAY;
   if (way === NONE) return DROP;
   rewrite(p, inner, rows[at + Vip]!, isFullNat ? cip : 0, rows[at + Ports]!);
+  if (p.options !== 0 && director.sysctls.snatReroute !== 0) director.routing.rerouteOptions(p);
   return way === REMOTE ? REROUTE : ACCEPT;
 }

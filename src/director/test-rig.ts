@@ -50,6 +50,12 @@ export class BenchRouting implements Routing {
     return true;
   }
 
+  recordOptions(): void {}
+
+  sumOptions(): void {}
+
+  rerouteOptions(): void {}
+
   learnMtu(to: number, mtu: number): boolean {
     this.learnt.unshift(`${formatIp4(to)} ${mtu}`);
     if (mtu < this.backMtu) {

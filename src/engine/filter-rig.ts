@@ -49,6 +49,7 @@ export class FilterRig {
     const commands = lines.map((line): TableCommand => {
       const [op, chain = '', ...words] = line.split(' ');
       if (op === '-N') return { op: 'new-chain', chain };
+      if (op === '-F') return { op: 'flush' };
       return op === '-P' ? { op: 'policy', chain, policy: words[0]! } : { op: 'append', chain, rule: { words } };
     });
     expect(this.engine.filter.change({ table, commands })).toBeNull();

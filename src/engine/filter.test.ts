@@ -11,6 +11,7 @@ import { CLIENT, FilterRig, OURS, SERVER, withRules } from './filter-rig.ts';
 
 const ip = (src = '10.0.1.2', dst = '10.0.2.2'): FrameBuilder => frame().eth(OURS, CLIENT).ipv4(src, dst);
 const tcp = (dstPort: number, flags = 'S', srcPort = 40000): FrameBuilder => ip().tcp({ srcPort, dstPort, flags });
+const NONSENSE: TableCommand[] = [{ op: 'append', chain: 'FORWARD', rule: { words: ['--nonsense'] } }];
 const udp = (dstPort: number, srcPort = 40000): FrameBuilder => ip().udp({ srcPort, dstPort });
 
 describe('rules', () => {
@@ -165,14 +166,21 @@ describe('chains', () => {
     expect(rig.engine.drops[Drop.FilterRule]).toBe(1);
   });
 
-  it('registers a table only while something stands in it', () => {
+  it.each([
+    ['a list', (rig: FilterRig) => rig.counts('mangle', 'FORWARD')],
+    ['a change that is refused', (rig: FilterRig) => rig.engine.filter.change({ table: 'mangle', commands: NONSENSE })],
+    ['rules that are gone again', (rig: FilterRig) => rig.rules('mangle', '-A FORWARD -j ACCEPT', '-F')],
+  ])('a table is there, and its policies count, from the first question for it on: %s', (_, ask) => {
     const rig = new FilterRig();
     const names = (): string[] => rig.engine.hooks.forward.ops.map(({ name }) => name);
-    const before = names();
-    rig.rules('filter', '-N a', '-A a -j DROP');
-    expect(names()).toContain('filter/filter');
-    expect(rig.engine.filter.change({ table: 'filter', commands: [{ op: 'flush' }] })).toBeNull();
-    expect(names()).toEqual(before);
+    rig.send(udp(53));
+    expect(names()).not.toContain('filter/mangle');
+    ask(rig);
+    expect(names()).toContain('filter/mangle');
+    expect(names()).not.toContain('filter/filter');
+    rig.send(udp(53));
+    expect(rig.counts('mangle', 'FORWARD')).toEqual([1]);
+    expect(rig.engine.filter.knownTables).toEqual(['mangle']);
   });
 
   it('finds its way through long chains, and out of others into them again', () => {
@@ -469,7 +477,6 @@ describe('changes', () => {
     expect(change(append('INPUT', '--nonsense'))).toMatchObject({ index: 0, fault: 'BAD-WORDS' });
     expect(change(append('INPUT', '-L'))).toMatchObject({ fault: 'BAD-WORDS' });
     expect(change(append('INPUT', '-m', 'tcp'))).toEqual({ index: -1, fault: 'EINVAL' });
-    expect(rig.engine.hooks.localIn.ops.some(({ name }) => name === 'filter/filter')).toBe(false);
   });
 
   it('takes no rule larger than a rule can be, and finds a list of addresses out before it makes a rule for each', () => {

@@ -262,6 +262,32 @@ describe('other targets', () => {
     expect(rig.drops()).toEqual({ EchoAnswered: 2, NoRoute: 1 });
   });
 
+  it.each([
+    ['192.168.5.5', 'NoRoute', ['icmp error 3/0']],
+    ['10.9.1.1', 'RouteUnreachable', ['icmp error 3/13']],
+    ['10.9.2.1', 'RouteUnreachable', []],
+  ])(
+    'what the host port sends to where there is no way (%s) ends before rules see it, and its sender hears why',
+    (target, drop, said) => {
+      start({ hostPort: true });
+      rig.run({ op: 'route-add', route: { to: '10.9.1.0/24', type: 'prohibit' } });
+      rig.run({ op: 'route-add', route: { to: '10.9.2.0/24', type: 'blackhole' } });
+      rules.set(LocalOut, dnat(to(target, 80)));
+      let seen = 0;
+      const run = () => {
+        seen++;
+        return Verdict.Accept;
+      };
+      rig.hooks.register([{ hook: LocalOut, priority: 0, name: 'test/rule', why: 'test', run }]);
+      rig.send(rig.host, frame().ipv4('10.0.3.2', '10.0.1.2').udp(udp(5, 6)).build());
+      const heard = rig.out(rig.host);
+      expect(heard).toHaveLength(said.length);
+      for (const [i, text] of said.entries()) expect(heard[i]).toContain(text);
+      // What is said is seen, what it is said of is not.
+      expect([seen, rig.drops()]).toEqual([said.length, { [drop]: 1 }]);
+    },
+  );
+
   it('NETMAP exchanges the network and keeps the host', () => {
     const net = { ...ANY, flags: RangeFlag.MapIps, minIp: ip4('10.0.2.0'), maxIp: ip4('10.0.2.255') };
     rules.set(PreRouting, (p, hook) => nat.netmap(p, net, hook));

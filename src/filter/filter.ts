@@ -1,5 +1,5 @@
 /**
- * Packet filtering: the five tables of iptables and their place in the hooks. Only a table in which something stands is registered.
+ * Packet filtering: the five tables of iptables and their place in the hooks. A table is registered as soon as somebody has asked for it, be it only for a list (xt_find_table_lock).
  *
  *   raw −300 │ mangle −150 │ filter 0 │ security 50           at the hooks of their built-in chains
  *   nat                                                       asked by NAT itself, once per connection
@@ -97,7 +97,8 @@ export class Filter {
     // From here on without a pause.
     if (entry.walk !== null) goOnCounting(compiled, entry.walk.counters);
     table.adopt(chains, compiled.needs);
-    this.#commit(entry, walk);
+    this.#use(entry, walk);
+    this.#askForTracking();
     return null;
   }
 
@@ -170,10 +171,10 @@ export class Filter {
     const entry = this.#tables[name];
     if (this.#known.includes(name)) return entry;
     this.#known = [name, ...this.#known];
-    // Whoever asks for the nat table makes it: from now on it counts connections, and they are translated to what they are.
-    if (name === 'nat' && entry.walk === null) {
-      const { program, counters } = finish(compile(entry.table.chains));
-      entry.walk = new Walk(program, counters, this.#conditions);
+    // Its policies count from now on; with the nat table connections are translated to what they are.
+    const { program, counters } = finish(compile(entry.table.chains));
+    this.#use(entry, new Walk(program, counters, this.#conditions));
+    if (name === 'nat') {
       this.#hadNat = true;
       this.#askForTracking();
     }
@@ -184,7 +185,6 @@ export class Filter {
   #askForTracking(): void {
     const { tracking, nat } = this.#conditions;
     const tables = Object.values(this.#tables).map(({ table }) => table);
-    this.#hadNat ||= this.#tables.nat.table.isInUse;
     const wantsTracking = tracking !== null && tables.some((table) => table.needs.conntrack);
     const wantsNat = nat !== null && wantsTracking && this.#hadNat;
     tracking?.keepLabels(tables.some((table) => table.needs.labels));
@@ -194,18 +194,6 @@ export class Filter {
     if (!wantsTracking && this.#hasTracking) tracking?.release();
     this.#hasTracking = wantsTracking;
     this.#hasNat = wantsNat;
-  }
-
-  #commit(entry: Entry, walk: Walk): void {
-    if (entry.table.isInUse) {
-      this.#use(entry, walk);
-    } else {
-      this.#hooks.unregister(entry.ops);
-      entry.ops = [];
-      // Counters of policies stay to be read.
-      if (entry.walk !== null) entry.walk = walk;
-    }
-    this.#askForTracking();
   }
 
   #use(entry: Entry, walk: Walk): void {

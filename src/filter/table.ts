@@ -50,11 +50,6 @@ export class Table {
     this.chains = BUILT_IN_CHAINS[name].map((chain) => newChain(chain, HOOK_OF[chain]!));
   }
 
-  /** Does anything in it differ from an empty table? */
-  get isInUse(): boolean {
-    return this.chains.some((chain) => chain.rules.length > 0 || chain.policy !== 'ACCEPT');
-  }
-
   /** Take over the chains of a draft. */
   adopt(chains: readonly Chain[], needs: Needs): void {
     this.chains = chains;

@@ -1,3 +1,7 @@
+/** Answers of `wayTo`. */
+export const HAS_WAY = -1;
+export const SILENCE = -2;
+
 /** What hook functions may ask of this host's addresses. `ip` implements it; hook functions get it as an argument and never see `ip`.   @hot */
 export interface OwnAddresses {
   /**
@@ -7,6 +11,6 @@ export interface OwnAddresses {
   sourceOn(device: number, nexthop: number): number;
   /** The device's own first address; 0 when it has none. */
   firstAddress(device: number): number;
-  /** Is there a way for what we send to `dst`? */
-  hasWayTo(dst: number): boolean;
+  /** Is there a way for what we send to `dst`? HAS_WAY; else what its sender is owed: the code of an ICMP destination unreachable, or SILENCE. */
+  wayTo(dst: number): number;
 }

@@ -65,7 +65,12 @@ function isTooLong(p: Packet, mtu: number): boolean {
 
 /** Its options are complete when the way out is known (ip_forward_options). */
 function leave(stack: IpStack, p: Packet): void {
-  forwardOptions(p, stack.addresses.select(p.outDevice, p.nexthop));
+  forwardOptions(p, leavesBy(stack, p));
+}
+
+/** The address by which it leaves: what the route prefers, else the device's (ip_rt_get_source). */
+function leavesBy(stack: IpStack, p: Packet): number {
+  return stack.resolve(ipv4.dst(p.view, p.l3)) ? stack.source : stack.addresses.select(p.outDevice, p.nexthop);
 }
 
 export function afterForward(stack: IpStack, p: Packet): void {

@@ -37,6 +37,8 @@ const ROUTE_WANTS_ADDRESS = 2;
 const TIMES_WANT_ADDRESS = 4;
 const TIMES_WANT_TIME = 8;
 const IS_CHANGED = 16;
+/** It leaves by the address that it has as its source by then. */
+const LEAVES_AS_OWN = 32;
 const ROUTE_SHIFT = 8;
 const TIMES_SHIFT = 14;
 const CIPSO_SHIFT = 20;
@@ -235,10 +237,21 @@ export function forwardOptions(p: Packet, address: number): void {
   if ((options & IS_CHANGED) === 0) return;
   if ((options & ROUTE_WANTS_ADDRESS) !== 0) {
     const at = l3 + ((options >> ROUTE_SHIFT) & OFFSET_MASK);
-    view.setInt32(at + view.getUint8(at + 2) - 5, address);
+    view.setInt32(at + view.getUint8(at + 2) - 5, (options & LEAVES_AS_OWN) !== 0 ? ipv4.src(view, l3) : address);
   }
-  p.options = options & ~IS_CHANGED;
-  ipv4.fillChecksum(view, l3);
+  sumOptions(p);
+}
+
+/** A packet that is sent on from LOCAL_IN has recorded our address already. */
+export function sumOptions(p: Packet): void {
+  if ((p.options & IS_CHANGED) === 0) return;
+  p.options &= ~IS_CHANGED;
+  ipv4.fillChecksum(p.view, p.l3);
+}
+
+/** Its way on was chosen as that of a packet of our own (rt_is_output_route in ip_rt_get_source). */
+export function leaveAsOwn(p: Packet): void {
+  if (p.options !== 0) p.options |= LEAVES_AS_OWN;
 }
 
 /**

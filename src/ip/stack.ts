@@ -7,18 +7,20 @@
 import { copyState } from '../base/copy-state.ts';
 import type { Rng } from '../base/rng.ts';
 import type { Hooks } from '../hooks/hooks.ts';
-import type { OwnAddresses } from '../hooks/own-addresses.ts';
+import { HAS_WAY, type OwnAddresses, SILENCE } from '../hooks/own-addresses.ts';
 import type { Routing } from '../hooks/routing.ts';
 import { LOOPBACK_ID } from '../link/interface.ts';
 import { LinkLayer, type LinkStats, type PacketTap, TapPoint } from '../link/link.ts';
 import { BROADCAST_HOP } from '../link/resolve.ts';
 import { NONE, type Packet } from '../packet/packet.ts';
 import type { PacketPool } from '../packet/pool.ts';
+import { UnreachCode } from '../wire/icmpv4.ts';
 import { AddressTable } from './addresses.ts';
 import { UdpListeners } from './datagrams.ts';
 import { Defrag } from './defrag.ts';
 import { Groups } from './groups.ts';
 import { IcmpLimiter, RedirectLimiter } from './icmp-limit.ts';
+import { leaveAsOwn, readOptions, sumOptions } from './options.ts';
 import { PathTable } from './path-mtu.ts';
 import { Fragments } from './reassemble.ts';
 import { RouteKind, RouteTable } from './routes.ts';
@@ -172,12 +174,28 @@ export class IpStack implements Routing, OwnAddresses {
     return isKnown;
   }
 
+  recordOptions(p: Packet): void {
+    if (p.isLocalOut === 0) readOptions(this, p);
+  }
+
+  sumOptions(p: Packet): void {
+    sumOptions(p);
+  }
+
+  rerouteOptions(p: Packet): void {
+    leaveAsOwn(p);
+  }
+
   sourceOn(device: number, nexthop: number): number {
     return this.addresses.selectGlobal(device, nexthop);
   }
 
-  hasWayTo(dst: number): boolean {
-    return this.resolve(dst);
+  wayTo(dst: number): number {
+    if (this.resolve(dst)) return HAS_WAY;
+    const kind = this.routes.lookup(dst)?.kind;
+    if (kind === RouteKind.Blackhole) return SILENCE;
+    if (kind === RouteKind.Prohibit) return UnreachCode.AdminProhibited;
+    return kind === RouteKind.Unreachable ? UnreachCode.Host : UnreachCode.Net;
   }
 
   firstAddress(device: number): number {

@@ -7,6 +7,7 @@ import { CtDir } from '../conntrack/entry.ts';
 import { TcpCt } from '../conntrack/tcp-states.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
+import { HAS_WAY } from '../hooks/own-addresses.ts';
 import { Status } from '../model/entry-status.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { Nat } from './nat.ts';
@@ -18,7 +19,7 @@ let nat: Nat;
 
 beforeEach(() => {
   entries = newTracking();
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, wayTo: () => HAS_WAY };
   nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   entries.onEnd = (entry) => nat.entryEnds(entry);
 });
@@ -112,7 +113,7 @@ describe('a source port', () => {
     bind('10.1.0.3:40000 > 10.2.0.2:53', to);
     const moved = sourceOf(bind('10.1.0.2:40000 > 10.2.0.2:53', to));
     const live = nat;
-    const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
+    const addresses = { sourceOn: () => 0, firstAddress: () => 0, wayTo: () => HAS_WAY };
     nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(8) });
     nat.copyFrom(live);
     expect(sourceOf(bind('10.1.0.2:40000 > 10.2.0.3:53', to))).toBe(moved);

@@ -4,6 +4,7 @@ import { SeededRng } from '../base/rng.ts';
 import { CtDir } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import { Hooks } from '../hooks/hooks.ts';
+import { HAS_WAY } from '../hooks/own-addresses.ts';
 import { Status } from '../model/entry-status.ts';
 import { formatIp4, ip4 } from '../wire/addr.ts';
 import { Nat } from './nat.ts';
@@ -15,7 +16,7 @@ const BACK = 2;
 
 it('of thousands of connections that lose their address, packets wait for no more than a tick may end', () => {
   const entries = newTracking(4000);
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, wayTo: () => HAS_WAY };
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng: new SeededRng(3) });
   let alive = 0;
   entries.onEnd = (entry) => {
@@ -48,7 +49,7 @@ it('of thousands of connections that lose their address, packets wait for no mor
 
 it('of one port that asks thousands of others, connections end in any order, and those that are left are followed', () => {
   const entries = newTracking(70_000);
-  const addresses = { sourceOn: () => 0, firstAddress: () => 0, hasWayTo: () => true };
+  const addresses = { sourceOn: () => 0, firstAddress: () => 0, wayTo: () => HAS_WAY };
   const rng = new SeededRng(4);
   const nat = new Nat({ hooks: new Hooks(), entries, addresses, rng });
   entries.onEnd = (entry) => nat.entryEnds(entry);

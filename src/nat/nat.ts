@@ -14,10 +14,11 @@ import { CtDir, CtInfo } from '../conntrack/entry.ts';
 import { Tuple } from '../conntrack/tuple.ts';
 import type { Inheritance } from '../flow/inheritance.ts';
 import { Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
-import type { OwnAddresses } from '../hooks/own-addresses.ts';
+import { HAS_WAY, type OwnAddresses, SILENCE } from '../hooks/own-addresses.ts';
 import { Status } from '../model/entry-status.ts';
 import { Drop } from '../packet/drop.ts';
 import { FLOW_UNKNOWN, NONE, type Packet } from '../packet/packet.ts';
+import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { IpProto } from '../wire/ipv4.ts';
 import { BySource } from './by-source.ts';
@@ -37,6 +38,8 @@ const { MapIps: MAP_IPS } = RangeFlag;
 const ANY_NAT = SRC_NAT | DST_NAT;
 const BOTH_DONE = SRC_DONE | DST_DONE;
 const ICMP = IpProto.Icmp;
+const UNREACHABLE = IcmpType.DestUnreachable;
+const NETWORK = UnreachCode.Net;
 const LOOPBACK = 0x7f000001;
 /** In-device of a packet that this code has made. */
 const BORN_HERE = NONE;
@@ -215,15 +218,22 @@ export class Nat {
   }
 
   /**
-   * Of what starts here: with another destination it is routed anew, and an answer of ours whose way is gone ends before any rule sees it (nf_nat_ipv4_local_fn).
-   * Of the host port's packets the sender hears, when they are routed.
+   * Of what starts here, or is sent on: with another destination it is routed anew, and one to which there is no way ends before any rule sees it (nf_nat_ipv4_local_fn).
+   * As a socket would, the kernel behind the host port hears of it.
    */
   translateOut(p: Packet): Verdict {
     const dst = ipv4.dst(p.view, p.l3);
     const verdict = this.translate(p, LOCAL_OUT, DST);
     const now = ipv4.dst(p.view, p.l3);
-    if (verdict !== ACCEPT || now === dst || p.inDevice !== BORN_HERE || this.#addresses.hasWayTo(now)) return verdict;
-    p.drop = Drop.NoRoute;
+    if (verdict !== ACCEPT || now === dst) return verdict;
+    const way = this.#addresses.wayTo(now);
+    if (way === HAS_WAY) return ACCEPT;
+    p.drop = way === NETWORK ? Drop.NoRoute : Drop.RouteUnreachable;
+    if (way !== SILENCE && p.isLocalOut !== 0 && p.inDevice !== BORN_HERE) {
+      p.rejectType = UNREACHABLE;
+      p.rejectCode = way;
+      p.rejectMtu = 0;
+    }
     return DROP;
   }
 

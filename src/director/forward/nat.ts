@@ -61,6 +61,8 @@ export function masqReply(director: Director, p: Packet, conn: number): void {
   setSrc(view, l3, rows[at + Vip]!);
   adjustChecksum(view, l3, deltas >>> 16);
   setPort(p, SRC_PORT, rows[at + Ports]! & 0xffff, deltas >>> 16, deltas & 0xffff);
+  // ip_vs_route_me_harder.
+  if (p.options !== 0 && director.sysctls.snatReroute !== 0) director.routing.rerouteOptions(p);
   p.flow = FLOW_UNKNOWN;
   p.ipvsProperty = 1;
 }

@@ -5,7 +5,7 @@ import { Drop } from '../../packet/drop.ts';
 import type { Packet } from '../../packet/packet.ts';
 import { isLoopback } from '../../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../../wire/icmpv4.ts';
-import { decrementTtl, hasDf, IpProto, ttl } from '../../wire/ipv4.ts';
+import { decrementTtl, hasDf, IPV4_HEADER, IpProto, ttl } from '../../wire/ipv4.ts';
 import { segmentHeader } from '../accounting.ts';
 import { ROUTE_LOCAL, ROUTE_NONE, ROUTE_SHIFT, RouteColumn } from '../destinations.ts';
 import type { Director } from '../director.ts';
@@ -14,6 +14,7 @@ export const WayOut = { None: 0, Local: 1, Remote: 2 } as const;
 
 const { None: NONE, Local: LOCAL, Remote: REMOTE } = WayOut;
 const { Icmp: ICMP } = IpProto;
+const NO_OPTIONS = IPV4_HEADER;
 const { Nexthop: NEXTHOP, Device: DEVICE, Mtu: MTU, Source: SOURCE } = RouteColumn;
 const { TimeExceeded: TIME_EXCEEDED, DestUnreachable: DEST_UNREACHABLE } = IcmpType;
 /** RFC 791: what every network must carry. */
@@ -57,6 +58,7 @@ export function wayOut(director: Director, p: Packet, dest: number, overhead: nu
   if (mtu === ROUTE_LOCAL) return LOCAL;
   if (mtu === ROUTE_NONE) return owe(p, Drop.DirectorNoRoute, DEST_UNREACHABLE, HOST_UNREACHABLE, 0);
   const { view, l3 } = p;
+  if (p.l4 - l3 !== NO_OPTIONS) director.routing.recordOptions(p);
   if (ttl(view, l3) <= 1) return owe(p, Drop.TtlExceeded, TIME_EXCEEDED, 0, 0);
   decrementTtl(view, l3);
   const room = mtu - overhead;
@@ -73,6 +75,7 @@ export function wayOut(director: Director, p: Packet, dest: number, overhead: nu
   p.nexthop = route[at + NEXTHOP]!;
   p.outDevice = route[at + DEVICE]!;
   p.mtu = mtu;
+  if (p.options !== 0) director.routing.sumOptions(p);
   return REMOTE;
 }
 
@@ -90,6 +93,7 @@ export function wayTo(director: Director, p: Packet, ip: number): number {
   }
   if (routing.isLocal) return LOCAL;
   const { view, l3 } = p;
+  if (p.l4 - l3 !== NO_OPTIONS) director.routing.recordOptions(p);
   if (ttl(view, l3) <= 1) return owe(p, Drop.TtlExceeded, TIME_EXCEEDED, 0, 0);
   decrementTtl(view, l3);
   const { mtu } = routing;
@@ -97,6 +101,7 @@ export function wayTo(director: Director, p: Packet, ip: number): number {
   p.nexthop = routing.nexthop;
   p.outDevice = routing.outDevice;
   p.mtu = mtu;
+  if (p.options !== 0) director.routing.sumOptions(p);
   return REMOTE;
 }
 
