@@ -15,6 +15,7 @@ const WALL = 1_795_193_512_120.5;
 const BY = { portId: 77, program: 'conntrack' };
 let ct: Conntrack;
 let control: ConntrackControl;
+let expectations: Expectations;
 /** What NAT was asked for. */
 let bound: unknown[] = [];
 
@@ -30,9 +31,10 @@ function start(maxFlows: number, maxEntries = 16): void {
     defrag: { acquire: () => {}, release: () => {} },
   });
   bound = [];
+  expectations = new Expectations();
   control = new ConntrackControl(
     ct,
-    new Expectations(),
+    expectations,
     () => WALL,
     (_entry, isSource, target) => void bound.push([isSource, target]),
   );
@@ -330,5 +332,19 @@ describe('an expectation made by hand', () => {
       { kind: 'new' },
     ]);
     expect(control.counts().statistics).toMatchObject({ expectNew: 0, expectCreate: 2, expectDelete: 1 });
+  });
+
+  it('in another zone is listed, and not found by those who name none', () => {
+    create({ ...tcp('ESTABLISHED'), zones: { original: 5, reply: 5 } });
+    const { dst, dstPort } = { dst: ip4('10.1.0.2'), dstPort: 50_000 };
+    const any = { proto: 6, src: 0, srcMask: 0, srcPort: 0, srcPortMask: 0, class: 0, flags: 0, nat: null };
+    const policy = { maxExpected: 1, timeoutSeconds: 300 };
+    const run = (op: 'get-expectation' | 'delete-expectation') =>
+      control.execute({ commands: [{ op, tuple: end('10.2.0.2', '10.1.0.2', dstPort) }], by: BY })[0]!.errno;
+    expectations.add(ct.now, { ...any, master: 1, dst, dstPort, zone: 5, helper: 'ftp' }, policy);
+    expect([run('get-expectation'), run('delete-expectation')]).toEqual(['ENOENT', 'ENOENT']);
+    expect(control.listExpectations({ cursor: 0, limit: 10 }).rows).toHaveLength(1);
+    expectations.add(ct.now, { ...any, master: 1, dst, dstPort, zone: 0, helper: 'ftp' }, policy);
+    expect([run('get-expectation'), run('delete-expectation')]).toEqual([null, null]);
   });
 });

@@ -251,7 +251,7 @@ export class ConntrackControl {
     }
   }
 
-  /** The expectation that such a packet would meet. */
+  /** The expectation that such a packet would meet; the tool never names a zone. */
   #expected(row: CtTuple): Expectation | undefined {
     if (!readTuple(row, tuple)) return undefined;
     const { src, dst, ports, proto } = tuple;
@@ -259,6 +259,7 @@ export class ConntrackControl {
       .list()
       .find(
         (e) =>
+          e.zone === 0 &&
           e.proto === proto &&
           e.dst === dst &&
           e.dstPort === (ports & 0xffff) &&

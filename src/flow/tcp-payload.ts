@@ -5,7 +5,8 @@
  * segments is in sequence.ts. Not for every packet: only control connections come here.
  */
 import { type Packet, SLOT_SIZE } from '../packet/packet.ts';
-import { adjust, adjustPartial, diff16, fold, pseudoSum, sumBytes, sumWords } from '../wire/checksum.ts';
+import { fillTransportChecksum } from '../packet/sum.ts';
+import { adjust, adjustPartial, diff16 } from '../wire/checksum.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 
@@ -14,20 +15,6 @@ const { Tcp: TCP } = ipv4.IpProto;
 
 export function payloadStart(p: Packet): number {
   return p.l4 + tcp.headerLength(p.view, p.l4);
-}
-
-/** Is the segment's checksum right, or vouched for? */
-export function isTcpSumRight(p: Packet): boolean {
-  if (p.csumPartial !== 0 || p.csumValid !== 0 || p.gsoType !== 0) return true;
-  return wholeSum(p) === 0xffff;
-}
-
-/** Folded sum of pseudo-header and segment, its checksum field as it is. */
-function wholeSum(p: Packet): number {
-  const { view, l3, l4 } = p;
-  const length = p.end - l4;
-  const segment = (l4 & 1) === 0 ? sumWords(view, p.words, l4, length) : sumBytes(view, l4, length);
-  return fold(pseudoSum(ipv4.src(view, l3), ipv4.dst(view, l3), TCP, length) + segment);
 }
 
 /**
@@ -50,8 +37,7 @@ export function replaceInPayload(p: Packet, from: number, to: number, text: stri
   if (p.csumPartial !== 0) {
     view.setUint16(field, adjustPartial(view.getUint16(field), diff16(before, p.end - l4)));
   } else {
-    view.setUint16(field, 0);
-    view.setUint16(field, ~wholeSum(p) & 0xffff);
+    fillTransportChecksum(p, l3, l4, TCP);
     p.csumValid = 0;
   }
   return true;

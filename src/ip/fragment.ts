@@ -6,7 +6,7 @@
  * they fit, without DF, and else is cut anew.
  */
 import { bear } from '../link/link.ts';
-import type { Packet } from '../packet/packet.ts';
+import { goLike, type Packet } from '../packet/packet.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import type { IpStack } from './stack.ts';
@@ -61,7 +61,8 @@ function cut(stack: IpStack, p: Packet, mtu: number, isAsCame: boolean, df: numb
     if (q !== null) {
       bytes.copyWithin(q.l3, l3, l3 + header);
       bytes.copyWithin(q.l3 + header, from, from + chunk);
-      inherit(q, p, header);
+      q.l4 = q.l3 + header;
+      goLike(q, p);
       finishHeader(q, header + chunk, MF | df | offset);
       sink(stack, q);
     }
@@ -77,18 +78,6 @@ function cut(stack: IpStack, p: Packet, mtu: number, isAsCame: boolean, df: numb
   p.inner = 0;
   finishHeader(p, p.end - l3, more | offset);
   sink(stack, p);
-}
-
-function inherit(q: Packet, p: Packet, header: number): void {
-  q.l4 = q.l3 + header;
-  q.proto = p.proto;
-  q.inDevice = p.inDevice;
-  q.outDevice = p.outDevice;
-  q.isLocalOut = p.isLocalOut;
-  q.nexthop = p.nexthop;
-  q.mtu = p.mtu;
-  q.mark = p.mark;
-  q.ipvsProperty = p.ipvsProperty;
 }
 
 function finishHeader(p: Packet, length: number, word: number): void {

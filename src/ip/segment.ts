@@ -8,7 +8,7 @@
  * the payload, identification, sequence number and flags.
  */
 import { bear } from '../link/link.ts';
-import type { Packet } from '../packet/packet.ts';
+import { goLike, type Packet } from '../packet/packet.ts';
 import { fillPartialChecksum, fillTransportChecksum, sum } from '../packet/sum.ts';
 import { fold, pseudoSum, sumBytes } from '../wire/checksum.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
@@ -153,15 +153,8 @@ function finishPlain(
 function inherit(q: Packet, p: Packet): void {
   q.l4 = q.l3 + (p.l4 - p.l3);
   q.inner = p.inner;
-  q.proto = p.proto;
-  q.inDevice = p.inDevice;
-  q.outDevice = p.outDevice;
-  q.isLocalOut = p.isLocalOut;
-  q.nexthop = p.nexthop;
-  q.mtu = p.mtu;
-  q.mark = p.mark;
   q.flow = p.flow;
-  q.ipvsProperty = p.ipvsProperty;
+  goLike(q, p);
 }
 
 /** Lengths, identification, sequence number, flags and checksums of segment `index`, whose payload starts `at` bytes into the whole. */

@@ -165,3 +165,15 @@ export function resetPacket(p: Packet, length: number): void {
   p.rejectMtu = 0;
   p.capture = NONE;
 }
+
+/** `q`, which was cut out of `whole`, goes the same way. */
+export function goLike(q: Packet, whole: Packet): void {
+  q.proto = whole.proto;
+  q.inDevice = whole.inDevice;
+  q.outDevice = whole.outDevice;
+  q.isLocalOut = whole.isLocalOut;
+  q.nexthop = whole.nexthop;
+  q.mtu = whole.mtu;
+  q.mark = whole.mark;
+  q.ipvsProperty = whole.ipvsProperty;
+}

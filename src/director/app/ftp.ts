@@ -11,9 +11,10 @@
  */
 import { NO_FLOW } from '../../flow/flow-table.ts';
 import { adjustSequence, noShift, type Shift, shiftBehind, shifted } from '../../flow/sequence.ts';
-import { isTcpSumRight, payloadStart, replaceInPayload } from '../../flow/tcp-payload.ts';
+import { payloadStart, replaceInPayload } from '../../flow/tcp-payload.ts';
 import { Drop } from '../../packet/drop.ts';
 import type { Packet } from '../../packet/packet.ts';
+import { isTransportSumRight } from '../../packet/sum.ts';
 import * as ftp from '../../wire/ftp.ts';
 import { IpProto, isFragment } from '../../wire/ipv4.ts';
 import { seq } from '../../wire/tcp.ts';
@@ -55,7 +56,7 @@ export class FtpApp implements App {
 
   request(director: Director, p: Packet, conn: number): boolean {
     if (isFragment(p.view, p.l3)) return true;
-    if (!isTcpSumRight(p)) return refuse(p, Drop.TcpBadChecksum);
+    if (!isTransportSumRight(p)) return refuse(p, Drop.TcpBadChecksum);
     const start = payloadStart(p);
     if (start < p.end && isEstablished(director, conn) && !this.#read(director, p, conn, start)) {
       return refuse(p, Drop.DirectorConnTableFull);
@@ -83,7 +84,7 @@ export class FtpApp implements App {
 
   reply(director: Director, p: Packet, conn: number): boolean {
     if (isFragment(p.view, p.l3)) return true;
-    if (!isTcpSumRight(p)) return refuse(p, Drop.TcpBadChecksum);
+    if (!isTransportSumRight(p)) return refuse(p, Drop.TcpBadChecksum);
     const control = this.#controls.get(conn);
     if (control === undefined) return true;
     const start = payloadStart(p);
