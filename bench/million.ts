@@ -8,6 +8,7 @@
  * breaths: the answer, and its copy into a message. The longest is told in milliseconds of this process' CPU (what else the machine does does not count), and as it
  * passed on the clock.
  */
+import { setImmediate } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { TimeBudget } from '../src/base/slices.ts';
 import { FLUSHED, LOOK_AT } from '../src/control/conntrack-routes.ts';
@@ -18,7 +19,7 @@ import { FEW, PORT, Rig, VIP } from './rig.ts';
 import { TRACKING_RULES } from './rules.ts';
 import { type Slice, Stops } from './stops.ts';
 
-const MEGABYTE = 2 ** 20;
+const MEGABYTE = 1e6;
 const MAX_BYTES = 350 * 1e6;
 const EXPECTATIONS = 4096;
 /** Rows of the director's connections that the control thread asks for at a time. */
@@ -59,19 +60,32 @@ function ask(engine: Engine, copies: CopyMemory): unknown {
   return answer;
 }
 
-function main(): number {
-  const { values } = parseArgs({ options: { entries: { type: 'string', default: '1000000' } } });
-  const flows = Number(values.entries);
-  globalThis.gc?.();
-  const before = process.memoryUsage().rss;
+const prepared = (flows: number): Rig => {
   const rig = new Rig({ ...FEW, what: '', flows, rules: TRACKING_RULES, isTracked: true });
-  const { engine } = rig;
   rig.prepare();
+  return rig;
+};
+
+/** Resident bytes when nothing waits to be collected. */
+async function resident(): Promise<number> {
   globalThis.gc?.();
-  const rss = process.memoryUsage().rss;
+  // Memory that belongs to nobody any more is given back in a later turn.
+  await setImmediate();
+  await setImmediate();
+  return process.memoryUsage().rss;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({ options: { entries: { type: 'string', default: '1000000' } } });
+  // Compiled code and what the allocator keeps are not the million's.
+  prepared(FEW.flows);
+  const before = await resident();
+  const { engine } = prepared(Number(values.entries));
+  const rss = await resident();
+  const tables = rss - before;
   const { entries } = engine.conntrack;
   process.stdout.write(
-    `${entries.confirmed} entries, ${engine.director.conns.count} connections: ${((rss - before) / MEGABYTE).toFixed(0)} MiB (${(rss / MEGABYTE).toFixed(0)} MiB with the whole process)\n`,
+    `${entries.confirmed} entries, ${engine.director.conns.count} connections: ${(tables / MEGABYTE).toFixed(0)} MB (${(rss / MEGABYTE).toFixed(0)} MB with the whole process)\n`,
   );
   const stops = new Stops(engine);
   engine.tracking.budget = new TimeBudget(1, () => performance.now());
@@ -104,7 +118,7 @@ function main(): number {
   stops.measure('conntrack -F', (cursor) => page(tracking.flush({ cursor, limit: FLUSHED })));
   process.stdout.write(`${entries.confirmed} entries are left\n`);
   stops.close();
-  return stops.isTooLong || rss > MAX_BYTES ? 1 : 0;
+  return stops.isTooLong || tables > MAX_BYTES ? 1 : 0;
 }
 
-process.exitCode = main();
+process.exitCode = await main();

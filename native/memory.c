@@ -76,25 +76,28 @@ static napi_value js_zero_shared(napi_env env, napi_callback_info info) {
 }
 
 #define HUGE_PAGE ((size_t)2 << 20)
+/* From this size on a table is worth 2 MiB pages: what is walked at random costs a TLB miss less per step. */
+#define HUGE ((size_t)16 << 20)
 
 /*
- * hugeMemory(size) → ArrayBuffer of zeros, backed by 2 MiB pages where the kernel has some: tables that are walked at random cost a TLB
- * miss less per step. Pages are there only once they are touched.
+ * zeroPages(size) → ArrayBuffer of zeros, whose pages are there only once they are touched. (Memory of the allocator that somebody had before is cleared, and so
+ * touched, when it is given out again.)
  */
-static napi_value js_huge_memory(napi_env env, napi_callback_info info) {
+static napi_value js_zero_pages(napi_env env, napi_callback_info info) {
   napi_value argv[1], result = NULL;
   int64_t wanted;
   if (!get_args(env, info, 1, argv)) return NULL;
   if (napi_get_value_int64(env, argv[0], &wanted) != napi_ok || wanted <= 0) return misuse(env, "size must be a positive number of bytes");
-  size_t size = (size_t)wanted, reserved = ((size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1)) + HUGE_PAGE;
+  size_t size = (size_t)wanted, unit = size < HUGE ? (size_t)sysconf(_SC_PAGESIZE) : HUGE_PAGE;
+  size_t used = (size + unit - 1) & ~(unit - 1), reserved = size < HUGE ? used : used + HUGE_PAGE;
   uint8_t *base = mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return fail(env, errno, "mmap", NULL);
+  uint8_t *data = (uint8_t *)(((uintptr_t)base + unit - 1) & ~(uintptr_t)(unit - 1));
   /* Give back what lies before the first boundary and behind the end, so that the rest begins on a boundary. */
-  uint8_t *data = (uint8_t *)(((uintptr_t)base + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
-  size_t before = (size_t)(data - base), used = reserved - HUGE_PAGE;
+  size_t before = (size_t)(data - base), behind = reserved - used - before;
   if (before > 0) munmap(base, before);
-  if (HUGE_PAGE - before > 0) munmap(data + used, HUGE_PAGE - before);
-  madvise(data, used, MADV_HUGEPAGE); /* a wish: without it everything works on 4 KiB pages */
+  if (behind > 0) munmap(data + used, behind);
+  if (size >= HUGE) madvise(data, used, MADV_HUGEPAGE); /* a wish: without it everything works on 4 KiB pages */
   if (napi_create_external_arraybuffer(env, data, size, unmap, (void *)(uintptr_t)used, &result) != napi_ok) {
     munmap(data, used);
     return fail(env, ENOTSUP, "napi_create_external_arraybuffer", NULL);
@@ -107,5 +110,5 @@ void init_memory(napi_env env, napi_value exports) {
   export_function(env, exports, "giveBack", js_give_back);
   export_function(env, exports, "mapShared", js_map_shared);
   export_function(env, exports, "zeroShared", js_zero_shared);
-  export_function(env, exports, "hugeMemory", js_huge_memory);
+  export_function(env, exports, "zeroPages", js_zero_pages);
 }

@@ -704,6 +704,17 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       expect(errorOf(() => native.mapShared(short, 4097)).code).toBe('EINVAL');
     });
 
+    it.each([1, 4096, 3 * 4096 + 8, 2 ** 24 - 4096, 2 ** 24 + 8])(
+      'has zeros for a table of %i bytes, to its last',
+      (size) => {
+        const bytes = new Uint8Array(native.zeroPages(size));
+        expect([bytes.length, bytes[0], bytes[size - 1]]).toEqual([size, 0, 0]);
+        bytes[size - 1] = 7;
+        expect(bytes[size - 1]).toBe(7);
+        expect(() => native.zeroPages(0)).toThrow(TypeError);
+      },
+    );
+
     it('makes shared memory zero again, however it is mapped, and no other', () => {
       const fd = native.memfd('tvn', 3 * 4096);
       cleanups.push(() => native.close(fd));
@@ -713,7 +724,7 @@ describe.skipIf(skipped !== null)(`native addon${skipped === null ? '' : ` (skip
       expect([whole[0], whole[1023], whole[1024], whole[2047], whole[2048]]).toEqual([7, 7, 0, 0, 7]);
       new Int32Array(part)[3] = 9;
       expect(whole[1027]).toBe(9);
-      expect(errorOf(() => native.zeroShared(native.hugeMemory(4096))).code).toBe('EINVAL');
+      expect(errorOf(() => native.zeroShared(native.zeroPages(4096))).code).toBe('EINVAL');
       expect(() => native.zeroShared(7 as unknown as ArrayBuffer)).toThrow(TypeError);
     });
 

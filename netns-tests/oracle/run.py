@@ -105,9 +105,19 @@ AROUND = {
 }
 
 
+SEGMENT = re.compile(r"(    IP \S+ > \S+) ttl .* (TCP \d+ > \d+) ([A-Z]+) data (\d+)$")
+
+
+def is_alone(line, then):
+    """Whether a line is an acknowledgement and nothing else, and the next one says more to the same peer."""
+    ack, more = SEGMENT.match(line), SEGMENT.match(then)
+    return bool(ack and more and ack[1] == more[1] and ack[2] == more[2] and (ack[3], ack[4]) == ("A", "0") and "A" in more[3] and (more[3], more[4]) != ("A", "0"))
+
+
 def around(name, lines):
     """Takes out what depends on what is around the director (UNSTABLE.txt of the oracle), not on it:
-    in a capture, which of two packets in opposite directions was seen first, and how often a peer repeated a segment; in a raw step, what another connection's peer repeats meanwhile."""
+    in a capture, which of two packets in opposite directions was seen first, and how often a peer repeated a segment; in a raw step, what another connection's peer repeats meanwhile,
+    and whether a peer acknowledges with what it says next, or alone because its program took longer than its kernel waits (40 ms)."""
     if name in AROUND:
         lines = re.sub(*AROUND[name], "\n".join(lines) + "\n").splitlines()
     steps, step = [], []
@@ -124,7 +134,8 @@ def around(name, lines):
         raw = re.match(r"\[\d+\] raw (?:tcp|udp) .*?:(\d+) -> ", step[0] if step else "")
         if raw:
             others = re.compile(r" (?:TCP|UDP) \d+ > (?!%s )" % raw.group(1))
-            step = step[:1] + ([line for line in step[1:] if not others.search(line)] or ["    nothing came back"])
+            mine = [line for line in step[1:] if not others.search(line)]
+            step = step[:1] + ([line for line, then in zip(mine, mine[1:] + [""]) if not is_alone(line, then)] or ["    nothing came back"])
         result += step
     return result
 

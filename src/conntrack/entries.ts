@@ -184,9 +184,10 @@ export class EntryTable {
     for (let i = at + STATUS; i < at + (1 << ENTRY_SHIFT); i++) rows[i] = 0;
     this.traits[entry] = USED;
     this.use[entry] = 0;
-    this.pending[entry] = 0;
-    this.muted[entry] = 0;
-    this.helper[entry] = 0;
+    // Pages of what few entries have are not there until something is written to them, be it 0.
+    if (this.pending[entry] !== 0) this.pending[entry] = 0;
+    if (this.muted[entry] !== 0) this.muted[entry] = 0;
+    if (this.helper[entry] !== 0) this.helper[entry] = 0;
     this.#setTuple(at, t, zone);
     t.invert();
     this.#setTuple(at + 4, t, replyZone);

@@ -47,7 +47,7 @@ interface Addon {
   giveBack(fd: number): void;
   mapShared(fd: number, size: number, offset: number): ArrayBuffer;
   zeroShared(buffer: ArrayBuffer): void;
-  hugeMemory(size: number): ArrayBuffer;
+  zeroPages(size: number): ArrayBuffer;
   notify(path: string, text: string, fds: readonly number[]): void;
   noticeSocket(path: string): number;
   receiveNotice(fd: number): Notice | null;
@@ -313,9 +313,9 @@ export function zeroShared(buffer: ArrayBuffer): void {
   control((addon) => addon.zeroShared(buffer));
 }
 
-/** Zeros for a big table, on 2 MiB pages where the kernel has some (base/memory.ts says what that is worth). Untouched pages cost nothing. */
-export function hugeMemory(size: number): ArrayBuffer {
-  return control((addon) => addon.hugeMemory(size));
+/** Zeros for a table: untouched pages cost nothing; from 16 MiB on they are of 2 MiB where the kernel has some (base/memory.ts says what that is worth). */
+export function zeroPages(size: number): ArrayBuffer {
+  return control((addon) => addon.zeroPages(size));
 }
 
 /** One datagram to $NOTIFY_SOCKET, as sd_notify(3), with descriptors beside it. A path that begins with @ is abstract. */

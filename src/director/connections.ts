@@ -170,7 +170,8 @@ export class ConnTable {
     rows[at + Timeout] = timeout;
     rows[at + Dest] = dest;
     rows[at + Packets] = 0;
-    this.toldState[id] = 0;
+    // As of an entry (conntrack/entries.ts): where there is nothing, nothing is written.
+    if (this.toldState[id] !== 0) this.toldState[id] = 0;
     this.toldUntil[id] = now & ~3;
     let addresses = diff32(vip, rip);
     let portChange = diff16(ports & 0xffff, rport);

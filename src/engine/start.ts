@@ -17,9 +17,10 @@ import { Traces } from './trace.ts';
 /** By the levels of syslog(3). */
 const LOG_LEVELS = ['error', 'error', 'error', 'error', 'warn', 'info', 'info', 'debug'] as const;
 
-/** Whether a table is worth 2 MiB pages, bytes. */
-const HUGE = 2 ** 24;
-export const ownMemory: Allocate = (bytes) => (bytes < HUGE ? plainMemory(bytes) : wholeOf(native.hugeMemory(bytes)));
+/** From so many bytes on a column has pages of its own: what malloc(3) gives out a second time it clears, and then all of it is resident. */
+const OWN_PAGES = 2 ** 16;
+export const ownMemory: Allocate = (bytes) =>
+  bytes < OWN_PAGES ? plainMemory(bytes) : wholeOf(native.zeroPages(bytes));
 
 /** A piece of a long list is made for so long between two breaths, or a little longer. */
 const PIECE_MS = 1;
