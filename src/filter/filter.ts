@@ -5,9 +5,12 @@
  *   nat                                                       asked by NAT itself, once per connection
  */
 import { finish, type Steps } from '../base/slices.ts';
-import { type Hook, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
+import { Hook, type HookFunction, type HookOp, type Hooks, Priority, Verdict } from '../hooks/hooks.ts';
 import type { ChainRow, TableChange, TableName, TableOutcome, TablePage, TableRow } from '../model/iptables.ts';
 import type { Nat } from '../nat/nat.ts';
+import { Drop } from '../packet/drop.ts';
+import type { Packet } from '../packet/packet.ts';
+import { dst } from '../wire/ipv4.ts';
 import { compile, goOnCounting } from './compile.ts';
 import type { Conditions, HostConditions } from './conditions.ts';
 import { type Listed, pageOf, Table } from './table.ts';
@@ -208,6 +211,26 @@ export class Filter {
 
   #op(entry: Entry, hook: Hook, priority: number): HookOp {
     const { name } = entry.table;
-    return { hook, priority, name: `filter/${name}`, why: WHY[name]!, run: (p) => entry.walk!.run(p, hook) };
+    const run: HookFunction =
+      name === 'mangle' && hook === Hook.LocalOut
+        ? (p) => mangleOut(entry.walk!, p, this.#conditions)
+        : (p) => entry.walk!.run(p, hook);
+    return { hook, priority, name: `filter/${name}`, why: WHY[name]!, run };
   }
+}
+
+/**
+ * A packet that gets another mark is routed anew, by its destination, whatever way had been chosen for it (ipt_mangle_out, ip_route_me_harder): what direct routing
+ * sends to a real server comes back to the service's address, which is ours.
+ */
+function mangleOut(walk: Walk, p: Packet, { routing }: Conditions): Verdict {
+  const { mark } = p;
+  const verdict = walk.run(p, Hook.LocalOut);
+  if (p.mark === mark || verdict === Verdict.Drop || verdict === Verdict.Stolen) return verdict;
+  if (!routing.resolve(dst(p.view, p.l3))) {
+    p.drop = Drop.NoRoute;
+    return Verdict.Drop;
+  }
+  if (routing.nexthop !== p.nexthop || routing.outDevice !== p.outDevice) p.nexthop = 0;
+  return verdict;
 }

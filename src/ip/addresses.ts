@@ -130,6 +130,11 @@ export class AddressTable implements ArpAddresses {
     return this.select(ifc.id, target);
   }
 
+  /** Is it an address of one of our devices (inet_lookup_ifaddr_rcu)? */
+  isOwn(ip: number): boolean {
+    return this.#rows.some((a) => a.ip === ip);
+  }
+
   isLocal(ip: number): boolean {
     return this.#routes.lookup(ip)?.kind === RouteKind.Local;
   }

@@ -10,7 +10,7 @@ import { Hook } from '../hooks/hooks.ts';
 import { bear } from '../link/link.ts';
 import { NONE, type Packet, PacketType, REJECT_TCP_RESET } from '../packet/packet.ts';
 import { completeChecksum, fillTransportChecksum, isTransportSumRight } from '../packet/sum.ts';
-import { isLoopback, isMulticast, isZeroNet } from '../wire/addr.ts';
+import { isMulticast, isZeroNet } from '../wire/addr.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -51,8 +51,7 @@ function isAnswerable(stack: IpStack, p: Packet): boolean {
   const { view, l3 } = p;
   const src = ipv4.src(view, l3);
   const dst = ipv4.dst(view, l3);
-  if (isMulticast(src) || isMulticast(dst) || isZeroNet(src) || isLoopback(src) || src === -1 || dst === -1)
-    return false;
+  if (isMulticast(src) || isMulticast(dst) || isZeroNet(src) || src === -1 || dst === -1) return false;
   const route = stack.routes.lookup(dst);
   return route === null || route.kind !== BROADCAST;
 }

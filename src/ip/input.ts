@@ -8,7 +8,7 @@ import { LOOPBACK_ID } from '../link/interface.ts';
 import { drop } from '../link/link.ts';
 import { Drop } from '../packet/drop.ts';
 import { type Packet, PacketType } from '../packet/packet.ts';
-import { isMulticast } from '../wire/addr.ts';
+import { isLoopback, isMulticast } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { forward } from './forward.ts';
@@ -24,6 +24,8 @@ const PRE_ROUTING = Hook.PreRouting;
 const { Unicast: UNICAST, Local: LOCAL, Broadcast: BROADCAST } = RouteKind;
 const IPV4_HEADER = ipv4.IPV4_HEADER;
 const NO_FAULT = Drop.None;
+/** 127.0.0.1, which lo has without saying so. */
+const LOOPBACK = 0x7f000001;
 const IGMP = ipv4.IpProto.Igmp;
 /** 224.0.0.0/24. */
 const LOCAL_GROUPS = 0xe00000 | -0x1000000;
@@ -65,7 +67,7 @@ export function afterPreRouting(stack: IpStack, p: Packet): void {
   if (ifc.id === LOOPBACK_ID) return routeLooped(stack, p, dst);
   const src = ipv4.src(view, l3);
   if (isMulticast(dst) && stack.groups.isMember(ifc.id, dst)) return multicastIn(stack, ifc, p, src);
-  const martian = martianReason(src, dst);
+  const martian = martianReason(src, dst, ifc.routeLocalnet !== 0);
   if (martian !== NO_FAULT) return drop(stack.link, p, martian);
   if (dst === -1) return broadcastIn(stack, ifc, p, src);
   const route = stack.routes.lookup(dst);
@@ -88,15 +90,17 @@ function routeLooped(stack: IpStack, p: Packet, dst: number): void {
   else drop(stack.link, p, Drop.RouteUnreachable);
 }
 
-/** Addresses that no packet on a wire may have (RFC 1812 §5.3.7, in the kernel's order). 240/4 passes. */
-function martianReason(src: number, dst: number): number {
+/** Addresses that no packet on a wire may have (RFC 1812 §5.3.7, in the kernel's order). 240/4 passes, and 127/8 where it is routed as any other. */
+function martianReason(src: number, dst: number, routesLoopback: boolean): number {
   if (isMulticast(dst)) return Drop.MulticastNotForUs;
   if (isMulticast(src) || src === -1) return Drop.MartianSource;
   const srcNet = src >>> 24;
   const dstNet = dst >>> 24;
   // RFC 1122 §3.2.1.3 (a): a host that does not know its address yet may broadcast from 0.0.0.0.
   if (srcNet === 0 && !(src === 0 && dst === -1)) return Drop.MartianSource;
-  if (dstNet === 0 || dstNet === 127) return Drop.MartianDestination;
+  if (dstNet === 0) return Drop.MartianDestination;
+  if (routesLoopback) return NO_FAULT;
+  if (dstNet === 127) return Drop.MartianDestination;
   return srcNet === 127 ? Drop.MartianSource : NO_FAULT;
 }
 
@@ -106,10 +110,16 @@ function sourceFault(stack: IpStack, ifc: Interface, src: number): number {
   if (route !== null) {
     const kind = route.kind;
     if (kind === UNICAST) return ifc.rpFilter === 1 && route.device !== ifc.id ? Drop.ReversePath : NO_FAULT;
-    if (kind === LOCAL) return ifc.acceptLocal !== 0 ? NO_FAULT : Drop.MartianSource;
+    if (kind === LOCAL) return isOwnSource(stack, ifc, src) ? Drop.MartianSource : NO_FAULT;
     if (kind === BROADCAST) return Drop.MartianSource;
   }
   return ifc.rpFilter !== 0 ? Drop.ReversePath : NO_FAULT;
+}
+
+/** Of 127/8 only what is an address of ours is one that nobody else can have, unless the way back is looked at. */
+function isOwnSource(stack: IpStack, ifc: Interface, src: number): boolean {
+  if (ifc.acceptLocal !== 0) return false;
+  return ifc.rpFilter !== 0 || !isLoopback(src) || src === LOOPBACK || stack.addresses.isOwn(src);
 }
 
 /** A broadcast is for us, as for everybody; it is never forwarded (bc_forwarding=0). */
@@ -124,7 +134,8 @@ function broadcastIn(stack: IpStack, ifc: Interface, p: Packet, src: number): vo
 function multicastIn(stack: IpStack, ifc: Interface, p: Packet, src: number): void {
   const isNameless = src === 0 && (ipv4.dst(p.view, p.l3) >> 8 === LOCAL_GROUPS || p.proto === IGMP);
   const net = src >>> 24;
-  if (isMulticast(src) || src === -1 || net === 127 || (net === 0 && !isNameless)) {
+  const isStray = net === 127 && ifc.routeLocalnet === 0;
+  if (isMulticast(src) || src === -1 || isStray || (net === 0 && !isNameless)) {
     return drop(stack.link, p, Drop.MartianSource);
   }
   const fault = isNameless ? NO_FAULT : sourceFault(stack, ifc, src);

@@ -9,7 +9,7 @@ import { BROADCAST_HOP, output as linkOutput } from '../link/resolve.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE, type Packet, PacketType } from '../packet/packet.ts';
 import { completeChecksum } from '../packet/sum.ts';
-import { isMulticast } from '../wire/addr.ts';
+import { isLoopback, isMulticast } from '../wire/addr.ts';
 import { IcmpType, UnreachCode } from '../wire/icmpv4.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { GsoType } from '../wire/virtio-net.ts';
@@ -37,7 +37,7 @@ export function localOut(stack: IpStack, p: Packet): void {
   // ip_route_me_harder: the way is by destination when a hook changed that, or asked for it, and chose no next hop of its own.
   if ((isMoved || verdict === REROUTE) && p.nexthop === nexthop && p.outDevice === device) p.nexthop = 0;
   if (verdict !== ACCEPT) return settle(stack, p, verdict);
-  if (isMoved && !routeOut(stack, p)) return;
+  if ((isMoved || p.nexthop === 0) && !routeOut(stack, p)) return;
   postRouting(stack, p);
 }
 
@@ -70,6 +70,11 @@ function routeOut(stack: IpStack, p: Packet): boolean {
   if (kind !== UNICAST && kind !== BROADCAST) return unreachable(stack, p, kind);
   const ifc = stack.link.interfaces[route.device] ?? null;
   if (ifc === null) return gone(stack, p);
+  if (isLoopback(ipv4.src(p.view, p.l3)) && ifc.routeLocalnet === 0) {
+    // __mkroute_output.
+    drop(stack.link, p, Drop.MartianSource);
+    return false;
+  }
   p.nexthop = kind === BROADCAST ? BROADCAST_HOP : nextHop(p, route, chosen);
   p.outDevice = route.device;
   p.mtu = ifc.mtu;

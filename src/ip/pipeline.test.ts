@@ -428,6 +428,62 @@ describe('ICMP errors of forwarding', () => {
   });
 });
 
+describe('127/8 where route_localnet says so', () => {
+  const localnet = (device: string): Rig => {
+    const rig = new Rig({ hostPort: true });
+    rig.sysctl(`net.ipv4.conf.${device}.route_localnet`, 1);
+    return rig;
+  };
+  const udp = (src: string, dst: string) =>
+    frame().eth(MAC.front, MAC.client).ipv4(src, dst).udp({ srcPort: 1, dstPort: 2 }).build();
+
+  it.each(['front', 'all'])('is ours, as any other address (%s)', (device) => {
+    const rig = localnet(device);
+    rig.stack.hostAddresses = new Set();
+    rig.send(rig.front, udp('10.0.1.2', '127.0.0.1'));
+    expect(rig.out(rig.front)[0]).toContain('127.0.0.1 > 10.0.1.2: icmp error 3/3');
+  });
+
+  it('passes as a source that is no address of ours, where the way back is not looked at', () => {
+    const rig = localnet('front');
+    rig.send(rig.front, udp('127.0.0.2', '10.0.2.2'));
+    expect(rig.out(rig.back)[0]).toContain('127.0.0.2.1 > 10.0.2.2.2');
+    rig.send(rig.front, udp('127.0.0.1', '10.0.2.2'));
+    rig.sysctl('net.ipv4.conf.front.rp_filter', 1);
+    rig.send(rig.front, udp('127.0.0.2', '10.0.2.2'));
+    expect([rig.out(rig.back), rig.drops()]).toEqual([[], { MartianSource: 2 }]);
+  });
+
+  it('leaves as a source of this machine by such a device only', () => {
+    const rig = localnet('front');
+    const send = (dst: string) =>
+      rig.send(rig.host, frame().ipv4('127.0.0.1', dst).udp({ srcPort: 1, dstPort: 2 }).build());
+    send('10.0.1.2');
+    send('10.0.2.2');
+    expect([rig.out(rig.front).length, rig.out(rig.back), rig.drops()]).toEqual([1, [], { MartianSource: 1 }]);
+  });
+
+  it('comes from the host port to 127/8 when that is one', () => {
+    const rig = localnet('host');
+    rig.stack.hostAddresses = new Set();
+    rig.send(rig.host, frame().ipv4('10.0.3.2', '127.0.0.1').udp({ srcPort: 1, dstPort: 2 }).build());
+    expect(rig.out(rig.host)[0]).toContain('127.0.0.1 > 10.0.3.2: icmp error 3/3');
+  });
+
+  it('is asked for by ARP', () => {
+    const question = frame()
+      .eth(MAC.all, MAC.client)
+      .arp({ op: 'request', senderMac: MAC.client, sender: '10.0.1.2', target: '127.0.0.1' })
+      .build();
+    const rig = new Rig();
+    rig.send(rig.front, question);
+    expect(rig.drops()).toEqual({ ArpMalformed: 1 });
+    rig.sysctl('net.ipv4.conf.front.route_localnet', 1);
+    rig.send(rig.front, question);
+    expect(rig.drops()).toEqual({ ArpMalformed: 1, ArpAnswered: 1 });
+  });
+});
+
 describe('what no packet may be', () => {
   const cases: [string, Uint8Array, string][] = [
     [

@@ -29,7 +29,7 @@ export function receive(stack: IpStack, ifc: Interface, p: Packet): void {
   if (ifc.hasNeighbours) {
     if (linkInput(stack.link, ifc, p) && gateIpv4(stack, p)) preRouting(stack, p);
   } else if (receiveIp(stack, ifc, p)) {
-    if (ifc.isHost) hostOut(stack, p);
+    if (ifc.isHost) hostOut(stack, ifc, p);
     else preRouting(stack, p);
   }
   if (stack.hasDeferred) pump(stack);
@@ -48,9 +48,10 @@ function receiveIp(stack: IpStack, ifc: Interface, p: Packet): boolean {
 }
 
 /** From the kernel behind the host port: a packet of this machine, so it starts at LOCAL_OUT. */
-function hostOut(stack: IpStack, p: Packet): void {
+function hostOut(stack: IpStack, ifc: Interface, p: Packet): void {
   const dst = ipv4.dst(p.view, p.l3);
-  if (isZeroNet(dst) || isLoopback(dst)) return drop(stack.link, p, Drop.MartianDestination);
+  if (isZeroNet(dst) || (isLoopback(dst) && ifc.routeLocalnet === 0))
+    return drop(stack.link, p, Drop.MartianDestination);
   p.isLocalOut = 1;
   localOut(stack, p);
 }

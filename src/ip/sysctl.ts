@@ -9,7 +9,15 @@ import type { Interface } from '../link/interface.ts';
 import { NEIGHBOUR_CAPACITY } from '../link/neighbours.ts';
 import type { IpStack } from './stack.ts';
 
-const CONF_KEYS = ['accept_local', 'arp_announce', 'arp_ignore', 'forwarding', 'rp_filter', 'send_redirects'] as const;
+const CONF_KEYS = [
+  'accept_local',
+  'arp_announce',
+  'arp_ignore',
+  'forwarding',
+  'route_localnet',
+  'rp_filter',
+  'send_redirects',
+] as const;
 type ConfKey = (typeof CONF_KEYS)[number];
 type Conf = Record<ConfKey, number>;
 
@@ -18,6 +26,7 @@ const CONF_MAX: Readonly<Conf> = {
   arp_announce: 2,
   arp_ignore: 8,
   forwarding: 1,
+  route_localnet: 1,
   rp_filter: 2,
   send_redirects: 1,
 };
@@ -30,7 +39,6 @@ const FIXED_KEYS = [
   'arp_filter',
   'log_martians',
   'proxy_arp',
-  'route_localnet',
 ] as const;
 
 interface Knob {
@@ -43,7 +51,15 @@ interface Knob {
 const INT_MAX = 0x7fffffff;
 
 function zeroConf(): Conf {
-  return { accept_local: 0, arp_announce: 0, arp_ignore: 0, forwarding: 0, rp_filter: 0, send_redirects: 0 };
+  return {
+    accept_local: 0,
+    arp_announce: 0,
+    arp_ignore: 0,
+    forwarding: 0,
+    route_localnet: 0,
+    rp_filter: 0,
+    send_redirects: 0,
+  };
 }
 
 export class Sysctls {
@@ -83,8 +99,28 @@ export class Sysctls {
     number('icmp_msgs_per_sec', 'icmpMessagesPerSecond', 0, INT_MAX);
     number('icmp_ratelimit', 'icmpRateLimit', 0, 3_600_000);
     number('icmp_ratemask', 'icmpRateMask', 0, INT_MAX);
-    const { paths } = this.#stack;
+    this.#addPathKnobs();
     this.#addFragmentKnobs();
+    this.#knobs.set('net.ipv4.ip_forward', {
+      min: 0,
+      max: 1,
+      get: () => this.#all.forwarding,
+      set: (value) => this.#setForwarding(value),
+    });
+  }
+
+  /** ip_no_pmtu_disc is of sockets: those behind the host port have their own. What tunnels are told of a path counts whatever it says, as in the kernel (ip_vs_in_icmp). */
+  #addPathKnobs(): void {
+    const { paths } = this.#stack;
+    let noDiscovery = 0;
+    this.#knobs.set('net.ipv4.ip_no_pmtu_disc', {
+      min: 0,
+      max: 255,
+      get: () => noDiscovery,
+      set: (value) => {
+        noDiscovery = value;
+      },
+    });
     this.#knobs.set('net.ipv4.route.min_pmtu', {
       min: 68,
       max: INT_MAX,
@@ -100,12 +136,6 @@ export class Sysctls {
       set: (value) => {
         paths.expireSeconds = value;
       },
-    });
-    this.#knobs.set('net.ipv4.ip_forward', {
-      min: 0,
-      max: 1,
-      get: () => this.#all.forwarding,
-      set: (value) => this.#setForwarding(value),
     });
   }
 
@@ -252,6 +282,7 @@ export class Sysctls {
       ifc.forwarding = conf.forwarding;
       ifc.rpFilter = Math.max(conf.rp_filter, this.#all.rp_filter);
       ifc.acceptLocal = conf.accept_local | this.#all.accept_local;
+      ifc.routeLocalnet = conf.route_localnet | this.#all.route_localnet;
       ifc.arpIgnore = Math.max(conf.arp_ignore, this.#all.arp_ignore);
       ifc.sendRedirects = conf.send_redirects | this.#all.send_redirects;
       ifc.arpAnnounce = Math.max(conf.arp_announce, this.#all.arp_announce);

@@ -54,7 +54,8 @@ function arpInput(link: LinkLayer, ifc: Interface, p: Packet): void {
   const sender = arp.senderIp(view, l3);
   const target = arp.targetIp(view, l3);
   const hi = arp.senderMacHi(view, l3);
-  if (eth.isGroup(hi) || isMulticast(target) || isLoopback(target)) return drop(link, p, Drop.ArpMalformed);
+  if (eth.isGroup(hi) || isMulticast(target)) return drop(link, p, Drop.ArpMalformed);
+  if (isLoopback(target) && ifc.routeLocalnet === 0) return drop(link, p, Drop.ArpMalformed);
   if (arp.op(view, l3) === arp.ArpOp.Request && link.addresses.answersFor(ifc, target, sender)) {
     return answer(link, ifc, p, sender, target);
   }

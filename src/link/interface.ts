@@ -24,6 +24,7 @@ export class Interface {
   arpIgnore = 0;
   arpAnnounce = 0;
   sendRedirects = 0;
+  routeLocalnet = 0;
 
   constructor(id: number, name: string, device: Device | null, hasNeighbours: boolean, isHost: boolean, peer: number) {
     this.id = id;
