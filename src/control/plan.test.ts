@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../base/clock.ts';
+import { SeededRng } from '../base/rng.ts';
+import { Engine } from '../engine/engine.ts';
 import type { DaemonSpec, LocalAddressSpec, ServerSpec, ServiceKey, ServiceSpec } from '../model/ipvs.ts';
+import { formatIp4, ip4 } from '../wire/addr.ts';
 import type { Config, DeviceConfig } from './config.ts';
 import { IpvsTableBuilder } from './ipvs-table.ts';
 import { plan, planText } from './plan.ts';
@@ -55,6 +59,25 @@ function config(more: Partial<Config>, services: readonly (readonly [ServiceSpec
 }
 
 const diff = (from: Config | null, to: Config): string[] => planText(plan(from, to));
+
+describe('a scheduler that takes so many servers only', () => {
+  const many = Array.from({ length: 4094 }, (_, i) => server(`10.2.${i >> 8}.${i & 255}`));
+
+  it('is taken when the others are gone, and knows nobody who is', () => {
+    const from = config({}, [[service({ scheduler: 'wlc' }), ...many]]);
+    const to = config({}, [[service({ scheduler: 'mh' }), ...many.slice(4092), server('10.3.0.1')]]);
+    const engine = new Engine({ clock: new ManualClock(0), rng: new SeededRng(1), maxConnections: 10, maxPackets: 8 });
+    const run = (a: Config | null, b: Config) =>
+      engine.executeIpvs(plan(a, b).flatMap((action) => (action.do === 'ipvs' ? [action.command] : [])));
+    expect(run(null, from).filter((errno) => errno !== null)).toEqual([]);
+    expect(run(from, to).filter((errno) => errno !== null)).toEqual([]);
+    const { services, dests } = engine.director;
+    const chosen = Array.from({ length: 60 }, (_, i) => services.schedulers[0]!.pick(i, ip4(KEY.address), 80));
+    expect(new Set(chosen.map((d) => formatIp4(dests.ip[d]!)))).toEqual(
+      new Set(['10.2.15.252', '10.2.15.253', '10.3.0.1']),
+    );
+  });
+});
 
 describe('a start', () => {
   it('sets everything up in an order that works', () => {

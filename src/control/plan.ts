@@ -233,12 +233,21 @@ export function planIpvs(from: IpvsTable, to: IpvsTable): IpvsAction[] {
     const { spec } = service;
     const edit = planService(id, before?.spec, spec);
     const others = [...planLocals(spec.key, before, service), ...planServers(spec.key, before, service)];
-    // One-packet scheduling may begin when no server is by full NAT any more, and must have ended before one is.
-    const isLast = before !== undefined && spec.ops && !before.spec.ops;
-    actions.push(...(isLast ? [...others, ...edit] : [...edit, ...others]));
+    actions.push(
+      ...(before !== undefined && isEditedLast(before, service) ? [...others, ...edit] : [...edit, ...others]),
+    );
   }
   actions.push(...planTimeouts(from.timeouts, to.timeouts));
   return actions;
+}
+
+/**
+ * One-packet scheduling may begin when no server is by full NAT any more, and must have ended before one is. mh takes so many servers only: it comes when those are
+ * gone that go.
+ */
+function isEditedLast(from: IpvsService, to: IpvsService): boolean {
+  if (from.spec.ops !== to.spec.ops) return to.spec.ops;
+  return to.spec.scheduler === 'mh' && from.spec.scheduler !== 'mh';
 }
 
 function planService(id: string, before: ServiceSpec | undefined, spec: ServiceSpec): IpvsAction[] {
