@@ -164,7 +164,7 @@ class Parser {
 
   constructor(words: readonly string[], settings: ParseSettings) {
     this.#settings = settings;
-    this.#reader = new WordReader(words, SHORT, LONG);
+    this.#reader = new WordReader(settings.program, words, SHORT, LONG);
   }
 
   run(): ParsedLine {
@@ -382,12 +382,11 @@ class Parser {
 
   /** set_option */
   #set(letter: Letter): void {
-    const name = letter === '0' ? '--line-numbers' : `-${letter}`;
     if (this.#given.has(letter)) throw new BadRule(`multiple -${letter} flags not allowed`);
     this.#given.add(letter);
     if (!this.#isInverted) return;
     const bit = INVERTIBLE[letter];
-    if (bit === undefined) throw new BadRule(`cannot have ! before ${name}`);
+    if (bit === undefined) throw new BadRule(`cannot have ! before -${letter}`);
     this.#header.inverted |= bit;
   }
 

@@ -14,7 +14,7 @@ export function leadingNumber(text: string): { readonly value: number; readonly 
   if (found === null) return undefined;
   const [all, sign, digits] = found as unknown as [string, string, string];
   const value = /^0[0-7]/.test(digits) ? Number.parseInt(digits, 8) : Number(digits);
-  return { value: sign === '-' && value !== 0 ? Number.POSITIVE_INFINITY : value, rest: text.slice(all.length) };
+  return { value: sign === '-' ? Number.POSITIVE_INFINITY : value, rest: text.slice(all.length) };
 }
 
 /** A number that an option needs. @throws BadRule */

@@ -19,6 +19,7 @@ export type Word =
 export type ShortOptions = ReadonlyMap<string, LongOption>;
 
 export class WordReader {
+  readonly #program: string;
   readonly #words: readonly string[];
   readonly #short: ShortOptions;
   #long: readonly LongOption[];
@@ -29,7 +30,9 @@ export class WordReader {
   /** Place to go back to. */
   #last = { at: 0, cluster: '' };
 
-  constructor(words: readonly string[], short: ShortOptions, long: readonly LongOption[]) {
+  /** @param program it stands before the words, and in what is said of the first of them */
+  constructor(program: string, words: readonly string[], short: ShortOptions, long: readonly LongOption[]) {
+    this.#program = program;
     this.#words = words;
     this.#short = short;
     this.#long = long;
@@ -79,7 +82,9 @@ export class WordReader {
     const option = this.#short.get(letter);
     if (option === undefined) {
       this.#cluster = rest;
-      return { kind: 'fault', isKnown: false, word: rest === '' ? this.#words[this.#at - 1]! : `-${letter}` };
+      // argv[optind - 1]: within a cluster that is still the word before it.
+      const word = this.#words[this.#at - (rest === '' ? 1 : 2)] ?? this.#program;
+      return { kind: 'fault', isKnown: false, word };
     }
     if (option.value === 'none') {
       this.#cluster = rest;

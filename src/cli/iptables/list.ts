@@ -57,10 +57,10 @@ export function formatRule(counters: RuleCounters, rule: Rule, number: number, o
 export function formatChangedRule(rule: Rule, form: ListForm): string {
   const { header, target } = rule;
   const { inDevice, outDevice, src, srcMask, dst, dstMask, proto } = header;
-  const not = (bit: number): string => ((header.inverted & bit) !== 0 ? '!' : '');
+  const not = (bit: number, otherwise = ''): string => ((header.inverted & bit) !== 0 ? '!' : otherwise);
   const start = `${targetName(rule)}  ${not(Inverted.Proto)}${formatProtocol(proto, false)} opt ${fragmentMark(rule)}`;
   const devices = `in ${not(Inverted.In)}${inDevice || '*'} out ${not(Inverted.Out)}${outDevice || '*'}`;
-  const addresses = `${not(Inverted.Src) || ' '}${formatAddress(src, srcMask, form)}  -> ${not(Inverted.Dst)}${formatAddress(dst, dstMask, form)}`;
+  const addresses = `${not(Inverted.Src, ' ')}${formatAddress(src, srcMask, form)} ${not(Inverted.Dst, ' ')}-> ${formatAddress(dst, dstMask, form)}`;
   const goto = target.kind === 'chain' && target.isGoto ? '[goto] ' : '';
   return `${start} ${devices} ${addresses}  ${goto}${formatExtensions(rule, form)}\n`;
 }

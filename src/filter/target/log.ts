@@ -11,17 +11,17 @@ interface LogOptions {
 
 const LEVELS = ['emerg', 'alert', 'crit', 'error', 'warn', 'notice', 'info', 'debug'];
 /** What the tool understands; it prints other names. */
-const LEVEL_NAMES: Readonly<Record<string, number>> = {
-  alert: 1,
-  crit: 2,
-  debug: 7,
-  emerg: 0,
-  error: 3,
-  info: 6,
-  notice: 5,
-  panic: 0,
-  warning: 4,
-};
+const LEVEL_NAMES: ReadonlyMap<string, number> = new Map([
+  ['alert', 1],
+  ['crit', 2],
+  ['debug', 7],
+  ['emerg', 0],
+  ['error', 3],
+  ['info', 6],
+  ['notice', 5],
+  ['panic', 0],
+  ['warning', 4],
+]);
 const DEFAULT_LEVEL = 4;
 const LONGEST_PREFIX = 29;
 const FLAGS: readonly (readonly [string, number])[] = [
@@ -48,7 +48,7 @@ export const log = defineTarget<LogOptions>({
     {
       name: 'log-level',
       read: (o, text) => {
-        const level = parseNumber(text, 7) ?? LEVEL_NAMES[text.toLowerCase()];
+        const level = parseNumber(text, 7) ?? LEVEL_NAMES.get(text);
         if (level === undefined) throw new BadRule(`log level "${text}" unknown\n`);
         o.level = level;
       },
