@@ -495,9 +495,7 @@ class Parser {
       }
     }
     const chain = this.#chain;
-    if (chain !== undefined && isChainTooLong(chain)) {
-      throw new BadRule(`chain name \`${chain}' too long (must be under ${LONGEST_CHAIN + 1} chars)`);
-    }
+    if (chain !== undefined) checkLength(chain);
     if ('ADdCIR'.includes(command)) this.#checkDevices(chain ?? '');
     return {
       command,
@@ -609,8 +607,14 @@ function readRuleNumber(text: string): number {
   return number;
 }
 
+function checkLength(chain: string): void {
+  if (!isChainTooLong(chain)) return;
+  throw new BadRule(`chain name \`${chain}' too long (must be under ${LONGEST_CHAIN + 1} chars)`);
+}
+
 /** parse_chain */
 function checkChainName(name: string): void {
+  checkLength(name);
   if (name[0] === '-' || name[0] === '!')
     throw new BadRule(`chain name not allowed to start with \`${name[0]}'\n`.trimEnd());
   const isTarget = ['ACCEPT', 'DROP', 'QUEUE', 'RETURN', ''].includes(name) || findTarget(name) !== undefined;

@@ -58,7 +58,7 @@ export function formatChangedRule(rule: Rule, form: ListForm): string {
   const { header, target } = rule;
   const { inDevice, outDevice, src, srcMask, dst, dstMask, proto } = header;
   const not = (bit: number, otherwise = ''): string => ((header.inverted & bit) !== 0 ? '!' : otherwise);
-  const start = `${targetName(rule)}  ${not(Inverted.Proto)}${formatProtocol(proto, false)} opt ${fragmentMark(rule)}`;
+  const start = `${targetName(rule)} ${not(Inverted.Proto, ' ')}${formatProtocol(proto, false)} opt ${fragmentMark(rule)}`;
   const devices = `in ${not(Inverted.In)}${inDevice || '*'} out ${not(Inverted.Out)}${outDevice || '*'}`;
   const addresses = `${not(Inverted.Src, ' ')}${formatAddress(src, srcMask, form)} ${not(Inverted.Dst, ' ')}-> ${formatAddress(dst, dstMask, form)}`;
   const goto = target.kind === 'chain' && target.isGoto ? '[goto] ' : '';

@@ -27,8 +27,6 @@ export interface TableDraft {
   readonly commands: TableCommand[];
   /** Line of each command. */
   readonly lines: number[];
-  /** Its lines are passed over: -T names another. */
-  readonly isSkipped: boolean;
 }
 
 /** What a line asks for beyond being read. */
@@ -50,6 +48,8 @@ export interface ReaderParts {
 export class RestoreReader {
   readonly #parts: ReaderParts;
   #draft: TableDraft | null = null;
+  /** Named by the last line that could begin a table; -T passes over what stands behind another. */
+  #lastTable = '';
   /** Chains of the table that its text has made. */
   readonly #made = new Set<string>();
   /** Of the text, from 1; set by who reads. */
@@ -57,6 +57,11 @@ export class RestoreReader {
 
   constructor(parts: ReaderParts) {
     this.#parts = parts;
+  }
+
+  /** The table under way. */
+  get draft(): TableDraft | null {
+    return this.#draft;
   }
 
   get #given(): ReadonlyMap<string, string> {
@@ -78,11 +83,13 @@ export class RestoreReader {
     const draft = this.#draft;
     if (line === 'COMMIT' && draft !== null) {
       this.#draft = null;
-      return draft.isSkipped ? null : { do: 'commit', draft };
+      return { do: 'commit', draft };
     }
     if (line[0] === '*' && draft === null) return this.#begin(line);
-    if (draft === null) throw this.failed(this.line);
-    if (draft.isSkipped) return null;
+    if (draft === null) {
+      if (this.#isPassedOver()) return null;
+      throw this.failed(this.line);
+    }
     if (line[0] !== ':') return this.#rule(draft, line);
     this.#chain(draft, line);
     return null;
@@ -90,18 +97,23 @@ export class RestoreReader {
 
   #begin(line: string): Step {
     const [name = ''] = tokens(line.slice(1));
-    const wanted = this.#given.get('T');
     const table = TABLE_NAMES.find((known) => known === name);
     if (name === '') throw this.#problem(`${PROGRAM}: line ${this.line} table name invalid`);
-    const isSkipped = wanted !== undefined && wanted !== name;
-    if (table === undefined && !isSkipped) throw this.#problem(`${PROGRAM}: unable to initialize table '${name}'`);
-    const draft: TableDraft = { table: table ?? 'filter', commands: [], lines: [], isSkipped };
+    this.#lastTable = name;
+    if (this.#isPassedOver()) return null;
+    if (table === undefined) throw this.#problem(`${PROGRAM}: unable to initialize table '${name}'`);
+    const draft: TableDraft = { table, commands: [], lines: [] };
     this.#draft = draft;
     this.#made.clear();
-    if (isSkipped || this.#given.has('n')) return null;
+    if (this.#given.has('n')) return null;
     this.#add({ op: 'flush' });
     this.#add({ op: 'delete-chain' });
     return { do: 'begin', draft };
+  }
+
+  #isPassedOver(): boolean {
+    const wanted = this.#given.get('T');
+    return wanted !== undefined && wanted !== this.#lastTable;
   }
 
   /** `:CHAIN POLICY [packets:bytes]` */
@@ -146,12 +158,10 @@ export class RestoreReader {
     let rest = line;
     let counters: string[] = [];
     if (line[0] === '[') {
-      const end = line.indexOf(']');
-      if (end < 0) throw this.#problem(`Bad line ${this.line}: need ]`);
-      const colon = line.indexOf(':');
-      if (colon < 0 || colon > end) throw this.#problem(`Bad line ${this.line}: need ]`);
-      if (this.#given.has('c')) counters = ['-c', line.slice(1, colon), line.slice(colon + 1, end)];
-      rest = line.slice(end + 1);
+      const [all, packets = '', bytes = ''] = /^\[:*([^:\]]+):([^\]]*)\]/.exec(line) ?? [];
+      if (all === undefined) throw this.#problem(`Bad line ${this.line}: need ]`);
+      if (this.#given.has('c')) counters = ['-c', packets, bytes];
+      rest = line.slice(all.length);
     }
     const words = [...counters, ...splitWords(rest)];
     const parsed = this.#parse(['-t', draft.table, ...words]);
@@ -172,11 +182,12 @@ export class RestoreReader {
     };
     try {
       const parsed = parseLine(words, { program: PROGRAM, isRestore: true, names: this.#parts.names, warn });
-      if (warnings !== '') this.#parts.warn(warnings);
+      this.#parts.warn(warnings);
       if (parsed.kind === 'command') return parsed.line;
       if (parsed.kind === 'not-ipv4') return null;
     } catch (error) {
       if (!(error instanceof BadRule)) throw error;
+      this.#parts.warn(warnings);
       if (error instanceof BadWord) {
         throw new CliError(`${error.message}\n${hint(PROGRAM, this.line)}`, Status.BadParameter);
       }

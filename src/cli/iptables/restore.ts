@@ -2,7 +2,7 @@
  * `iptables-restore`: tables from a file or standard input, each whole at its COMMIT or not at all (iptables/iptables-restore.c). A fault ends it; tables that
  * were committed before stay.
  */
-import type { TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
+import type { TableChange, TableName, TableOutcome, TableRow } from '../../model/iptables.ts';
 import { type CliCommand, type CliContext, CliError } from '../command.ts';
 import { LookupNeeded } from '../ipvsadm/names.ts';
 import { fileFault, parameterProblem, parserMessage, Status, VERSION } from './failure.ts';
@@ -91,12 +91,27 @@ class Restore {
   async run(text: string): Promise<number> {
     const lines = text.split('\n');
     if (lines.at(-1) === '') lines.pop();
-    for (const line of lines) {
-      this.#reader.line++;
-      await this.#take(line);
+    try {
+      for (const line of lines) {
+        this.#reader.line++;
+        await this.#take(line);
+      }
+      this.#reader.end();
+    } catch (error) {
+      if (error instanceof CliError && this.#reader.draft !== null) await this.#failEarlier(this.#reader.draft);
+      throw error;
     }
-    this.#reader.end();
     return Status.Ok;
+  }
+
+  /** The classic tool does line after line: of what is wrong with a table before its COMMIT, the first is told. @throws CliError */
+  async #failEarlier({ table, commands, lines }: TableDraft): Promise<void> {
+    const outcome = await this.#post({ table, commands, isTest: true });
+    if (outcome !== null && outcome.index >= 0) throw this.#failure(outcome, lines);
+  }
+
+  #post(change: TableChange): Promise<TableOutcome> {
+    return this.#context.client.post<TableOutcome>('/v1/iptables', change);
   }
 
   /** A line whose host must be looked up is read again. */
@@ -134,13 +149,13 @@ class Restore {
   }
 
   async #commit({ table, commands, lines }: TableDraft): Promise<void> {
-    const change = { table, commands, isTest: this.#given.has('t') };
-    const outcome = await this.#context.client.post<TableOutcome>('/v1/iptables', change);
-    if (outcome === null) return;
-    const { index, fault, what = '' } = outcome;
+    const outcome = await this.#post({ table, commands, isTest: this.#given.has('t') });
+    if (outcome !== null) throw this.#failure(outcome, lines);
+  }
+
+  #failure({ index, fault, what = '' }: NonNullable<TableOutcome>, lines: readonly number[]): CliError {
     const line = lines[index] ?? this.#reader.line;
     const message = parserMessage(fault, what);
-    if (message !== undefined) throw parameterProblem(PROGRAM, message, line);
-    throw this.#reader.failed(line);
+    return message === undefined ? this.#reader.failed(line) : parameterProblem(PROGRAM, message, line);
   }
 }

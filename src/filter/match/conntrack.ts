@@ -135,7 +135,8 @@ export const conntrack = defineMatch<ConntrackOptions>({
       o.states = readStates(text);
     }),
     option('ctproto', (o, text) => {
-      o.proto = readProtocol(text.toLowerCase());
+      // protocols(5) has most names in capitals, too.
+      o.proto = readProtocol(text !== 'ALL' && text === text.toUpperCase() ? text.toLowerCase() : text);
     }),
     ...ADDRESSES.map(([name]) =>
       option(name, (o, text, reading) => {

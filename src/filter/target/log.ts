@@ -9,7 +9,7 @@ interface LogOptions {
   flags: number;
 }
 
-const LEVELS = ['emerg', 'alert', 'crit', 'error', 'warn', 'notice', 'info', 'debug'];
+const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug'];
 /** What the tool understands; it prints other names. */
 const LEVEL_NAMES: ReadonlyMap<string, number> = new Map([
   ['alert', 1],
@@ -77,8 +77,8 @@ export const log = defineTarget<LogOptions>({
   ],
   list: ({ level, prefix, flags }, { isNumeric }) => {
     const words = isNumeric ? [`LOG flags ${flags} level ${level}`] : [`LOG level ${LEVELS[level]}`];
-    if (prefix !== '') words.push(`prefix "${prefix}"`);
     if (!isNumeric) words.push(...FLAGS.flatMap(([name, bit]) => ((flags & bit) === 0 ? [] : [name])));
+    if (prefix !== '') words.push(`prefix "${prefix}"`);
     return words.join(' ');
   },
   compile: ({ level, prefix, flags }) => {
