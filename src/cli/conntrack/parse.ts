@@ -54,8 +54,10 @@ export interface Parsed {
   readonly expected: Side;
   readonly mask: Side;
   readonly icmp: { type?: number; code?: number; id?: number };
-  /** The type was read before any address. */
+  /** The type was read before an address of its own direction. */
   isIcmpTypeEarly: boolean;
+  /** The type was read before the answer's first address. */
+  isReplyLate: boolean;
   state: string | undefined;
   readonly tags: { original?: number; reply?: number };
   timeout: number | undefined;
@@ -105,6 +107,7 @@ export function parse(words: readonly string[], numbers: ProtocolNumbers, warn: 
     mask: {},
     icmp: {},
     isIcmpTypeEarly: false,
+    isReplyLate: false,
     state: undefined,
     tags: {},
     timeout: undefined,
@@ -177,6 +180,7 @@ function readOption(reading: Reading, tag: OptionTag): void {
       return;
     case 'reply-src':
     case 'reply-dst':
+      parsed.isReplyLate ||= parsed.icmp.type !== undefined && isEmpty(parsed.reply);
       setAddress(reading, parsed.reply, tag === 'reply-src' ? 'src' : 'dst', text, undefined, tag);
       return;
     case 'tuple-src':
@@ -245,6 +249,10 @@ function readOption(reading: Reading, tag: OptionTag): void {
     case 'label-del':
       readLabels(reading, tag, text);
   }
+}
+
+function isEmpty({ src, dst }: Side): boolean {
+  return src === undefined && dst === undefined;
 }
 
 function setFamily(parsed: Parsed, family: 4 | 6): void {
@@ -369,7 +377,7 @@ function readProtocolOption({ parsed, options, protocolGiven }: Reading, tag: Pr
     case 'icmp-type':
     case 'icmpv6-type':
       parsed.icmp.type = atol(text) & 0xff;
-      parsed.isIcmpTypeEarly = parsed.family === 0;
+      parsed.isIcmpTypeEarly = isEmpty(parsed.original);
       return;
     case 'icmp-code':
     case 'icmpv6-code':

@@ -17,6 +17,7 @@ const GRE = 47;
 const TCP = 6;
 const UDP = 17;
 const ICMP = 1;
+const ICMPV6 = 58;
 /** An ICMP question and its answer. */
 const ICMP_ANSWERS = new Map([
   [8, 0],
@@ -149,11 +150,12 @@ export function originalTuple(p: Parsed): CtTuple {
 
 /** What the kernel refuses of a new entry, for the tool's message holds too little of one direction, or too many zones. */
 export function isRefused(p: Parsed): boolean {
-  const { handler, zone = 0, originalZone, replyZone } = p;
+  const { handler, protocol, zone = 0, originalZone, replyZone } = p;
   if (zone !== 0 && (originalZone !== undefined || replyZone !== undefined)) return true;
   if ((originalZone ?? 0) !== 0 && replyZone !== undefined) return true;
   // The answer's type is found when the question's is read, and not without an address before it.
-  if (handler?.name === 'icmp') return p.isIcmpTypeEarly || !isGiven(p.original);
+  if (handler?.name === 'icmp') return p.isIcmpTypeEarly || !isGiven(p.original) || p.isReplyLate;
+  if (protocol === ICMPV6) return true;
   return isGiven(p.original) && isGiven(p.reply) && !isOfProtocol(p);
 }
 
@@ -211,7 +213,9 @@ export function entryChange(p: Parsed): EntryChange {
 const NO_LABELS = '0'.repeat(32);
 const ALL_LABELS = 'f'.repeat(32);
 
-function labelChange({ given, labelChange: bits }: Parsed): EntryChange['labels'] {
+function labelChange({ given, labelChange: bits, labelNames }: Parsed): EntryChange['labels'] {
+  // Without a file of names the tool takes nothing away.
+  if (labelNames === undefined) return undefined;
   if (given.has('label-add')) return { value: bits ?? NO_LABELS, mask: bits ?? NO_LABELS };
   if (given.has('label-del')) return { value: NO_LABELS, mask: bits ?? ALL_LABELS };
   return undefined;

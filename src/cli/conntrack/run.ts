@@ -154,7 +154,7 @@ class Tool {
     if (p.table === 'conntrack' && p.given.has('zero') && isComparing(p)) {
       throw new Refused("Can't use -z with filtering parameters");
     }
-    checkMasks(p);
+    if (p.table === 'conntrack') checkMasks(p);
     // The kernel refuses a mask without bits.
     if (p.table === 'conntrack' && filter.status?.mask === 0) throw failed('EINVAL', 'list');
     const rows = p.given.has('zero')
@@ -184,8 +184,8 @@ class Tool {
   }
 
   async #get(p: Parsed): Promise<number> {
-    // Without addresses of the original direction the tool's question holds half a tuple.
-    if (p.original.src === undefined || p.original.dst === undefined) throw failed('EINVAL', 'get');
+    // Without an address of the original direction the tool's question holds half a tuple.
+    if (p.original.src === undefined && p.original.dst === undefined) throw failed('EINVAL', 'get');
     // There are no entries of IPv6.
     if (p.family === 6) throw failed('ENOENT', 'get');
     if (p.handler?.name === 'icmpv6') throw failed('EINVAL', 'get');
@@ -249,7 +249,7 @@ class Tool {
   }
 
   async #create(p: Parsed, name: 'create' | 'add'): Promise<number> {
-    if (p.family === 6 || p.handler?.name === 'icmpv6' || isRefused(p)) throw failed('EINVAL', name);
+    if (p.family === 6 || isRefused(p)) throw failed('EINVAL', name);
     const errno = await this.#try({ op: 'create', entry: entrySpec(p) });
     // -A is content with what is there.
     if (errno === 'EEXIST' && name === 'add') return 0;

@@ -169,6 +169,8 @@ export class RestoreReader {
     if (parsed.command === 'L' || parsed.command === 'S') {
       throw this.#problem(`-${parsed.command} within a table is not supported: list it after its COMMIT`);
     }
+    // No chain has no name.
+    if (parsed.chain === '') throw this.failed(this.line);
     for (const command of tableCommands(parsed)) this.#add(command);
     const isTold = parsed.verbose > 0 || (this.#given.has('v') && !this.#given.has('n'));
     return isTold && 'AIDRC'.includes(parsed.command) ? { do: 'tell', rules: parsed.rules } : null;

@@ -168,8 +168,8 @@ chunktypes - ${TYPES.map(([name]) => name)
   ],
   isLegal: (_o, header) => header.proto === SCTP && (header.inverted & Inverted.Proto) === 0,
   save: (o) => [
-    ...savePorts('--sport', o.source, o.isSourceInverted),
-    ...savePorts('--dport', o.destination, o.isDestinationInverted),
+    ...(o.given.has('source') ? saveEnds('--sport', o.source, o.isSourceInverted) : []),
+    ...(o.given.has('destination') ? saveEnds('--dport', o.destination, o.isDestinationInverted) : []),
     ...(o.among === undefined ? [] : [...(o.isChunksInverted ? ['!'] : []), '--chunk-types', o.among, formatChunks(o)]),
   ],
   list: (o, form) => {
@@ -200,6 +200,12 @@ chunktypes - ${TYPES.map(([name]) => name)
     });
   },
 });
+
+/** All ports too, where they were asked for, unlike tcp and udp. */
+function saveEnds(option: string, range: readonly [number, number], isInverted: boolean): string[] {
+  const words = savePorts(option, range, isInverted);
+  return words.length === 0 ? [option, '0:65535'] : words;
+}
 
 /** Of those that must all be there, the types that were met. */
 const met = new Uint8Array(256);

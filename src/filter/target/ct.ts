@@ -73,7 +73,8 @@ function parts(o: CtOptions): [string, string][] {
   if (o.timeout !== '') all.push(['timeout', o.timeout]);
   if (o.events !== 0) all.push(['ctevents', formatEvents(o.events)]);
   if (o.expectationEvents !== 0) all.push(['expevents', 'new']);
-  if (o.zone !== undefined) all.push([`zone${DIRECTIONS[o.zoneDirs]}`, String(o.zone)]);
+  // Zone 0 is where connections are anyway.
+  if (o.zone !== undefined && o.zone !== 0) all.push([`zone${DIRECTIONS[o.zoneDirs]}`, String(o.zone)]);
   return all;
 }
 
