@@ -41,12 +41,13 @@ const Head = {
 } as const;
 const DIRECTORY = 64;
 
-/** Texts, and the bytes that each may have. Untouched bytes cost nothing. */
-const SLOTS = { control: 2 ** 20, settings: 2 ** 22, rules: 2 ** 24, side: 2 ** 22 } as const;
-export type SlotName = keyof typeof SLOTS;
-const SLOT_NAMES = Object.keys(SLOTS) as readonly SlotName[];
-/** Behind the header, in this order; the columns come next. */
-const SLOTS_END = SLOT_NAMES.reduce((end, name) => end + 2 * SLOTS[name], HEADER_SIZE);
+/** Texts, behind the header in this order; the columns come next. */
+const SLOT_NAMES = ['control', 'settings', 'rules', 'side'] as const;
+export type SlotName = (typeof SLOT_NAMES)[number];
+/** Bytes that each may have. */
+export type SlotSizes = Readonly<Record<SlotName, number>>;
+/** Untouched bytes cost nothing. */
+const SLOTS: SlotSizes = { control: 2 ** 20, settings: 2 ** 22, rules: 2 ** 24, side: 2 ** 22 };
 /** Ints before each of the two texts of a slot: serial number (0: none), bytes, checksum. */
 const SLOT_HEAD = 16;
 
@@ -64,8 +65,12 @@ interface Directory {
   readonly columns: Readonly<Record<string, readonly [offset: number, bytes: number]>>;
 }
 
-function slotAt(name: SlotName): number {
-  return SLOT_NAMES.slice(0, SLOT_NAMES.indexOf(name)).reduce((at, other) => at + 2 * SLOTS[other], HEADER_SIZE);
+function slotAt(sizes: SlotSizes, name: SlotName): number {
+  return SLOT_NAMES.slice(0, SLOT_NAMES.indexOf(name)).reduce((at, other) => at + 2 * sizes[other], HEADER_SIZE);
+}
+
+function slotsEnd(sizes: SlotSizes): number {
+  return SLOT_NAMES.reduce((at, name) => at + 2 * sizes[name], HEADER_SIZE);
 }
 
 /** This life's, to be written. */
@@ -86,14 +91,20 @@ export class Keep {
    * @param layout what the columns mean: a life with another layout can't read them
    * @param end where the columns begin, when something else lies in their place already: `end` of an earlier attempt
    */
-  constructor(map: MapMemory, settings: KeepSettings, layout: number, life: number, end = 0) {
+  constructor(
+    map: MapMemory,
+    settings: KeepSettings,
+    layout: number,
+    life: number,
+    { end = 0, sizes = SLOTS }: { readonly end?: number | undefined; readonly sizes?: SlotSizes } = {},
+  ) {
     this.#map = map;
     this.#settings = settings;
     const header = map(0, HEADER_SIZE);
     this.#head = int32Of(header, DIRECTORY / 4);
     this.#headBytes = Buffer.from(header.buffer, header.at, HEADER_SIZE);
-    this.#slots = new Slots(map);
-    this.#end = Math.max(SLOTS_END, end);
+    this.#slots = new Slots(map, sizes);
+    this.#end = Math.max(slotsEnd(sizes), end);
     this.#head[Head.Format] = FORMAT;
     this.#head[Head.Layout] = layout;
     this.life = life;
@@ -156,9 +167,11 @@ export class Kept {
   readonly settings: KeepSettings;
   readonly #map: MapMemory;
   readonly #directory: Directory;
+  readonly #sizes: SlotSizes;
 
-  private constructor(map: MapMemory, head: Int32Array, directory: Directory) {
+  private constructor(map: MapMemory, head: Int32Array, directory: Directory, sizes: SlotSizes) {
     this.#map = map;
+    this.#sizes = sizes;
     this.#directory = directory;
     this.life = head[Head.Life]!;
     this.tick = head[Head.Tick]!;
@@ -169,7 +182,7 @@ export class Kept {
    * Answers why it cannot be read when it cannot: one line for the log.
    * @param layout of this program, as for `Keep`; undefined: whoever only asks for settings and texts takes any
    */
-  static open(map: MapMemory, layout?: number): Kept | string {
+  static open(map: MapMemory, layout?: number, sizes = SLOTS): Kept | string {
     const header = map(0, HEADER_SIZE);
     const head = int32Of(header, DIRECTORY / 4);
     if (head[Head.Magic] !== MAGIC) return 'it is no memory of tapvs';
@@ -181,16 +194,17 @@ export class Kept {
     if (length < 2 || length > HEADER_SIZE - DIRECTORY) return 'its directory is damaged';
     const text = Buffer.from(header.buffer, header.at + DIRECTORY, length);
     if ((crc32(text) | 0) !== head[Head.DirectorySum]) return 'its directory is damaged';
-    return new Kept(map, head, JSON.parse(text.toString()) as Directory);
+    return new Kept(map, head, JSON.parse(text.toString()) as Directory, sizes);
   }
 
   /** The text of a slot, '' when none was written. */
   read(name: SlotName): string {
-    const from = slotAt(name);
-    const halves = [from, from + SLOTS[name]].map((at) => ({ at, head: int32Of(this.#map(at, SLOT_HEAD), 3) }));
+    const from = slotAt(this.#sizes, name);
+    const size = this.#sizes[name];
+    const halves = [from, from + size].map((at) => ({ at, head: int32Of(this.#map(at, SLOT_HEAD), 3) }));
     for (const { at, head } of halves.sort((a, b) => b.head[0]! - a.head[0]!)) {
       const length = head[1]!;
-      if (head[0] === 0 || length < 0 || length > SLOTS[name] - SLOT_HEAD) continue;
+      if (head[0] === 0 || length < 0 || length > size - SLOT_HEAD) continue;
       const text = this.#map(at, SLOT_HEAD + length);
       const bytes = Buffer.from(text.buffer, text.at + SLOT_HEAD, length);
       if ((crc32(bytes) | 0) === head[2]) return bytes.toString();
@@ -277,16 +291,19 @@ class Slot {
 /** Each is mapped when it is wanted. */
 class Slots {
   readonly #map: MapMemory;
+  readonly #sizes: SlotSizes;
   readonly #byName = new Map<SlotName, Slot>();
 
-  constructor(map: MapMemory) {
+  constructor(map: MapMemory, sizes: SlotSizes) {
     this.#map = map;
+    this.#sizes = sizes;
   }
 
   open(name: SlotName): Slot {
     const known = this.#byName.get(name);
     if (known !== undefined) return known;
-    const slot = new Slot(this.#map(slotAt(name), 2 * SLOTS[name]), SLOTS[name]);
+    const size = this.#sizes[name];
+    const slot = new Slot(this.#map(slotAt(this.#sizes, name), 2 * size), size);
     this.#byName.set(name, slot);
     return slot;
   }

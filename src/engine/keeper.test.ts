@@ -12,7 +12,7 @@ import { type FrameBuilder, frame, verifyFrame } from '../wire/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import { LAYOUT } from './keeper.ts';
-import { Lives, type LivesOptions } from './lives-rig.ts';
+import { Lives, type LivesOptions, TEXTS } from './lives-rig.ts';
 
 const MAC = { front: '02:00:00:00:01:01', back: '02:00:00:00:02:01', client: '02:00:00:00:01:02' };
 const serverMac = (n: number) => `02:00:00:00:02:${n}`;
@@ -384,7 +384,7 @@ describe('memory that cannot be used says why', () => {
     ['its directory is damaged', 7, 1],
   ])('%s', (why, word, value) => {
     headOf(lives.memory)[word] = value;
-    expect(Kept.open(lives.memory.map, LAYOUT)).toBe(why);
+    expect(Kept.open(lives.memory.map, LAYOUT, TEXTS)).toBe(why);
   });
 });
 

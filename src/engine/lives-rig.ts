@@ -1,5 +1,5 @@
 /** For tests: an engine in memory that ends and comes again, with devices that stay. */
-import { Keep, Kept, keptOr } from '../base/keep.ts';
+import { Keep, Kept, keptOr, type SlotSizes } from '../base/keep.ts';
 import { MemoryFile } from '../base/keep-rig.ts';
 import { plainMemory } from '../base/memory.ts';
 import { SeededRng } from '../base/rng.ts';
@@ -11,6 +11,9 @@ import { inherit, Keeper, LAYOUT, type TakenOver } from './keeper.ts';
 
 type DeviceOptions = Omit<MemoryDeviceOptions, 'drops'> & { readonly name: string };
 export type LivesOptions = Omit<EngineOptions, 'allocate' | 'rng'>;
+
+/** Of texts: small ones, for the collector runs for each byte that a life could have. */
+export const TEXTS: SlotSizes = { control: 2 ** 16, settings: 2 ** 18, rules: 2 ** 20, side: 2 ** 18 };
 
 export class Lives {
   engine: Engine;
@@ -32,7 +35,7 @@ export class Lives {
   #begin(): { engine: Engine; keeper: Keeper } {
     const { maxConnections, maxEntries, maxPackets } = this.#options;
     const settings = { maxConnections, maxEntries, maxPackets, spin: 0, testClock: false };
-    const keep = new Keep(this.memory.map, settings, LAYOUT, this.#life);
+    const keep = new Keep(this.memory.map, settings, LAYOUT, this.#life, { sizes: TEXTS });
     const rng = new SeededRng(6 + this.#life);
     const engine = new Engine({ ...this.#options, rng, allocate: keptOr(keep, plainMemory) });
     return { engine, keeper: new Keeper(engine, keep, () => {}) };
@@ -59,7 +62,7 @@ export class Lives {
   /** The same; the next life runs at once, and takes the rest over meanwhile. */
   restartInSteps(how: 'ends' | 'killed'): Steps<TakenOver> {
     if (how === 'ends') this.keeper.finish();
-    const kept = Kept.open(this.memory.map, LAYOUT);
+    const kept = Kept.open(this.memory.map, LAYOUT, TEXTS);
     if (typeof kept === 'string') throw new Error(kept);
     this.#life = kept.life + 1;
     this.memory = new MemoryFile();

@@ -112,7 +112,7 @@ function create(
   const { maxConnections, maxEntries, maxPackets, spin } = data;
   const testClock = data.testClock ? new TurnableClock(systemClock, from) : null;
   const settings = { maxConnections, maxEntries, maxPackets, spin, testClock: data.testClock };
-  const keep = data.keep === undefined ? null : new Keep(mapOf(data.keep.fd), settings, LAYOUT, life, end);
+  const keep = data.keep === undefined ? null : new Keep(mapOf(data.keep.fd), settings, LAYOUT, life, { end });
   return contextOf(createEngine(data, testClock ?? systemClock, keep), keep, testClock, post);
 }
 
