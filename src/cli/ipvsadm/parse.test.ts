@@ -35,6 +35,14 @@ describe('what only some options decide', () => {
     expect(() => parse(['-A', '-t', 'vip.test:80'], 'ipvsadm', names)).toThrow(LookupNeeded);
   });
 
+  it.each([
+    ['--start-daemon master --mcast-interface br0', 'br0'],
+    ['--start-daemon master', 'eth0'],
+    ['--start-daemon backup --mcast-interface=', 'eth0'],
+  ])('%s speaks on %s', (line, device) => {
+    expect(parse(line.split(' '), 'ipvsadm', names)).toMatchObject({ command: { daemon: { device } } });
+  });
+
   it('reads the forms of lists', () => {
     expect(parse(['-Lnc', '--persistent-conn'], 'ipvsadm', names)).toMatchObject({
       kind: 'list-connections',

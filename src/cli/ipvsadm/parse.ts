@@ -65,7 +65,7 @@ export type Parsed =
   | { readonly kind: 'restore' | 'help' | 'version' };
 
 const DEFAULT_PERSISTENCE = 360;
-/** Where daemons speak when nothing is said. */
+/** Where daemons speak when no name is said. */
 const DEFAULT_DEVICE = 'eth0';
 const INT_MAX = 2_147_483_647;
 
@@ -310,7 +310,7 @@ function readOption(e: Entry, tag: Tag, reader: PoptReader<Tag>, names: NameSour
       return;
     case 'mcast-interface':
       give(e, tag);
-      e.daemon = { ...e.daemon, device: text.slice(0, 15) };
+      e.daemon = { ...e.daemon, device: text.slice(0, 15) || DEFAULT_DEVICE };
       return;
     case 'mcast-group':
       give(e, tag);
