@@ -172,6 +172,12 @@ TCP  10.0.1.100:80 rr
     expect(first(service('udp', '10.0.1.100', 53, 'wlc', idle))).toBe('UDP  10.0.1.100:53 wlc ops');
     const mark = { kind: 'fwmark', fwmark: 1, family: 6 } as const;
     expect(first({ ...service('tcp', '', 0, 'rr', {}), key: mark })).toBe('FWM  1 IPv6 rr');
+    const high = {
+      ...service('tcp', '', 0, 'rr', {}),
+      key: { kind: 'fwmark', fwmark: 4_294_967_295, family: 4 },
+    } as const;
+    expect(first(high)).toBe('FWM  -1 rr');
+    expect(saveService(high, 'numeric')).toBe('-A -f 4294967295 -s rr\n');
   });
 });
 

@@ -55,9 +55,10 @@ export function formatService(row: ServiceRow, form: ListForm, naming: Naming): 
   return text;
 }
 
+/** Marks of the upper half are negative here, as %d prints them; -S writes them so that -R reads them. */
 function serviceLabel(row: ServiceRow, naming: Naming): string {
   const { key } = row;
-  if (key.kind === 'fwmark') return `FWM  ${key.fwmark}${key.family === 6 ? ' IPv6' : ''}`;
+  if (key.kind === 'fwmark') return `FWM  ${key.fwmark | 0}${key.family === 6 ? ' IPv6' : ''}`;
   const label = `${key.protocol.toUpperCase().padEnd(4)} ${hostPort(key, key.protocol, naming)}`;
   return isIp6(key.address) ? label : label.slice(0, SERVICE_MAX);
 }
