@@ -107,11 +107,13 @@ function measureServices(stops: Stops, engine: Engine, clock: TurnableClock, ser
   ]).flat();
   stops.command(what('ipvsadm --apply: one server of each is another'), (ask) => {
     const { generation } = engine.director;
-    const outcome = ask('ipvs-all', { commands: edited, generation });
+    let at = 0;
+    for (; edited.length - at > BATCH; at += BATCH) ask('stage-ipvs', { at, commands: edited.slice(at, at + BATCH) });
+    const outcome = ask('ipvs-all', { commands: edited.slice(at), generation, at });
     if (outcome !== null) throw new Error(JSON.stringify(outcome));
   });
   stops.command(what('ipvsadm -C'), (ask) => ipvs(ask, [{ op: 'clear' }]));
-  stops.breaths('five minutes later', 10, () => clock.advance(MINUTE / 2));
+  stops.breaths('five minutes later', MINUTE / 2, () => clock.advance(10));
   for (const scheduler of ['wlc', 'mh', 'sh']) {
     const one = addService(serviceKey(0), scheduler, 2000);
     stops.command(`ipvsadm -R of one service by ${scheduler}, 2,000 servers`, (ask) => ipvs(ask, one));
@@ -119,7 +121,7 @@ function measureServices(stops: Stops, engine: Engine, clock: TurnableClock, ser
     stops.command(`ipvsadm -D of one service by ${scheduler}, 2,000 servers`, (ask) =>
       ipvs(ask, [{ op: 'delete-service', service: serviceKey(0) }]),
     );
-    stops.breaths('five minutes later', 10, () => clock.advance(MINUTE / 2));
+    stops.breaths('five minutes later', MINUTE / 2, () => clock.advance(10));
   }
 }
 

@@ -21,6 +21,7 @@ import { conntrackRoutes } from './conntrack-routes.ts';
 import type { Engine } from './engine-client.ts';
 import { ApiFailure, type Call, type Route, readJson, sendPages, serve } from './http.ts';
 import type { RuleChanges } from './rule-changes.ts';
+import { servicePages } from './service-pages.ts';
 import { sysctlHint } from './sysctl-hint.ts';
 import { TableChanger } from './table-change.ts';
 import type { Traces } from './trace.ts';
@@ -165,7 +166,7 @@ async function setSysctl(engine: Engine, { request, rest: key }: Call): Promise<
 async function listServices(engine: Engine, { query, response }: Call): Promise<undefined> {
   const text = query.get('key');
   const key = text === null ? undefined : readServiceKey(text);
-  const page = (cursor: number) => engine.call('list-services', { key, cursor, limit: PAGE });
+  const page = servicePages(engine, key);
   const first = await page(0);
   if (key !== undefined && first.rows.length === 0) throw new ApiFailure('no-such-service', 'there is no such service');
   await sendPages(response, first, page);

@@ -3,10 +3,11 @@
  *
  *   lines ─► rehearsal: each line works? ─► the table that they make ─┐
  *                                    the engine's table, generation n ─┴─► plan ─► what would become of the connections
- *                                                                          apply ─► one batch between two breaths, if it is still generation n
+ *                                                                          apply ─► all or nothing, if it is still generation n
  *
  * What stays is not touched, so its connections and counters stay, too.
  */
+import type { IpvsOutcome } from '../engine/messages.ts';
 import type { IpvsCommand, ServerKey, ServiceKey, ServiceRow, ServiceSpec } from '../model/ipvs.ts';
 import type { TableChange, TableFault, TableLine, TablePlan } from './api.ts';
 import type { Engine } from './engine-client.ts';
@@ -14,9 +15,12 @@ import { ApiFailure } from './http.ts';
 import { EMPTY_TABLE, type IpvsTable, serverId, serviceId } from './ipvs-table.ts';
 import { type IpvsAction, planIpvs } from './plan.ts';
 import { EngineRehearsal } from './rehearsal.ts';
+import { servicePages } from './service-pages.ts';
 
 /** Rows asked of the worker at a time. */
 const PAGE = 256;
+/** Commands in one message: reading it takes the worker well below a millisecond. */
+const COMMANDS = 128;
 /** Room of a rehearsal, however few the lines are. */
 const MOST_OF_A_SMALL = 64;
 /** How often the table may change under our hands. */
@@ -34,6 +38,7 @@ interface Now {
 
 export class TableChanger {
   readonly #engine: Engine;
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -48,8 +53,14 @@ export class TableChanger {
     return { faults: [], ...(await this.#consequences(now, actions)) };
   }
 
-  /** Change the table, or nothing at all. */
-  async apply(lines: readonly TableLine[]): Promise<TablePlan> {
+  /** Change the table, or nothing at all; one after the other. */
+  apply(lines: readonly TableLine[]): Promise<TablePlan> {
+    const plan = this.#last.then(() => this.#apply(lines));
+    this.#last = plan.catch(() => {});
+    return plan;
+  }
+
+  async #apply(lines: readonly TableLine[]): Promise<TablePlan> {
     const { wanted, faults } = await this.#rehearse(lines);
     if (faults.length > 0) return refused(faults);
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -57,15 +68,23 @@ export class TableChanger {
       const actions = removalsFirst(planIpvs(now.table, wanted));
       const consequences = await this.#consequences(now, actions);
       const { generation } = now;
-      const outcome = await this.#engine.call('ipvs-all', {
+      const outcome = await this.#send(
+        actions.map(({ command }) => command),
         generation,
-        commands: actions.map(({ command }) => command),
-      });
+      );
       if (outcome === null) return { faults: [], ...consequences };
       if (outcome !== 'changed')
         return refused([{ line: lineOf(lines, actions[outcome.index]!.command), errno: outcome.errno }]);
     }
     throw new ApiFailure('busy', 'the table is changed by others all the time: nothing was applied');
+  }
+
+  async #send(commands: readonly IpvsCommand[], generation: number): Promise<IpvsOutcome> {
+    let at = 0;
+    for (; commands.length - at > COMMANDS; at += COMMANDS) {
+      await this.#engine.call('stage-ipvs', { at, commands: commands.slice(at, at + COMMANDS) });
+    }
+    return this.#engine.call('ipvs-all', { generation, at, commands: commands.slice(at) });
   }
 
   /** Run the lines on an engine that has nothing but our addresses. */
@@ -89,8 +108,9 @@ export class TableChanger {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const generation = await this.#engine.call('ipvs-generation', {});
       const rows: ServiceRow[] = [];
+      const pages = servicePages(this.#engine);
       for (let cursor = 0; cursor >= 0; ) {
-        const page = await this.#engine.call('list-services', { cursor, limit: PAGE });
+        const page = await pages(cursor);
         rows.push(...page.rows);
         cursor = page.next;
       }

@@ -35,6 +35,7 @@ export class ControlRig implements EngineCaller {
   /** The worker's side; `flush` is what it does after a breath. */
   readonly workerTraces: EngineTraces;
   readonly #staged: TableCommand[] = [];
+  readonly #stagedIpvs: IpvsCommand[] = [];
   readonly #copies = new CopyMemory();
   readonly #directory = mkdtempSync(join(tmpdir(), 'tapvs-rig-'));
   readonly #server: Server;
@@ -115,6 +116,7 @@ export class ControlRig implements EngineCaller {
       post: () => {},
       copies: this.#copies,
       staged: this.#staged,
+      stagedIpvs: this.#stagedIpvs,
       isStopping: false,
     };
     let result = answer(context, { id: 1, name, args: structuredClone(args) });

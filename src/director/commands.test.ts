@@ -1,5 +1,6 @@
 /** ipvsadm's commands: the kernel's errors, pages of the listings, and how fast a large configuration loads. */
 import { describe, expect, it } from 'vitest';
+import type { ServiceKey } from '../model/ipvs.ts';
 import { Bench, CLIENT, tcpPacket, VIP } from './test-rig.ts';
 
 const T = `-t ${VIP}:80`;
@@ -81,6 +82,39 @@ describe('commands', () => {
     const key = { kind: 'address', protocol: 'tcp', address: '10.0.9.8', port: 80 } as const;
     expect(b.director.listServices(0, 10, key).rows.map((r) => r.key)).toEqual([key]);
     expect(b.director.listServices(0, 10, { ...key, protocol: 'udp' }).rows).toEqual([]);
+  });
+
+  it('pages through the servers of a service, whoever goes meanwhile', () => {
+    const b = new Bench();
+    b.run(
+      '-A -t 10.0.9.1:80 -s rr',
+      `-A ${T} -s rr`,
+      '-A -t 10.0.9.3:80 -s rr',
+      '-a -t 10.0.9.3:80 -r 10.0.2.11:80 -m',
+    );
+    for (let i = 1; i <= 25; i++) b.run(`-a ${T} -r 10.0.3.${i}:80 -m`);
+    const list = (key?: ServiceKey, gone: readonly number[] = []) => {
+      const servers: string[] = [];
+      let last = '';
+      for (let cursor = 0, isCut = false; cursor >= 0; ) {
+        const page = b.director.listServices(cursor, 4, key);
+        for (const [i, row] of page.rows.entries()) {
+          const vip = row.key.kind === 'address' ? row.key.address : '';
+          expect(vip === last).toBe(i === 0 && isCut);
+          last = vip;
+          for (const server of row.servers) servers.push(`${vip} ${server.key.address}`);
+        }
+        ({ next: cursor, isCut } = page);
+        for (const i of servers.length === 3 ? gone : []) b.run(`-d ${T} -r 10.0.3.${i}:80`);
+      }
+      return servers;
+    };
+    const all = Array.from({ length: 25 }, (_, i) => `${VIP} 10.0.3.${25 - i}`);
+    expect(list()).toEqual([...all, '10.0.9.3 10.0.2.11']);
+    const key = { kind: 'address', protocol: 'tcp', address: VIP, port: 80 } as const;
+    expect(list(key)).toEqual(all);
+    // 25, 24 and 23 are listed when the next two go.
+    expect(list(key, [22, 21])).toEqual(all.filter((name) => !/\.2[21]$/.test(name)));
   });
 
   it('pages through connections', () => {

@@ -1,5 +1,6 @@
 /** ipvsadm's commands, with the kernel's checks in the kernel's order (net/netfilter/ipvs/ip_vs_ctl.c). Not per packet. */
 import { seconds } from '../base/clock.ts';
+import { finish, type Steps } from '../base/slices.ts';
 import {
   type IpvsCommand,
   type IpvsErrno,
@@ -31,6 +32,13 @@ const MAX_THRESHOLD = 0xffffffff;
 const PROTOCOL_NUMBERS = { tcp: IpProto.Tcp, udp: IpProto.Udp, sctp: IpProto.Sctp } as const;
 const ALL_SCHEDULER_FLAGS = SchedulerFlag.Flag1 | SchedulerFlag.Flag2 | SchedulerFlag.Flag3;
 
+/** With pauses where it takes long: each service is emptied or zeroed at once, all of them are not. */
+export function* executeInSteps(director: Director, command: IpvsCommand): Steps<IpvsErrno | null> {
+  if (command.op === 'clear') return yield* clear(director);
+  if (command.op === 'zero') return yield* zero(director, command.service);
+  return executeCommand(director, command);
+}
+
 export function executeCommand(director: Director, command: IpvsCommand): IpvsErrno | null {
   switch (command.op) {
     case 'add-service':
@@ -40,7 +48,7 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
     case 'delete-service':
       return deleteService(director, command.service);
     case 'clear':
-      return clear(director);
+      return finish(clear(director));
     case 'add-server':
       return addServer(director, command.service, command.server);
     case 'edit-server':
@@ -54,7 +62,7 @@ export function executeCommand(director: Director, command: IpvsCommand): IpvsEr
     case 'delete-local-address':
       return deleteLocalAddress(director, command.service, command.local);
     case 'zero':
-      return zero(director, command.service);
+      return finish(zero(director, command.service));
     case 'drain':
       return drain(director, command);
     case 'undrain':
@@ -192,9 +200,13 @@ function dropService(director: Director, s: number): void {
   services.remove(s);
 }
 
-function clear(director: Director): null {
+function* clear(director: Director): Steps<null> {
   const { services } = director;
-  for (let s = 0; s < services.highWater; s++) if (services.isUsed(s)) dropService(director, s);
+  for (let s = 0; s < services.highWater; s++) {
+    if (!services.isUsed(s)) continue;
+    dropService(director, s);
+    yield;
+  }
   return null;
 }
 
@@ -367,7 +379,7 @@ function findServer(director: Director, key: ServiceKey, server: ServerKey): num
   return d === NO_DEST ? 'ENOENT' : d;
 }
 
-function zero(director: Director, key: ServiceKey | undefined): IpvsErrno | null {
+function* zero(director: Director, key: ServiceKey | undefined): Steps<IpvsErrno | null> {
   const { services } = director;
   if (key !== undefined) {
     const s = findService(director, key);
@@ -375,7 +387,11 @@ function zero(director: Director, key: ServiceKey | undefined): IpvsErrno | null
     zeroService(director, s);
     return null;
   }
-  for (let s = 0; s < services.highWater; s++) if (services.isUsed(s)) zeroService(director, s);
+  for (let s = 0; s < services.highWater; s++) {
+    if (!services.isUsed(s)) continue;
+    zeroService(director, s);
+    yield;
+  }
   director.total.zero(0, director.sysctls.runEstimation === 0);
   return null;
 }

@@ -40,6 +40,8 @@ export const ROUTE_NONE = 0;
 
 const TRASH_SWEEP = seconds(60);
 const TRASH_KEEP = seconds(120);
+/** Rows that a breath looks at while the trash is swept. */
+const SWEEP_STEP = 256;
 const { Available: AVAILABLE, Overload: OVERLOAD, Used: USED } = DestFlag;
 const { Masq: MASQ, FullNat: FULL_NAT } = Method;
 
@@ -111,7 +113,14 @@ export class DestTable {
   readonly #trashNext: Int32Array;
   readonly #trashPrevious: Int32Array;
   #sweepAt = 0;
+  /** Row + 1 that the sweep under way goes on with, 0 between two; and the tick that it was due at. */
+  #sweepLink = 0;
+  #sweptAt = 0;
+  /** Nothing leaves the trash while this is set. */
+  isTrashHeld = false;
   #free = 0;
+  /** Rows on the free list. */
+  #freed = 0;
   /** One int: rows from there on were never used. */
   readonly #fresh: Int32Array;
   #count = 0;
@@ -361,9 +370,7 @@ export class DestTable {
 
   /** Rows that nobody uses. */
   get room(): number {
-    let n = this.capacity - this.highWater;
-    for (let d = this.#free; d !== 0; d = this.#chain[d - 1]!) n++;
-    return n;
+    return this.capacity - this.highWater + this.#freed;
   }
 
   /** Rows in the trash, for tests and listings. */
@@ -373,27 +380,35 @@ export class DestTable {
     return n;
   }
 
-  /** Sweep the trash when its minute is over. */
+  /** Sweep the trash when its minute is over: some rows a breath, each as of the minute's end. */
   advance(now: number): void {
-    while (this.#trash !== 0 && ((now - this.#sweepAt) | 0) >= 0) {
-      const at = this.#sweepAt;
-      this.#sweepAt = (at + TRASH_SWEEP) | 0;
-      for (let link = this.#trash; link !== 0; ) {
-        const d = link - 1;
-        link = this.#trashNext[d]!;
-        if (this.references(d) > 0 || this.held[d]! > 0) {
-          this.#isIdle[d] = 0;
-        } else if (this.#isIdle[d] === 0) {
-          this.#isIdle[d] = 1;
-          this.#idleSince[d] = at;
-        } else if (((at - this.#idleSince[d]!) | 0) >= TRASH_KEEP) {
-          this.#leaveTrash(d);
-          this.#hashOut(d);
-          this.flags[d] = 0;
-          this.#chain[d] = this.#free;
-          this.#free = d + 1;
-        }
+    if (this.isTrashHeld) return;
+    for (let left = SWEEP_STEP; this.#trash !== 0 && left > 0; left--) {
+      if (this.#sweepLink === 0) {
+        if (((now - this.#sweepAt) | 0) < 0) return;
+        this.#sweptAt = this.#sweepAt;
+        this.#sweepAt = (this.#sweepAt + TRASH_SWEEP) | 0;
+        this.#sweepLink = this.#trash;
       }
+      const d = this.#sweepLink - 1;
+      this.#sweepLink = this.#trashNext[d]!;
+      this.#sweep(d, this.#sweptAt);
+    }
+  }
+
+  #sweep(d: number, at: number): void {
+    if (this.references(d) > 0 || this.held[d]! > 0) {
+      this.#isIdle[d] = 0;
+    } else if (this.#isIdle[d] === 0) {
+      this.#isIdle[d] = 1;
+      this.#idleSince[d] = at;
+    } else if (((at - this.#idleSince[d]!) | 0) >= TRASH_KEEP) {
+      this.#leaveTrash(d);
+      this.#hashOut(d);
+      this.flags[d] = 0;
+      this.#chain[d] = this.#free;
+      this.#free = d + 1;
+      this.#freed++;
     }
   }
 
@@ -420,7 +435,10 @@ export class DestTable {
     this.#seed = live.#seed;
     this.#trash = live.#trash;
     this.#sweepAt = live.#sweepAt;
+    this.#sweepLink = live.#sweepLink;
+    this.#sweptAt = live.#sweptAt;
     this.#free = live.#free;
+    this.#freed = live.#freed;
     this.#fresh[0] = live.highWater;
     this.#count = live.#count;
   }
@@ -430,6 +448,7 @@ export class DestTable {
     if (this.#free !== 0) {
       d = this.#free - 1;
       this.#free = this.#chain[d]!;
+      this.#freed--;
     } else {
       d = this.#fresh[0]!;
       if (d === this.capacity) return NO_DEST;
@@ -480,6 +499,7 @@ export class DestTable {
     if (previous === 0) this.#trash = next;
     else this.#trashNext[previous - 1] = next;
     if (next !== 0) this.#trashPrevious[next - 1] = previous;
+    if (this.#sweepLink === d + 1) this.#sweepLink = next;
   }
   // hot again
 }

@@ -123,6 +123,30 @@ describe('a removed server', () => {
     expect(ask()).toBe('10.0.2.11');
   });
 
+  it('a long trash is swept over several breaths: each server when it was idle for two minutes, none of those that come back', () => {
+    const b = new Bench();
+    b.run(`-A ${T} -s rr`);
+    const names = Array.from({ length: 600 }, (_, i) => `10.0.${4 + (i >> 8)}.${i & 255}:80`).filter(
+      (name) => !/\.(0|255):/.test(name),
+    );
+    for (const name of names) b.run(`-a ${T} -r ${name} -m`);
+    b.run(`-D ${T}`, `-A ${T} -s rr`);
+    const { dests } = b.director;
+    b.wait(60);
+    expect(dests.trashed).toBe(names.length);
+    b.wait(119.9);
+    expect(dests.trashed).toBe(names.length);
+    const room = dests.room;
+    // The sweep has begun; some are gone, some come back while it goes on.
+    b.wait(0.1);
+    expect(dests.trashed).toBeLessThan(names.length);
+    for (const name of names.slice(0, 10)) b.run(`-a ${T} -r ${name} -m`);
+    b.wait(1);
+    expect([dests.trashed, dests.room - room]).toEqual([0, names.length - 10]);
+    for (const name of names.slice(10)) b.run(`-a ${T} -r ${name} -m`);
+    expect([dests.count, dests.room]).toEqual([names.length, room]);
+  });
+
   it('brings its counters back from the trash, which forgets it after two idle minutes', () => {
     const b = new Bench();
     b.run(`-A ${T} -s rr`, `-a ${T} -r 10.0.2.11:80 -m`);

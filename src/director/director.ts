@@ -11,6 +11,7 @@ import { seconds } from '../base/clock.ts';
 import { copyState } from '../base/copy-state.ts';
 import { type Allocate, Columns } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
+import { finish, type Steps } from '../base/slices.ts';
 import type { FlowTable } from '../flow/flow-table.ts';
 import type { Datagrams } from '../hooks/datagrams.ts';
 import type { FlowTracking } from '../hooks/flow-tracking.ts';
@@ -27,11 +28,11 @@ import type {
   IpvsStats,
   ServerKey,
   ServiceKey,
-  ServiceRow,
+  ServicePage,
 } from '../model/ipvs.ts';
 import { Counters } from './accounting.ts';
 import { FtpApp } from './app/ftp.ts';
-import { executeCommand } from './commands.ts';
+import { executeInSteps } from './commands.ts';
 import { CONN_SHIFT, Conn, ConnFlag, LOCAL_SHIFT, Method } from './connection.ts';
 import { ConnTable } from './connections.ts';
 import { Defence } from './defence.ts';
@@ -308,15 +309,25 @@ export class Director {
 
   /** Run commands in order, each on its own; null for one that worked. */
   execute(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
-    this.generation++;
-    return commands.map((command) => executeCommand(this, command));
+    return finish(this.executeInSteps(commands));
   }
 
-  /** Run commands all or none, and only while `generation` is this one; null when they have run. */
-  executeAll(commands: readonly IpvsCommand[], generation: number): Refusal | 'changed' | null {
+  /** The same with pauses; nobody else may run any meanwhile. */
+  *executeInSteps(commands: readonly IpvsCommand[]): Steps<(IpvsErrno | null)[]> {
+    this.generation++;
+    const results: (IpvsErrno | null)[] = [];
+    for (const command of commands) {
+      results.push(yield* executeInSteps(this, command));
+      yield;
+    }
+    return results;
+  }
+
+  /** Run commands all or none, and only while `generation` is this one; null when they have run. With pauses in which nobody else may run any. */
+  *executeAll(commands: readonly IpvsCommand[], generation: number): Steps<Refusal | 'changed' | null> {
     if (generation !== this.generation) return 'changed';
     this.generation++;
-    return executeAll(this, commands);
+    return yield* executeAll(this, commands);
   }
 
   /** Whom a hash scheduler would choose for this client. */
@@ -328,8 +339,8 @@ export class Director {
     return info(this);
   }
 
-  /** At most `limit` services from `cursor` (0 = start) on; with `key` that one or none. `next` is -1 at the end. */
-  listServices(cursor: number, limit: number, key?: ServiceKey): { rows: ServiceRow[]; next: number } {
+  /** Services from `cursor` (0 = start) on; with `key` that one or none. `limit` bounds lines: services and servers. */
+  listServices(cursor: number, limit: number, key?: ServiceKey): ServicePage {
     return serviceRows(this, cursor, limit, key);
   }
 

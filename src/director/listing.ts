@@ -9,6 +9,7 @@ import type {
   ServerKey,
   ServerRow,
   ServiceKey,
+  ServicePage,
   ServiceRow,
   TunnelType as TunnelKind,
 } from '../model/ipvs.ts';
@@ -45,6 +46,9 @@ const TUNNEL_TYPES: readonly TunnelKind[] = ['ipip', 'gue', 'gre'];
 const VERSION = '1.2.1';
 const TABLE_SIZE = 4096;
 
+/** A cursor is a service times this, and the server to go on with + 1. */
+const SERVICE_STEP = 2 ** 20;
+
 /** Rows of the connection table that are looked at for a page: where few are in use, the others take time, too. */
 const LOOKED_AT = 16384;
 
@@ -66,24 +70,39 @@ export function serviceRows(
   cursor: number,
   limit: number,
   key: ServiceKey | undefined,
-): { rows: ServiceRow[]; next: number } {
-  const { services } = director;
-  if (key !== undefined) {
-    const s = findService(director, key);
-    return { rows: s === NO_SERVICE ? [] : [serviceRow(director, s)], next: -1 };
-  }
+): ServicePage {
+  const { services, dests } = director;
+  const only = key === undefined ? undefined : findService(director, key);
+  if (only === NO_SERVICE) return { rows: [], isCut: false, next: -1 };
+  const end = only === undefined ? services.highWater : only + 1;
   const rows: ServiceRow[] = [];
-  let s = cursor;
-  for (; s < services.highWater && rows.length < limit; s++) {
-    if (services.isUsed(s)) rows.push(serviceRow(director, s));
+  let s = Math.max(Math.floor(cursor / SERVICE_STEP), only ?? 0);
+  let d = firstOf(director, s, cursor % SERVICE_STEP);
+  for (let left = limit; s < end && left > 0; s++) {
+    if (services.isUsed(s)) {
+      const servers: ServerRow[] = [];
+      for (left--; d !== NO_DEST && (left > 0 || servers.length === 0); d = dests.next[d]!, left--)
+        servers.push(serverRow(director, d));
+      rows.push(serviceRow(director, s, servers));
+      if (d !== NO_DEST) return { rows, isCut: true, next: s * SERVICE_STEP + d + 1 };
+    }
+    d = services.first[s + 1] ?? NO_DEST;
   }
-  return { rows, next: s < services.highWater ? s : -1 };
+  return { rows, isCut: false, next: s < end ? s * SERVICE_STEP : -1 };
 }
 
-function serviceRow(director: Director, s: number): ServiceRow {
-  const { services, dests } = director;
-  const servers: ServerRow[] = [];
-  for (let d = services.first[s]!; d !== NO_DEST; d = dests.next[d]!) servers.push(serverRow(director, d));
+/** Where to go on in a service: with server `at` - 1, or with the next one that it still has; 0: from the start. */
+function firstOf({ services, dests }: Director, s: number, at: number): number {
+  if (at === 0) return services.first[s] ?? NO_DEST;
+  let d = at - 1;
+  // Those that have gone still know who came after them.
+  for (let left = dests.capacity; d !== NO_DEST && left > 0; left--, d = dests.next[d]!)
+    if (dests.isAvailable(d) && dests.service[d] === s) return d;
+  return NO_DEST;
+}
+
+function serviceRow(director: Director, s: number, servers: readonly ServerRow[]): ServiceRow {
+  const { services } = director;
   const flags = services.flags[s]!;
   const isPersistent = (flags & ServiceFlag.Persistent) !== 0;
   return {

@@ -28,7 +28,7 @@ describe('persistence', () => {
       'tcp 60 ASSURED 10.0.1.3:0 10.0.1.100:80 10.0.2.13:80',
       'tcp 60 ASSURED 10.0.1.4:0 10.0.1.100:80 10.0.2.12:80',
     ]);
-    const row = b.director.listServices(0, 1).rows[0]!;
+    const row = b.director.listServices(0, 9).rows[0]!;
     expect(row.servers.map((s) => s.persistentConns)).toEqual([1, 1, 0]);
     expect(row.stats.conns).toBe(5);
     expect(row.persistenceTimeout).toBe(60);

@@ -1,8 +1,11 @@
 /**
- * Commands that are carried out all or not at all, between two breaths: what could still fail is looked for before anything changes. That each command makes
- * sense (scheduler, thresholds, addresses) has been tried before, on an engine of its own; what is left is what only this director knows.
+ * Commands that are carried out all or not at all: what could still fail is looked for before anything changes. That each command makes sense (scheduler, thresholds, addresses)
+ * has been tried before, on an engine of its own; what is left is what only this director knows.
+ *
+ * Packets meet each service as it was or as it shall be, unless more than MOST_AT_ONCE commands are about it; of many services they may meet some before and some after.
  */
 import { assert } from '../base/assert.ts';
+import type { Steps } from '../base/slices.ts';
 import type { IpvsCommand, IpvsErrno, ServerKey, ServiceKey } from '../model/ipvs.ts';
 import { formatIp4, parseIp4 } from '../wire/addr.ts';
 import { checkLocalAddress, executeCommand, findService, isUnicast } from './commands.ts';
@@ -16,24 +19,55 @@ export interface Refusal {
   readonly errno: IpvsErrno;
 }
 
-/** @param commands removals first: what they free is there for the others */
-export function executeAll(director: Director, commands: readonly IpvsCommand[]): Refusal | null {
-  const refusal = foresee(director, commands);
-  if (refusal !== null) return refusal;
-  for (const command of commands) {
-    const errno = executeCommand(director, command);
-    assert(errno === null, `${JSON.stringify(command)} fails with ${errno ?? ''}, which nobody foresaw`);
+/** Commands about one service that are carried out between the same two breaths. */
+const MOST_AT_ONCE = 256;
+/** Commands that are looked at without a pause. */
+const LOOK_AT = 64;
+
+/** Nobody else may run commands meanwhile. @param commands removals first: what they free is there for the others */
+export function* executeAll(director: Director, commands: readonly IpvsCommand[]): Steps<Refusal | null> {
+  const { dests } = director;
+  // What is foreseen of a server in the trash holds while it stays there.
+  dests.isTrashHeld = true;
+  try {
+    const refusal = yield* foresee(director, commands);
+    if (refusal !== null) return refusal;
+    for (const some of yield* byService(commands)) {
+      for (const [i, command] of some.entries()) {
+        if (i > 0 && i % MOST_AT_ONCE === 0) yield;
+        const errno = executeCommand(director, command);
+        assert(errno === null, `${JSON.stringify(command)} fails with ${errno ?? ''}, which nobody foresaw`);
+      }
+      yield;
+    }
+    return null;
+  } finally {
+    dests.isTrashHeld = false;
   }
-  return null;
 }
 
-function foresee(director: Director, commands: readonly IpvsCommand[]): Refusal | null {
+/** Services in the order of their first commands. All that are deleted come before any that is added, for removals are first and one that is added has none. */
+function* byService(commands: readonly IpvsCommand[]): Steps<Iterable<IpvsCommand[]>> {
+  const groups = new Map<string, IpvsCommand[]>();
+  for (const [i, command] of commands.entries()) {
+    if (i % LOOK_AT === 0) yield;
+    const { service } = command as { readonly service?: ServiceKey | { readonly key: ServiceKey } };
+    const name = service === undefined ? `${i}` : JSON.stringify('key' in service ? service.key : service);
+    const group = groups.get(name);
+    if (group === undefined) groups.set(name, [command]);
+    else group.push(command);
+  }
+  return groups.values();
+}
+
+function* foresee(director: Director, commands: readonly IpvsCommand[]): Steps<Refusal | null> {
   const { services, dests } = director;
   let serviceRoom = services.capacity - services.count;
   let serverRoom = dests.room;
   let localRoom = director.locals.room;
   const removed = new Map<number, number>();
   for (const [index, command] of commands.entries()) {
+    if (index % LOOK_AT === 0) yield;
     const errno = ((): IpvsErrno | null => {
       switch (command.op) {
         case 'delete-service':

@@ -33,7 +33,6 @@ import { PacketPool } from '../packet/pool.ts';
 import { ETH_HEADER } from '../wire/ethernet.ts';
 import { filterConditions } from './filter-conditions.ts';
 import { invalidLine, LogLines, NOTICE } from './log-lines.ts';
-import type { IpvsOutcome } from './messages.ts';
 import { getNetfilter, isNetfilterKey, listNetfilter, setNetfilter } from './netfilter-sysctls.ts';
 import { ruleTracking } from './rule-tracking.ts';
 
@@ -273,11 +272,6 @@ export class Engine {
 
   executeIpvs(commands: readonly IpvsCommand[]): (IpvsErrno | null)[] {
     return this.director.execute(commands);
-  }
-
-  /** All of them or none, between two breaths, and only while the director's generation is this one. */
-  executeAllIpvs(commands: readonly IpvsCommand[], generation: number): IpvsOutcome {
-    return this.director.executeAll(commands, generation);
   }
 
   /** Value of a sysctl as procps prints it; undefined when there is no such key. */

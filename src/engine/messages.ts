@@ -29,7 +29,7 @@ import type {
   IpvsErrno,
   IpvsInfo,
   ServiceKey,
-  ServiceRow,
+  ServicePage,
 } from '../model/ipvs.ts';
 import type { ExplainSpec, Explanation, TraceRecord } from '../model/way.ts';
 
@@ -191,8 +191,13 @@ export interface EngineRequests {
   };
   /** Tables that somebody has asked for, the latest first. */
   'list-tables': { args: Record<string, never>; result: readonly TableName[] };
-  /** Run all or none, and only while the generation is this one. */
-  'ipvs-all': { args: { readonly commands: readonly IpvsCommand[]; readonly generation: number }; result: IpvsOutcome };
+  /** The first commands of the next `ipvs-all`, as with `stage-rules`. */
+  'stage-ipvs': { args: { readonly at: number; readonly commands: readonly IpvsCommand[] }; result: null };
+  /** Run all or none, and only while the generation is this one; `at` commands were staged before. */
+  'ipvs-all': {
+    args: { readonly commands: readonly IpvsCommand[]; readonly generation: number; readonly at: number };
+    result: IpvsOutcome;
+  };
   /** Grows with each batch of commands. */
   'ipvs-generation': { args: Record<string, never>; result: number };
   /** How many there are, without listing them. */
@@ -201,10 +206,10 @@ export interface EngineRequests {
     result: { readonly services: number; readonly servers: number; readonly connections: number };
   };
   'ipvs-info': { args: Record<string, never>; result: IpvsInfo };
-  /** From `cursor` on (0 = start) at most `limit` services; `next` is the cursor to go on with, -1 at the end. */
+  /** From `cursor` on (0 = start) services and their servers, `limit` of both together. */
   'list-services': {
     args: { readonly key?: ServiceKey | undefined; readonly cursor: number; readonly limit: number };
-    result: { readonly rows: readonly ServiceRow[]; readonly next: number };
+    result: ServicePage;
   };
   'list-drains': { args: Record<string, never>; result: readonly DrainRow[] };
   'list-daemons': { args: Record<string, never>; result: readonly DaemonRow[] };

@@ -8,6 +8,7 @@ import { KernelDevice } from '../device/kernel-device.ts';
 import type { Arena } from '../device/native.ts';
 import { HOOK_NAMES } from '../hooks/hooks.ts';
 import type { TableCommand, TableOutcome } from '../model/iptables.ts';
+import type { IpvsCommand } from '../model/ipvs.ts';
 import type { ExplainSpec, Explanation } from '../model/way.ts';
 import { Drop, dropText } from '../packet/drop.ts';
 import { mac, parsePrefix } from '../wire/addr.ts';
@@ -40,6 +41,7 @@ export interface RequestContext {
   readonly copies: CopyMemory;
   /** Commands for the next change of a table. */
   readonly staged: TableCommand[];
+  readonly stagedIpvs: IpvsCommand[];
   isStopping: boolean;
 }
 
@@ -71,13 +73,11 @@ const handlers: Handlers = {
   'get-sysctl': ({ engine }, { key }) => engine.getSysctl(key),
   'set-sysctl': ({ engine }, { key, value }) => engine.setSysctl(key, value),
   'list-sysctls': ({ engine }) => engine.listSysctls(),
-  ipvs: ({ engine }, { commands }) => engine.executeIpvs(commands),
-  'ipvs-all': ({ engine }, { commands, generation }) => engine.executeAllIpvs(commands, generation),
-  'stage-rules': ({ staged }, { at, commands }) => {
-    staged.length = Math.min(staged.length, at);
-    staged.push(...commands);
-    return null;
-  },
+  ipvs: ({ engine }, { commands }) => new Slices(engine.director.executeInSteps(commands)),
+  'stage-ipvs': ({ stagedIpvs }, { at, commands }) => stage(stagedIpvs, at, commands),
+  'ipvs-all': ({ engine, stagedIpvs }, { at, commands, generation }) =>
+    new Slices(engine.director.executeAll(allOf(stagedIpvs, at, commands), generation)),
+  'stage-rules': ({ staged }, { at, commands }) => stage(staged, at, commands),
   'change-table': changeTable,
   'list-table': ({ engine }, { table, cursor, limit }) => engine.filter.page(table, cursor, limit),
   'list-tables': ({ engine }) => engine.filter.knownTables,
@@ -168,9 +168,21 @@ function changeTable(
   { engine, staged }: RequestContext,
   { at, ...change }: EngineRequests['change-table']['args'],
 ): Slices<TableOutcome> {
-  const first = staged.splice(0);
-  if (first.length !== at) throw new Error(`${at} commands should have come before, ${first.length} have`);
-  return new Slices(engine.filter.changeInSteps({ ...change, commands: [...first, ...change.commands] }));
+  return new Slices(engine.filter.changeInSteps({ ...change, commands: allOf(staged, at, change.commands) }));
+}
+
+function stage<C>(staged: C[], at: number, commands: readonly C[]): null {
+  staged.length = Math.min(staged.length, at);
+  staged.push(...commands);
+  return null;
+}
+
+/** Those that were staged, and these. */
+function allOf<C>(staged: C[], at: number, commands: readonly C[]): C[] {
+  const all = staged.splice(0);
+  if (all.length !== at) throw new Error(`${at} commands should have come before, ${all.length} have`);
+  for (const command of commands) all.push(command);
+  return all;
 }
 
 function hookRows({ engine }: RequestContext): HookRow[] {

@@ -147,6 +147,7 @@ function contextOf(
     post,
     copies: new CopyMemory(),
     staged: [],
+    stagedIpvs: [],
     isStopping: false,
   };
 }

@@ -83,6 +83,15 @@ export interface DaemonRow extends Required<DaemonSpec> {
   readonly transfer?: 'asking' | 'receiving' | 'complete' | 'unanswered';
 }
 
+/** Some services of a list. */
+export interface ServicePage {
+  readonly rows: readonly ServiceRow[];
+  /** The last row's servers go on in the first row of the next page. */
+  readonly isCut: boolean;
+  /** Cursor of the next page, -1 at the end. */
+  readonly next: number;
+}
+
 export type IpvsCommand =
   | { readonly op: 'add-service'; readonly service: ServiceSpec }
   | { readonly op: 'edit-service'; readonly service: ServiceSpec }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { finish } from '../../base/slices.ts';
 import { ControlRig } from '../../control/test-rig.ts';
 import { mac } from '../../wire/addr.ts';
 import { frame } from '../../wire/build.ts';
@@ -208,11 +209,11 @@ describe('--plan and --apply', () => {
       },
     });
     const many = Array.from({ length: director.services.capacity }, (_, i) => add(1000 + (i % 60000)));
-    expect(director.executeAll(many, director.generation)).toEqual({
+    expect(finish(director.executeAll(many, director.generation))).toEqual({
       index: director.services.capacity - 2,
       errno: 'ENOSPC',
     });
-    expect(director.executeAll([add(81)], director.generation - 1)).toBe('changed');
+    expect(finish(director.executeAll([add(81)], director.generation - 1))).toBe('changed');
     expect(await state()).toEqual(before);
   });
 
