@@ -479,6 +479,22 @@ describe('changes', () => {
     expect(change(append('INPUT', '-m', 'tcp'))).toEqual({ index: -1, fault: 'EINVAL' });
   });
 
+  it('looks at no rule behind one that ends every packet; `-i +` is a condition, though it saves as none', () => {
+    const tryBehind = (...words: string[]) => {
+      const rules = [words, ['-j', 'MASQUERADE']];
+      const commands = rules.map(
+        (rule): TableCommand => ({ op: 'append', chain: 'PREROUTING', rule: { words: rule } }),
+      );
+      return new FilterRig().engine.filter.change({ table: 'nat', commands });
+    };
+    expect(tryBehind('-j', 'ACCEPT')).toBeNull();
+    expect(tryBehind('-j', 'RETURN')).toBeNull();
+    expect(tryBehind('-i', '+', '-j', 'ACCEPT')).toEqual({ index: -1, fault: 'EINVAL' });
+    expect(tryBehind('-o', '+', '-j', 'RETURN')).toEqual({ index: -1, fault: 'EINVAL' });
+    expect(tryBehind('-p', 'tcp', '-j', 'ACCEPT')).toEqual({ index: -1, fault: 'EINVAL' });
+    expect(tryBehind('-m', 'comment', '--comment', 'x', '-j', 'ACCEPT')).toEqual({ index: -1, fault: 'EINVAL' });
+  });
+
   it('takes no rule larger than a rule can be, and finds a list of addresses out before it makes a rule for each', () => {
     const { engine } = new FilterRig();
     const add = (...words: string[]) => {

@@ -191,7 +191,7 @@ export class Draft {
         if (done.has(to)) continue;
         onWay.add(to);
         way.push({ chain: to, hooks: reached.get(to)!, next: 0 });
-      } else if (target.kind === 'verdict' && isUnconditional(stored.words)) {
+      } else if (target.kind === 'verdict' && isUnconditional(stored)) {
         here.next = chain.rules.length;
       }
     }
@@ -306,9 +306,9 @@ export class Draft {
   }
 }
 
-/** Only a target: `-j ACCEPT`. */
-function isUnconditional(words: readonly string[]): boolean {
-  return words.length === 2;
+/** Only a target: `-j ACCEPT`. To the kernel any device (`-i +`) is a condition, which no word saves. */
+function isUnconditional({ words, rule }: StoredRule): boolean {
+  return words.length === 2 && rule.header.inDevice === '' && rule.header.outDevice === '';
 }
 
 function areEqual(a: readonly string[], b: readonly string[]): boolean {
