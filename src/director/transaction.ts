@@ -2,7 +2,7 @@
  * Commands that are carried out all or not at all: what could still fail is looked for before anything changes. That each command makes sense (scheduler, thresholds, addresses)
  * has been tried before, on an engine of its own; what is left is what only this director knows.
  *
- * Packets meet each service as it was or as it shall be, unless more than MOST_AT_ONCE commands are about it; of many services they may meet some before and some after.
+ * Packets meet all as it was or as it shall be, unless there are more than MOST_AT_ONCE commands: then each service as it was or as it shall be, unless that many are about it alone.
  */
 import { assert } from '../base/assert.ts';
 import type { Steps } from '../base/slices.ts';
@@ -19,7 +19,7 @@ export interface Refusal {
   readonly errno: IpvsErrno;
 }
 
-/** Commands about one service that are carried out between the same two breaths. */
+/** Commands that are carried out between the same two breaths. */
 const MOST_AT_ONCE = 256;
 /** Commands that are looked at without a pause. */
 const LOOK_AT = 64;
@@ -32,13 +32,18 @@ export function* executeAll(director: Director, commands: readonly IpvsCommand[]
   try {
     const refusal = yield* foresee(director, commands);
     if (refusal !== null) return refusal;
+    let met = 0;
     for (const some of yield* byService(commands)) {
+      if (met > 0 && met + some.length > MOST_AT_ONCE) {
+        yield;
+        met = 0;
+      }
       for (const [i, command] of some.entries()) {
         if (i > 0 && i % MOST_AT_ONCE === 0) yield;
         const errno = executeCommand(director, command);
         assert(errno === null, `${JSON.stringify(command)} fails with ${errno ?? ''}, which nobody foresaw`);
       }
-      yield;
+      met += some.length;
     }
     return null;
   } finally {
