@@ -197,6 +197,17 @@ describe('interfaces', () => {
 });
 
 describe('sysctl', () => {
+  it.each([
+    ['0x20', '32'],
+    ['010', '8'],
+    [' 7 99', '7'],
+    ['', '64'],
+  ])('reads %j as the kernel does', (text, value) => {
+    const { sysctls } = new Rig().control;
+    expect(sysctls.set('net.ipv4.ip_default_ttl', text)).toBeNull();
+    expect(sysctls.get('net.ipv4.ip_default_ttl')).toBe(value);
+  });
+
   it('reads, writes, and says what is unknown or wrong', () => {
     const { sysctls } = new Rig().control;
     expect(sysctls.get('net.ipv4.ip_forward')).toBe('1');

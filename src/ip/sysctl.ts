@@ -1,10 +1,11 @@
 /**
- * The net.ipv4.* switches of the stack, by their kernel names (Documentation/networking/ip-sysctl.rst). Values are integers in decimal.
+ * The net.ipv4.* switches of the stack, by their kernel names (Documentation/networking/ip-sysctl.rst). Values are integers, shown in decimal.
  *
  * Per-interface values stand under `conf.all`, `conf.default` (what new interfaces start with) and `conf.NAME`; the data path reads one effective value from the
  * Interface, combined here as include/linux/inetdevice.h does (IN_DEV_MAXCONF, IN_DEV_ORCONF, IN_DEV_CONF).
  */
 import { TICKS_PER_SECOND } from '../base/clock.ts';
+import { parseNumber } from '../base/sysctl-number.ts';
 import type { Interface } from '../link/interface.ts';
 import { NEIGHBOUR_CAPACITY } from '../link/neighbours.ts';
 import type { IpStack } from './stack.ts';
@@ -294,14 +295,13 @@ export class Sysctls {
     return this.#knobs.get(key)?.get().toString();
   }
 
-  /** ENOENT: no such key. EINVAL: not a decimal integer, or out of range. */
+  /** ENOENT: no such key. EINVAL: no number, or out of range. */
   set(key: string, value: string): 'ENOENT' | 'EINVAL' | null {
     const knob = this.#knobs.get(key);
     if (knob === undefined) return 'ENOENT';
-    const text = value.trim();
-    if (!/^-?[0-9]{1,10}$/.test(text)) return 'EINVAL';
-    const number = Number(text);
-    if (number < knob.min || number > knob.max) return 'EINVAL';
+    const number = parseNumber(value);
+    if (number === 'nothing') return null;
+    if (number === undefined || number < knob.min || number > knob.max) return 'EINVAL';
     knob.set(number);
     return null;
   }
