@@ -1,5 +1,6 @@
 /**
- * The table of tracked connections: one row of 32 ints, columns beside it for what few entries have.   @hot
+ * The table of tracked connections: one row of 32 ints, columns beside it for what few entries have. One piece, for a row, its two places in the flow table and its
+ * timer come and go together.   @hot
  *
  *   src | dst | ports | kind  of the original direction, the same of the reply | status | timeout | expires | due | mark | flow rows (2) | word |
  *   original: end, maxend, maxwin, maxack, scale and flags | reply: the same | last seq, ack, end, window | id | master
