@@ -92,8 +92,11 @@ function restoreRoutes({ ip }: Engine, routes: readonly RouteRow[]): void {
   }
   const missing = routes.filter((route) => !there.has(nameOf(route)));
   const direct = missing.filter(({ via }) => via === undefined);
-  for (const route of [...direct, ...missing.filter(({ via }) => via !== undefined)])
-    ip.run({ op: 'route-add', route });
+  for (const route of [...direct, ...missing.filter(({ via }) => via !== undefined)]) {
+    // Earlier versions kept lo for what goes nowhere.
+    const isWay = route.type === 'unicast' || route.type === 'local' || route.type === 'broadcast';
+    ip.run({ op: 'route-add', route: isWay ? route : { ...route, device: undefined } });
+  }
 }
 
 /** The synchronisation daemons that ran, run again. */

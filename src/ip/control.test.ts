@@ -66,20 +66,28 @@ describe('addresses', () => {
     [{ op: 'addr-add', device: 'front', address: '10.0.1.3', prefixLength: 33 }, 'EINVAL'],
     [{ op: 'addr-del', device: 'front', address: '10.0.1.3', prefixLength: 24 }, 'EADDRNOTAVAIL'],
     [{ op: 'route-add', route: { to: '10.0.1.0/24', device: 'back' } }, 'EEXIST'],
-    [{ op: 'route-add', route: { to: '10.0.1.1/24', device: 'back' } }, 'EINVAL'],
+    [{ op: 'route-add', route: { to: '10.0.1.1/24', device: 'back' } }, 'EINVAL/prefix'],
     [{ op: 'route-add', route: { to: '10.50.0.0/16' } }, 'ENODEV'],
     [{ op: 'route-add', route: { to: '10.50.0.0/16', device: 'nope' } }, 'ENODEV'],
     [{ op: 'route-add', route: { to: 'default', via: '10.77.0.1' } }, 'ENETUNREACH'],
     [{ op: 'route-add', route: { to: 'default', via: '10.0.1.2', device: 'back' } }, 'ENETUNREACH'],
-    [{ op: 'route-add', route: { to: 'default', via: '10.0.1.1' } }, 'EINVAL'],
-    [{ op: 'route-add', route: { to: 'default', device: 'front', source: '10.77.0.1' } }, 'EINVAL'],
+    [{ op: 'route-add', route: { to: 'default', via: '10.0.1.1' } }, 'ENETUNREACH'],
+    [{ op: 'route-add', route: { to: 'default', device: 'front', source: '10.77.0.1' } }, 'EINVAL/source'],
+    [{ op: 'route-add', route: { to: '10.60.0.0/16', type: 'prohibit', device: 'lo' } }, 'EINVAL/way'],
+    [{ op: 'route-add', route: { to: '10.60.0.0/16', type: 'local', via: '10.0.1.2' } }, 'EINVAL/host-gateway'],
+    [{ op: 'route-add', route: { to: '10.60.0.0/16', type: 'broadcast', via: '10.0.1.2' } }, 'EINVAL/gateway'],
+    [{ op: 'route-del', route: { to: '10.0.1.1/24' } }, 'EINVAL/prefix'],
+    [{ op: 'link-set', device: 'front', mtu: 67 }, 'EINVAL/mtu-low'],
+    [{ op: 'link-set', device: 'front', mtu: 65536 }, 'EINVAL/mtu-high'],
+    [{ op: 'link-set', device: 'front', mac: 'ff:ff:ff:ff:ff:ff' }, 'EADDRNOTAVAIL'],
+    [{ op: 'link-set', device: 'front', mac: '00:00:00:00:00:00' }, 'EADDRNOTAVAIL'],
     [{ op: 'route-del', route: { to: '10.50.0.0/16' } }, 'ESRCH'],
     [{ op: 'route-del', route: { to: '10.0.1.0/24', device: 'back' } }, 'ESRCH'],
     [{ op: 'neigh-add', device: 'front', address: '10.0.1.2', mac: MAC.client }, 'EEXIST'],
     [{ op: 'neigh-add', device: 'front', address: '10.0.1.3', mac: 'xx' }, 'EINVAL'],
     [{ op: 'neigh-del', device: 'front', address: '10.0.1.3' }, 'ENOENT'],
     [{ op: 'neigh-flush', device: 'nope' }, 'ENODEV'],
-    [{ op: 'link-set', device: 'front', mtu: 20 }, 'EINVAL'],
+    [{ op: 'link-set', device: 'front', mtu: 20 }, 'EINVAL/mtu-low'],
     [{ op: 'link-set', device: 'nope', up: true }, 'ENODEV'],
   ])('%o fails with %s and changes nothing', (command, errno) => {
     const rig = new Rig();
@@ -155,7 +163,7 @@ describe('interfaces', () => {
     rig.run({ op: 'route-add', route: { to: '10.51.0.0/16', type: 'blackhole' } });
     rig.run({ op: 'link-set', device: 'back', up: false });
     expect(of('dev back')).toEqual(['local 10.0.2.1 dev back src 10.0.2.1']);
-    expect(all()).toContain('blackhole 10.51.0.0/16 dev lo');
+    expect(all()).toContain('blackhole 10.51.0.0/16');
     rig.run({ op: 'addr-add', device: 'back', address: '10.6.0.1', prefixLength: 24 });
     expect(of('10.6.')).toEqual(['local 10.6.0.1 dev back src 10.6.0.1']);
     const refused = (route: Partial<RouteRow> & { to: string }) => rig.control.run({ op: 'route-add', route });

@@ -64,6 +64,9 @@ function addressRoutes({ device, ip, length, scope }: Address): Route[] {
 /** Of a device that is up. */
 const NEED_DEVICE: ReadonlySet<number> = new Set([RouteKind.Unicast, RouteKind.Broadcast]);
 
+/** Of what goes no further, and has no device. */
+const ENDS: ReadonlySet<number> = new Set([RouteKind.Blackhole, RouteKind.Unreachable, RouteKind.Prohibit]);
+
 type RouteSpec = Partial<RouteRow> & { readonly to: string };
 
 export class IpControl {
@@ -147,10 +150,14 @@ export class IpControl {
     if (ifc === undefined) return 'ENODEV';
     const device = ifc.device;
     const address = c.mac === undefined ? undefined : parseMac(c.mac);
-    if (c.mac !== undefined && (address === undefined || (address.hi & 0x100) !== 0 || !ifc.hasNeighbours))
-      return 'EINVAL';
-    if (c.mtu !== undefined && (device === null || !Number.isInteger(c.mtu) || c.mtu < 68 || c.mtu > 65535))
-      return 'EINVAL';
+    if (c.mac !== undefined && (address === undefined || !ifc.hasNeighbours)) return 'EINVAL';
+    if (address !== undefined && ((address.hi & 0x100) !== 0 || (address.hi | address.lo) === 0))
+      return 'EADDRNOTAVAIL';
+    if (c.mtu !== undefined) {
+      if (device === null || !Number.isInteger(c.mtu)) return 'EINVAL';
+      if (c.mtu < 68) return 'EINVAL/mtu-low';
+      if (c.mtu > 65535) return 'EINVAL/mtu-high';
+    }
     if (device !== null && c.mtu !== undefined) device.mtu = c.mtu;
     if (c.up !== undefined && c.up !== ifc.isUp) this.#upOrDown(ifc, c.up);
     if (device !== null && address !== undefined) {
@@ -255,13 +262,13 @@ export class IpControl {
     const { stack } = this;
     const type = spec.type ?? 'unicast';
     const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
-    if (to === undefined || (to.ip & ~netmask(to.length)) !== 0) return 'EINVAL';
+    if (to === undefined) return 'EINVAL';
+    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
     const metric = spec.metric ?? 0;
     if (!Number.isInteger(metric) || metric < 0 || metric > 0xffffffff) return 'EINVAL';
     const via = spec.via === undefined ? 0 : parseIp4(spec.via);
     const source = spec.source === undefined ? 0 : parseIp4(spec.source);
     if (via === undefined || source === undefined) return 'EINVAL';
-    if (source !== 0 && !stack.addresses.isLocal(source)) return 'EINVAL';
     let device = LOOPBACK_ID;
     if (spec.device !== undefined) {
       const ifc = stack.link.findInterface(spec.device);
@@ -272,17 +279,22 @@ export class IpControl {
       if (via === 0 && spec.device === undefined) return 'ENODEV';
       if (via !== 0) {
         const hop = stack.routes.lookup(via);
-        if (hop !== null && hop.kind === RouteKind.Local) return 'EINVAL';
         const isOnLink = hop !== null && hop.kind === RouteKind.Unicast && hop.via === 0;
         if (!isOnLink || (spec.device !== undefined && hop.device !== device)) return 'ENETUNREACH';
         device = hop.device;
       }
-    } else if (via !== 0) return 'EINVAL';
+    }
     const kind = KIND_OF[type];
+    if (ENDS.has(kind)) {
+      if (via !== 0 || spec.device !== undefined) return 'EINVAL/way';
+    } else if (type !== 'unicast' && via !== 0) return type === 'local' ? 'EINVAL/host-gateway' : 'EINVAL/gateway';
     if (NEED_DEVICE.has(kind) && !stack.link.interfaces[device]!.isUp) return 'ENETDOWN';
     const scope =
       type === 'local' ? RouteScope.Host : type === 'unicast' && via === 0 ? RouteScope.Link : RouteScope.Global;
     const protocol = PROTOCOL_OF[spec.protocol ?? 'boot'];
+    // A local route may prefer the address that it makes ours.
+    const isChecked = source !== 0 && !ENDS.has(kind) && !(type === 'local' && source === to.ip);
+    if (isChecked && !stack.addresses.isLocal(source)) return 'EINVAL/source';
     return new Route(to.ip, to.length, kind, via, device, source, metric, protocol, scope);
   }
 
@@ -307,7 +319,8 @@ export class IpControl {
   delRoute(spec: RouteSpec): IpErrno | null {
     const { routes, link } = this.stack;
     const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
-    if (to === undefined || (to.ip & ~netmask(to.length)) !== 0) return 'EINVAL';
+    if (to === undefined) return 'EINVAL';
+    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
     const device = spec.device === undefined ? undefined : link.findInterface(spec.device);
     if (spec.device !== undefined && device === undefined) return 'ENODEV';
     const isLocal = spec.type === 'local' || spec.type === 'broadcast';
@@ -347,7 +360,7 @@ export class IpControl {
             ? formatIp4(r.prefix)
             : formatPrefix({ ip: r.prefix as Ip4, length: r.length }),
       via: r.via === 0 ? undefined : formatIp4(r.via),
-      device: this.#nameOf(r.device),
+      device: ENDS.has(r.kind) ? undefined : this.#nameOf(r.device),
       source: r.source === 0 ? undefined : formatIp4(r.source),
       metric: r.metric,
       type: kinds.find(([, kind]) => kind === r.kind)![0],

@@ -77,13 +77,20 @@ export type IpCommand =
       readonly mac?: string | undefined;
     };
 
-/** By the errno that iproute2 would print ("RTNETLINK answers: File exists"). */
+/** By the errno that iproute2 would print ("RTNETLINK answers: File exists"); behind a slash what the kernel finds wrong, where one errno says too little. */
 export type IpErrno =
   | 'EEXIST'
   | 'ESRCH'
   | 'ENOENT'
   | 'ENODEV'
   | 'EINVAL'
+  | 'EINVAL/prefix'
+  | 'EINVAL/source'
+  | 'EINVAL/gateway'
+  | 'EINVAL/host-gateway'
+  | 'EINVAL/way'
+  | 'EINVAL/mtu-low'
+  | 'EINVAL/mtu-high'
   | 'ENETDOWN'
   | 'ENETUNREACH'
   | 'EADDRNOTAVAIL'

@@ -5,7 +5,18 @@ import { type CliContext, CliError } from '../command.ts';
 import { change } from './errors.ts';
 import { filterLinks, linkJson, linkText, state } from './link.ts';
 import { type IpOptions, jsonText, lineBreak } from './output.ts';
-import { garbage, missing, nameOf, prefix, unknownCommand, type Words, wrongArgument } from './words.ts';
+import {
+  address as addressOf,
+  garbage,
+  missing,
+  nameOf,
+  prefix,
+  readPrefix,
+  unknownCommand,
+  type Words,
+  wrongArgument,
+  wrongPrefix,
+} from './words.ts';
 
 export const ADDR_HELP = `Usage: ip address { add | replace | del } [ local ] ADDRESS[/LENGTH] [ brd + ] dev DEVICE
        ip address show [ [ dev ] DEVICE ] [ up ] [ scope { global | link | host } ] [ to PREFIX ]
@@ -48,8 +59,9 @@ async function modify(op: AddressOp, words: Words, options: IpOptions, context: 
     else throw garbage('local', word);
   }
   if (options.family === 6) throw new CliError('RTNETLINK answers: Address family not supported by protocol', 2);
-  const found = local === undefined ? undefined : parsePrefix(local);
-  if (local !== undefined && found === undefined) prefix(local); // throws
+  const found = local === undefined ? undefined : readPrefix(local);
+  if (local !== undefined && found === undefined) throw wrongPrefix(local);
+  if (broadcast !== undefined && broadcast !== '+') broadcast = readBroadcast(broadcast);
   if (device === undefined) throw missing('dev');
   if (local === undefined || found === undefined) throw new CliError('RTNETLINK answers: Operation not supported', 2);
   const address = formatIp4(found.ip);
@@ -60,13 +72,19 @@ async function modify(op: AddressOp, words: Words, options: IpOptions, context: 
   let prefixLength = found.length;
   if (op === 'addr-del' && !local.includes('/')) {
     // As the kernel has it: without a length, any will do.
+    context.err(`Warning: Executing wildcard deletion to stay compatible with old scripts.
+         Explicitly specify the prefix length (${local}/32) to avoid this warning.
+         This special behaviour is likely to disappear in further releases,
+         fix your scripts!\n`);
     const rows = await context.client.get<readonly AddressRow[]>('/v1/ip/addresses');
     prefixLength = rows.find((row) => row.device === device && row.address === address)?.prefixLength ?? 32;
-    if (prefixLength !== 32)
-      context.err(`Warning: ${address} has the prefix length ${prefixLength}: better write it.\n`);
   }
   const command: IpCommand = { op, device, address, prefixLength };
   return change(context, [command], device);
+}
+
+function readBroadcast(word: string): string {
+  return word === '-' ? '0.0.0.0' : addressOf(word, 'inet');
 }
 
 interface AddressFilter {

@@ -1,10 +1,10 @@
 /** Errors of POST /v1/ip as iproute2 prints the kernel's. */
 import type { CommandResults } from '../../control/api.ts';
-import type { IpCommand, IpErrno } from '../../model/ip.ts';
+import type { IpCommand, IpErrno, LinkRow } from '../../model/ip.ts';
 import { type CliContext, CliError } from '../command.ts';
 import { noDevice } from './words.ts';
 
-const WORDS: Readonly<Record<IpErrno, string>> = {
+const WORDS: Readonly<Record<string, string>> = {
   EEXIST: 'File exists',
   ESRCH: 'No such process',
   ENOENT: 'No such file or directory',
@@ -24,6 +24,13 @@ const TOLD: Readonly<Record<string, string>> = {
   'route-add ENETDOWN': 'Device for nexthop is not up.',
   'route-replace ENETUNREACH': 'Nexthop has invalid gateway.',
   'route-replace ENETDOWN': 'Device for nexthop is not up.',
+  'EINVAL/prefix': 'Invalid prefix for given prefix length.',
+  'EINVAL/source': 'Invalid prefsrc address.',
+  'EINVAL/gateway': 'Nexthop has invalid gateway.',
+  'EINVAL/host-gateway': 'Route with host scope can not have a gateway.',
+  'EINVAL/mtu-low': 'mtu less than device minimum.',
+  'EINVAL/mtu-high': 'mtu greater than device maximum.',
+  'EINVAL/way': 'Gateway, device and multipath can not be specified for this route type.',
 };
 
 /** Exit status of iproute2 when the kernel refuses. */
@@ -38,8 +45,15 @@ export async function change(context: CliContext, commands: readonly IpCommand[]
   const { results } = await context.client.post<CommandResults>('/v1/ip', { commands });
   const place = results.findIndex((result) => result !== null);
   const errno = results[place];
-  if (errno === undefined) return 0;
+  if (errno === undefined || errno === null) return 0;
   if (errno === 'ENODEV' && device !== undefined) throw noDevice(device);
-  const told = TOLD[`${commands[place]?.op} ${errno}`];
+  const told = TOLD[`${commands[place]?.op} ${errno}`] ?? TOLD[errno];
   throw told === undefined ? kernelRefusal(errno as IpErrno) : new CliError(`Error: ${told}`, REFUSED);
+}
+
+/** Of a device that is asked about. */
+export async function checkDevice(context: CliContext, device: string | undefined): Promise<void> {
+  if (device === undefined) return;
+  const links = await context.client.get<readonly LinkRow[]>('/v1/ip/links');
+  if (!links.some(({ name }) => name === device)) throw noDevice(device);
 }

@@ -3,7 +3,16 @@ import type { IpCommand, LinkRow } from '../../model/ip.ts';
 import { type CliContext, CliError } from '../command.ts';
 import { change } from './errors.ts';
 import { type IpOptions, jsonText, lineBreak } from './output.ts';
-import { garbage, hardwareAddress, missing, nameOf, unknownCommand, unsigned, type Words } from './words.ts';
+import {
+  checkDeviceName,
+  garbage,
+  hardwareAddress,
+  integer,
+  missing,
+  nameOf,
+  unknownCommand,
+  type Words,
+} from './words.ts';
 
 export const LINK_HELP = `Usage: ip link set [ dev ] DEVICE [ up | down ] [ mtu BYTES ] [ address LLADDR ]
        ip link show [ [ dev ] DEVICE ] [ up ]
@@ -21,16 +30,22 @@ export async function link(words: Words, options: IpOptions, context: CliContext
   }
 }
 
+function wrongLength(bytes: number): CliError {
+  return new CliError(`Invalid address length ${bytes} - must be 6 bytes`, 255);
+}
+
 async function set(words: Words, context: CliContext): Promise<number> {
   let device: string | undefined;
   const changes: { mtu?: number; up?: boolean; mac?: string } = {};
   for (let word = words.take(); word !== undefined; word = words.take()) {
     if (word === 'up' || word === 'down') changes.up = word === 'up';
-    else if (word === 'mtu') changes.mtu = unsigned(words.value(), 'Invalid "mtu" value');
-    else if (word === 'address') changes.mac = hardwareAddress(words.value());
-    else if (word === 'dev') device = words.value();
-    else if (device === undefined) device = word;
-    else throw garbage('dev', word);
+    else if (word === 'mtu') changes.mtu = integer(words.value(), 'Invalid "mtu" value');
+    else if (word === 'address') changes.mac = hardwareAddress(words.value(), wrongLength);
+    else {
+      if (device !== undefined) throw garbage('dev', word);
+      device = word === 'dev' ? words.value() : word;
+      checkDeviceName(device);
+    }
   }
   if (device === undefined) throw missing('dev', 255);
   const command: IpCommand = { op: 'link-set', device, ...changes };

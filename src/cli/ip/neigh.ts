@@ -1,7 +1,7 @@
 /** `ip neighbour`. */
 import type { IpCommand, NeighbourRow } from '../../model/ip.ts';
 import { type CliContext, CliError } from '../command.ts';
-import { change } from './errors.ts';
+import { change, checkDevice } from './errors.ts';
 import { type IpOptions, jsonText } from './output.ts';
 import { address, garbage, hardwareAddress, nameOf, unknownCommand, type Words, wrongArgument } from './words.ts';
 
@@ -10,6 +10,8 @@ export const NEIGH_HELP = `Usage: ip neighbour { add | replace } ADDRESS lladdr 
        ip neighbour show [ [ to ] ADDRESS ] [ dev DEVICE ] [ nud STATE ]
        ip neighbour flush { dev DEVICE | all }
 `;
+
+const KNOWN = ['reachable', 'probe', 'failed', 'delay', 'incomplete', 'stale', 'noarp', 'none'];
 
 type NeighbourOp = 'neigh-add' | 'neigh-replace' | 'neigh-del';
 
@@ -36,7 +38,7 @@ async function modify(op: NeighbourOp, words: Words, options: IpOptions, context
   let mac: string | undefined;
   let device: string | undefined;
   for (let word = words.take(); word !== undefined; word = words.take()) {
-    if (word === 'lladdr') mac = hardwareAddress(words.value());
+    if (word === 'lladdr') mac = hardwareAddress(words.value(), () => new CliError('Error: Invalid link address.', 2));
     else if (word === 'dev') device = words.value();
     else if (word === 'nud') checkPermanent(words.value());
     else {
@@ -53,8 +55,14 @@ async function modify(op: NeighbourOp, words: Words, options: IpOptions, context
   return change(context, [command], device);
 }
 
+function stateName(word: string): string {
+  if (word === 'permanent' || word === 'all' || KNOWN.includes(word)) return word;
+  throw wrongArgument(word, 'nud state is bad');
+}
+
 function checkPermanent(word: string): void {
-  if (word !== 'permanent') throw wrongArgument(word, 'nud state is bad: only permanent entries can be made');
+  if (word === 'permanent') return;
+  throw wrongArgument(word, KNOWN.includes(word) ? 'only permanent entries can be made' : 'nud state is bad');
 }
 
 async function flush(words: Words, context: CliContext): Promise<number> {
@@ -76,13 +84,14 @@ async function show(words: Words, options: IpOptions, context: CliContext): Prom
   let state: string | undefined;
   for (let word = words.take(); word !== undefined; word = words.take()) {
     if (word === 'dev') device = words.value();
-    else if (word === 'nud') state = words.value().toUpperCase();
+    else if (word === 'nud') state = stateName(words.value()).toUpperCase();
     else {
       if (to !== undefined) throw garbage('to', word);
       to = address(word === 'to' ? words.value() : word);
     }
   }
   if (options.family === 6) return 0;
+  await checkDevice(context, device);
   const rows = (await context.client.get<readonly NeighbourRow[]>('/v1/ip/neighbours')).filter(
     (row) =>
       (to === undefined || row.address === to) &&

@@ -2,7 +2,7 @@
 import type { IpCommand, RouteRow, RouteType } from '../../model/ip.ts';
 import { parsePrefix } from '../../wire/addr.ts';
 import { type CliContext, CliError } from '../command.ts';
-import { change } from './errors.ts';
+import { change, checkDevice } from './errors.ts';
 import { type IpOptions, jsonText } from './output.ts';
 import { address, garbage, nameOf, prefix, unknownCommand, unsigned, type Words, wrongArgument } from './words.ts';
 
@@ -15,6 +15,16 @@ TYPE := { unicast | local | broadcast | unreachable | prohibit | blackhole }
 `;
 
 const TYPES: readonly RouteType[] = ['unicast', 'local', 'broadcast', 'unreachable', 'prohibit', 'blackhole'];
+const SHORTENED = [
+  'broadcast',
+  'anycast',
+  'multicast',
+  'prohibit',
+  'unreachable',
+  'blackhole',
+  'xresolve',
+  'unicast',
+] as const;
 const PROTOCOLS: readonly RouteRow['protocol'][] = ['kernel', 'boot', 'static'];
 type Table = 'main' | 'local' | 'all';
 type RouteOp = 'route-add' | 'route-replace' | 'route-del';
@@ -42,17 +52,21 @@ async function modify(op: RouteOp, words: Words, options: IpOptions, context: Cl
   for (let word = words.take(); word !== undefined; word = words.take()) {
     if (word === 'via') {
       if (given.via !== undefined) throw wrongArgument('via', 'use nexthop syntax to specify multiple via');
-      given.via = address(words.value());
+      given.via = address(words.value(), familyOf(given));
     } else if (word === 'dev' || word === 'oif') given.device = words.value();
-    else if (word === 'src') given.source = address(words.value());
+    else if (word === 'src') given.source = address(words.value(), familyOf(given));
     else if (word === 'metric' || word === 'priority' || word === 'preference') {
       given.metric = unsigned(words.value(), '"metric" value is invalid');
     } else if (word === 'proto' || word === 'protocol') given.protocol = protocolName(words.value());
     else {
       if (given.to !== undefined) throw garbage('to', word);
-      const type = TYPES.find((name) => name === word);
-      if (type !== undefined) given.type = type;
-      else given.to = prefix(word === 'to' ? words.value() : word);
+      let to = word === 'to' ? words.value() : word;
+      const type = typeOf(to);
+      if (type !== undefined) {
+        to = words.value();
+        given.type = supported(type);
+      }
+      given.to = prefix(to);
     }
   }
   if (given.to === undefined) throw new CliError(ROUTE_HELP.trimEnd(), 255);
@@ -61,9 +75,27 @@ async function modify(op: RouteOp, words: Words, options: IpOptions, context: Cl
   return change(context, [command], given.device);
 }
 
-function protocolName(word: string): RouteRow['protocol'] {
+/** By what was said already. */
+function familyOf({ to, via, source }: { readonly [K in keyof RouteRow]?: RouteRow[K] }): 'any valid' | 'inet' {
+  return (to !== undefined && to !== 'default') || via !== undefined || source !== undefined ? 'inet' : 'any valid';
+}
+
+/** A type of route by its name or, of most, any beginning of it, in iproute2's order (rtnl_rtntype_a2n); what begins with a digit is none. */
+function typeOf(word: string): string | undefined {
+  if (word === 'local' || word === 'nat' || word === 'throw') return word;
+  if (word === 'brd') return 'broadcast';
+  return word === '' || /^[0-9]/.test(word) ? undefined : nameOf(word, SHORTENED);
+}
+
+function supported(type: string): RouteType {
+  const found = TYPES.find((name) => name === type);
+  if (found === undefined) throw wrongArgument(type, 'no such routes here');
+  return found;
+}
+
+function protocolName(word: string, wrong = '"protocol" value is invalid'): RouteRow['protocol'] {
   const name = PROTOCOLS.find((candidate) => candidate === word);
-  if (name === undefined) throw wrongArgument(word, '"protocol" value is invalid');
+  if (name === undefined) throw wrongArgument(word, wrong);
   return name;
 }
 
@@ -81,7 +113,8 @@ function readFilter(words: Words): RouteFilter {
   for (let word = words.take(); word !== undefined; word = words.take()) {
     if (word === 'dev' || word === 'oif') filter.device = words.value();
     else if (word === 'via') filter.via = prefix(words.value());
-    else if (word === 'proto' || word === 'protocol') filter.protocol = protocolName(words.value());
+    else if (word === 'proto' || word === 'protocol')
+      filter.protocol = protocolName(words.value(), 'invalid "protocol"');
     else if (word === 'type') filter.type = typeName(words.value());
     else if (word === 'table') filter.table = tableName(words.value());
     else {
@@ -130,6 +163,7 @@ async function flush(words: Words, context: CliContext): Promise<number> {
 async function show(words: Words, options: IpOptions, context: CliContext): Promise<number> {
   const filter = readFilter(words);
   if (options.family === 6) return 0;
+  await checkDevice(context, filter.device);
   const all = await context.client.get<readonly RouteRow[]>('/v1/ip/routes');
   const rows = all.filter((row) => matches(row, filter)).sort(compareRoutes);
   if (options.json)

@@ -166,7 +166,7 @@ t0               DOWN${' '.repeat(11)}
       { op: 'addr-del', device: 'd0', address: '10.0.3.1', prefixLength: 30 },
       { op: 'addr-del', device: 'd0', address: '10.0.1.2', prefixLength: 24 },
     ]);
-    expect(await run('addr del 10.0.1.2 dev d0')).toContain('Warning: 10.0.1.2 has the prefix length 24');
+    expect(await run('addr del 10.0.1.2 dev d0')).toContain('(10.0.1.2/32) to avoid this warning.');
     expect(told.at(-1)).toMatchObject({ prefixLength: 24 });
   });
 });
@@ -223,6 +223,19 @@ broadcast 10.0.1.255 dev d0 proto kernel scope link src 10.0.1.1${' '}
     told = [];
     await run('route flush via 10.0.1.3');
     expect(told.map((command) => 'route' in command && command.route.to)).toEqual(['10.11.0.0/16', '10.5.0.0/16']);
+  });
+});
+
+describe('addresses as iproute2 reads them', () => {
+  it.each([
+    ['10.1/16', '10.1.0.0/16'],
+    ['10.1.2.0/255.255.255.0', '10.1.2.0/24'],
+    ['0xa.010.0/0x18', '10.8.0.0/24'],
+    ['0/0', 'default'],
+    ['10', '10.0.0.0'],
+  ])('%s', async (word, to) => {
+    await run(`route add ${word} dev d0`);
+    expect(told).toEqual([{ op: 'route-add', route: { to, device: 'd0' } }]);
   });
 });
 
@@ -288,11 +301,32 @@ describe('what iproute2 complains of', () => {
     ['addr show foo', '1: Device "foo" does not exist.'],
     ['addr flush', '1: Flush requires arguments.'],
     ['route add default via foo', '1: Error: any valid address is expected rather than "foo".'],
+    ['route add 10.1.0.0/16 src foo', '1: Error: inet address is expected rather than "foo".'],
+    ['route add default src foo', '1: Error: any valid address is expected rather than "foo".'],
+    ['route add any via', '255: Error: argument "anycast" is wrong: no such routes here\n'],
+    ['route add throw 10.1.0.0/16', '255: Error: argument "throw" is wrong: no such routes here\n'],
+    [
+      'route add black 10.1.2.0/255.0.255.0',
+      '1: Error: any valid prefix is expected rather than "10.1.2.0/255.0.255.0".',
+    ],
+    ['route show dev foo', '1: Cannot find device "foo"'],
+    ['neigh show dev foo', '1: Cannot find device "foo"'],
+    ['neigh add 10.0.1.60 nud foo dev d0', '255: Error: argument "foo" is wrong: nud state is bad\n'],
+    ['addr add 10.0.1.5/24 brd foo dev d0', '1: Error: inet address is expected rather than "foo".'],
+    [
+      'link set averyveryverylongname up',
+      '255: Error: argument "averyveryverylongname" is wrong: "dev" not a valid ifname\n',
+    ],
     ['route add 10.1.0.0/16 metric x', '255: Error: argument "x" is wrong: "metric" value is invalid\n'],
     ['route add 10.1.0.0/16 garbage', '255: Error: either "to" is duplicate, or "garbage" is a garbage.'],
     ['route flush', '1: "ip route flush" requires arguments.'],
     ['neigh add 10.0.1.60', '255: Device and destination are required arguments.'],
     ['neigh add 10.0.1.60 lladdr zz dev d0', '1: "zz" is invalid lladdr.'],
+    ['neigh add 10.0.1.60 lladdr 2:0:0:0:0 dev d0', '2: Error: Invalid link address.'],
+    ['neigh show nud foo', '255: Error: argument "foo" is wrong: nud state is bad\n'],
+    ['route show proto foo', '255: Error: argument "foo" is wrong: invalid "protocol"\n'],
+    ['link set d0 address 2:0:0:0:0', '255: Invalid address length 5 - must be 6 bytes'],
+    ['link set d0 mtu 5000000000', '255: Error: argument "5000000000" is wrong: Invalid "mtu" value\n'],
     ['neigh add 10.0.1.60 dev d0', '2: Error: No link layer address given.'],
     ['link set', '255: Not enough information: "dev" argument is required.'],
     ['link set d0 mtu x', '255: Error: argument "x" is wrong: Invalid "mtu" value\n'],
@@ -314,6 +348,9 @@ describe('what iproute2 complains of', () => {
     ['EADDRNOTAVAIL', 'addr del 10.0.1.9/24 dev d0', '2: Error: ipv4: Address not found.'],
     ['ENETUNREACH', 'route add 10.1.0.0/16 via 99.1.1.1', '2: Error: Nexthop has invalid gateway.'],
     ['ENETDOWN', 'route add 10.1.0.0/16 dev d0', '2: Error: Device for nexthop is not up.'],
+    ['EINVAL/prefix', 'route add 10.1.2.3/24 via 10.0.1.3', '2: Error: Invalid prefix for given prefix length.'],
+    ['EINVAL/source', 'route add 10.1.0.0/16 dev d0 src 10.9.9.8', '2: Error: Invalid prefsrc address.'],
+    ['EINVAL/mtu-low', 'link set d0 mtu -1', '2: Error: mtu less than device minimum.'],
     ['ENOENT', 'neigh del 10.0.1.99 dev d0', '2: RTNETLINK answers: No such file or directory'],
   ])('%s for ip %s', async (errno, words, expected) => {
     answer = errno;
