@@ -10,7 +10,10 @@ const MULTICAST = '01:00:5e:00:00:01';
 it('lets the kernel follow the commands that have worked, and no others', async () => {
   const good = { op: 'link-set', device: 'front', mtu: 1400 };
   const bad = { op: 'link-set', device: 'back', mtu: 1300, mac: MULTICAST };
-  expect(await rig.ask('POST', '/v1/ip', { commands: [bad, good] })).toEqual([200, { results: ['EADDRNOTAVAIL', null] }]);
+  expect(await rig.ask('POST', '/v1/ip', { commands: [bad, good] })).toEqual([
+    200,
+    { results: ['EADDRNOTAVAIL', null] },
+  ]);
   expect(rig.ipChanged).toEqual([good]);
 });
 

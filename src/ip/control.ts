@@ -263,18 +263,18 @@ export class IpControl {
     const type = spec.type ?? 'unicast';
     const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
     if (to === undefined) return 'EINVAL';
-    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
-    const metric = spec.metric ?? 0;
-    if (!Number.isInteger(metric) || metric < 0 || metric > 0xffffffff) return 'EINVAL';
-    const via = spec.via === undefined ? 0 : parseIp4(spec.via);
-    const source = spec.source === undefined ? 0 : parseIp4(spec.source);
-    if (via === undefined || source === undefined) return 'EINVAL';
     let device = LOOPBACK_ID;
     if (spec.device !== undefined) {
       const ifc = stack.link.findInterface(spec.device);
       if (ifc === undefined) return 'ENODEV';
       device = ifc.id;
     }
+    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
+    const metric = spec.metric ?? 0;
+    if (!Number.isInteger(metric) || metric < 0 || metric > 0xffffffff) return 'EINVAL';
+    const via = spec.via === undefined ? 0 : parseIp4(spec.via);
+    const source = spec.source === undefined ? 0 : parseIp4(spec.source);
+    if (via === undefined || source === undefined) return 'EINVAL';
     if (type === 'unicast') {
       if (via === 0 && spec.device === undefined) return 'ENODEV';
       if (via !== 0) {
@@ -320,9 +320,9 @@ export class IpControl {
     const { routes, link } = this.stack;
     const to = spec.to === 'default' ? { ip: 0 as Ip4, length: 0 } : parsePrefix(spec.to);
     if (to === undefined) return 'EINVAL';
-    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
     const device = spec.device === undefined ? undefined : link.findInterface(spec.device);
     if (spec.device !== undefined && device === undefined) return 'ENODEV';
+    if ((to.ip & ~netmask(to.length)) !== 0) return 'EINVAL/prefix';
     const isLocal = spec.type === 'local' || spec.type === 'broadcast';
     let route = routes.chain(to.ip, to.length, isLocal);
     while (route !== null && !this.#agrees(route, spec, device?.id)) route = route.next;

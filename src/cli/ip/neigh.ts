@@ -57,12 +57,12 @@ async function modify(op: NeighbourOp, words: Words, options: IpOptions, context
 
 function stateName(word: string): string {
   if (word === 'permanent' || word === 'all' || KNOWN.includes(word)) return word;
-  throw wrongArgument(word, 'nud state is bad');
+  throw wrongArgument(word, 'nud state is bad', '');
 }
 
 function checkPermanent(word: string): void {
   if (word === 'permanent') return;
-  throw wrongArgument(word, KNOWN.includes(word) ? 'only permanent entries can be made' : 'nud state is bad');
+  throw wrongArgument(word, KNOWN.includes(word) ? 'only permanent entries can be made' : 'nud state is bad', '');
 }
 
 async function flush(words: Words, context: CliContext): Promise<number> {

@@ -40,8 +40,9 @@ export function garbage(keyword: string, word: string): CliError {
   return new CliError(`Error: either "${keyword}" is duplicate, or "${word}" is a garbage.`, MISUSE);
 }
 
-export function wrongArgument(word: string, why: string): CliError {
-  return new CliError(`Error: argument "${word}" is wrong: ${why}\n`, MISUSE);
+/** Most of iproute2's reasons bring a line's end of their own. */
+export function wrongArgument(word: string, why: string, end = '\n'): CliError {
+  return new CliError(`Error: argument "${word}" is wrong: ${why}${end}`, MISUSE);
 }
 
 export function missing(keyword: string, exit = BAD_VALUE): CliError {
@@ -112,7 +113,7 @@ export function prefix(word: string): string {
 
 /** A name that a device can have (check_ifname). */
 export function checkDeviceName(name: string): void {
-  if (name === '' || name.length > 15 || /[\s/]/.test(name)) throw wrongArgument(name, '"dev" not a valid ifname');
+  if (name === '' || name.length > 15 || /[\s/]/.test(name)) throw wrongArgument(name, '"dev" not a valid ifname', '');
 }
 
 const LLADDR_LENGTH = 6;
