@@ -149,7 +149,8 @@ export function beginSctp(ct: Conntrack, p: Packet, entry: number): boolean {
       rows[tags + 1] = view.getInt32(at + CHUNK);
     } else if (type === HEARTBEAT || type === HEARTBEAT_ACK) {
       rows[tags] = tag;
-    } else {
+    } else if (type === SHUTDOWN_ACK) {
+      // Of an association that nobody knows: SHUTDOWN COMPLETE answers it with its own tag (RFC 9260 §8.4).
       rows[tags + 1] = tag;
     }
   }

@@ -4,6 +4,7 @@ import type { Conntrack } from '../conntrack/conntrack.ts';
 import { MUTED_EXPECTATION } from '../conntrack/entries.ts';
 import { HELPER_NAMES, HELPER_PROTOCOLS } from '../conntrack/helper-names.ts';
 import type { Template, Tracking } from '../filter/tracking.ts';
+import { Status } from '../model/entry-status.ts';
 
 const BOTH = 3;
 const ORIGINAL = 1;
@@ -61,7 +62,10 @@ export function ruleTracking(conntrack: Conntrack): Tracking {
     canHaveLabels: (entry) => conntrack.entries.canHaveLabels(entry),
     hasLabel: (entry, bit) => conntrack.entries.hasLabel(entry, bit),
     setLabel: (entry, bit) => conntrack.setLabel(entry, bit),
-    secondsLeft: (entry) => Math.trunc(conntrack.entries.left(entry, conntrack.now) / TICKS_PER_SECOND),
+    secondsLeft: (entry) =>
+      (conntrack.status(entry) & Status.Confirmed) === 0
+        ? 0
+        : Math.trunc(conntrack.entries.left(entry, conntrack.now) / TICKS_PER_SECOND),
     helperName: (entry) => HELPER_NAMES[conntrack.helper(entry)] ?? '',
     master: (entry) => conntrack.master(entry),
     hasHelper: (name, proto) => HELPER_PROTOCOLS[numberOfHelper(name)] === proto && proto !== 0,

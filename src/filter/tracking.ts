@@ -33,7 +33,7 @@ export interface Tracking {
   hasLabel(entry: number, bit: number): boolean;
   /** Tells of it. */
   setLabel(entry: number, bit: number): void;
-  /** Whole seconds until the entry ends. */
+  /** Whole seconds until the entry ends; 0 before it is confirmed, when its time has not begun. */
   secondsLeft(entry: number): number;
   /** Of the entry; '' for none. */
   helperName(entry: number): string;
