@@ -43,6 +43,11 @@ function readFlags(text: string): number {
   return flags;
 }
 
+/** `NONE NONE` asks nothing; `NONE SYN` what no packet has. */
+function hasFlags({ flagMask, flags, isFlagsInverted }: TcpOptions): boolean {
+  return flagMask !== 0 || flags !== 0 || isFlagsInverted;
+}
+
 function formatFlags(flags: number): string {
   const names = FLAGS.filter(([, bit]) => (flags & bit) !== 0).map(([name]) => name);
   return names.length === 0 ? 'NONE' : names.join(',');
@@ -147,7 +152,7 @@ export const tcp = defineMatch<TcpOptions>({
     ...savePorts('--sport', o.source, o.isSourceInverted),
     ...savePorts('--dport', o.destination, o.isDestinationInverted),
     ...(o.option === 0 ? [] : [...(o.isOptionInverted ? ['!'] : []), '--tcp-option', String(o.option)]),
-    ...(o.flagMask === 0 && !o.isFlagsInverted
+    ...(!hasFlags(o)
       ? []
       : [...(o.isFlagsInverted ? ['!'] : []), '--tcp-flags', formatFlags(o.flagMask), formatFlags(o.flags)]),
   ],
@@ -158,7 +163,7 @@ export const tcp = defineMatch<TcpOptions>({
       listPorts('dpt', o.destination, o.isDestinationInverted, 'tcp', form),
     ];
     if (o.option !== 0) parts.push(`option=${o.isOptionInverted ? '!' : ''}${o.option}`);
-    if (o.flagMask !== 0 || o.isFlagsInverted) {
+    if (hasFlags(o)) {
       const hex = (flags: number): string => `0x${flags.toString(16).toUpperCase().padStart(2, '0')}`;
       const format = form.isNumeric ? hex : formatFlags;
       parts.push(`flags:${o.isFlagsInverted ? '!' : ''}${format(o.flagMask)}/${format(o.flags)}`);
@@ -172,11 +177,11 @@ export const tcp = defineMatch<TcpOptions>({
   compile: (o): MatchFunction => {
     const ports = portTest(o);
     const { flagMask, flags, isFlagsInverted, option, isOptionInverted } = o;
-    const hasFlags = flagMask !== 0 || isFlagsInverted;
+    const asksFlags = hasFlags(o);
     return transport(20, (p) => {
       const { view, l4 } = p;
       if (!ports(view.getUint16(l4), view.getUint16(l4 + 2))) return 0;
-      if (hasFlags && ((view.getUint8(l4 + 13) & flagMask) === flags) === isFlagsInverted) return 0;
+      if (asksFlags && ((view.getUint8(l4 + 13) & flagMask) === flags) === isFlagsInverted) return 0;
       if (option === 0) return 1;
       const found = hasTcpOption(p, option);
       return found < 0 ? found : (found === 1) !== isOptionInverted ? 1 : 0;
