@@ -215,7 +215,7 @@ describe('the API', () => {
       (await runOk(['ip', '-n', plan.director, 'link', 'show', 'front'])).match(/mtu \d+/)?.[0] ?? '';
     const before = await mtu();
     const refused = { op: 'link-set', device: 'front', mtu: 1400, mac: '01:00:5e:00:00:01' };
-    expect((await ask('POST', '/v1/ip', { commands: [refused] })).body).toEqual({ results: ['EINVAL'] });
+    expect((await ask('POST', '/v1/ip', { commands: [refused] })).body).toEqual({ results: ['EADDRNOTAVAIL'] });
     expect([before, await mtu()]).toEqual(['mtu 1500', 'mtu 1500']);
     expect(log().slice(from)).not.toContain('the kernel does not follow');
   });
