@@ -9,7 +9,7 @@ import { registerArena } from '../src/device/native.ts';
 import { Captures } from '../src/engine/capture.ts';
 import { CopyMemory } from '../src/engine/copy-memory.ts';
 import type { Engine } from '../src/engine/engine.ts';
-import type { EngineRequestName, EngineRequests, RequestMessage } from '../src/engine/messages.ts';
+import type { EngineRequestName, EngineRequests, RequestMessage, WorkerMessage } from '../src/engine/messages.ts';
 import { answer, type RequestContext } from '../src/engine/requests.ts';
 import { Traces } from '../src/engine/trace.ts';
 
@@ -139,11 +139,18 @@ export class Stops {
         do {
           const done = work!.next();
           if (done !== undefined) return reply(done.value);
+          if (work!.part !== null) port1.postMessage({ type: 'part', rows: work!.part });
         } while (performance.now() < end);
         return false;
       });
     }
-    return (receiveMessageOnPort(port2)!.message as { readonly result: EngineRequests[N]['result'] }).result;
+    const rows: unknown[] = [];
+    for (;;) {
+      const { message } = receiveMessageOnPort(port2) as { readonly message: WorkerMessage };
+      if (message.type === 'part') rows.push(...message.rows);
+      else if (message.type === 'reply')
+        return (rows.length === 0 ? message.result : rows.concat(message.result)) as EngineRequests[N]['result'];
+    }
   }
 
   /** Something that is done between two breaths, and the second of them. */

@@ -4,17 +4,23 @@
  */
 export type Steps<T> = Generator<undefined, T>;
 
+/** The same of a long list, of which some rows come at a pause, and the last in the end. */
+export type ListSteps<Row> = Generator<readonly Row[] | undefined, readonly Row[]>;
+
 /** Marks an answer as one that is still being made. */
 export class Slices<T> {
-  readonly #steps: Steps<T>;
+  readonly #steps: Generator<readonly unknown[] | undefined, T>;
+  /** Of a list: rows that came with the last pause. */
+  part: readonly unknown[] | null = null;
 
-  constructor(steps: Steps<T>) {
+  constructor(steps: Generator<readonly unknown[] | undefined, T>) {
     this.#steps = steps;
   }
 
   /** Go on to the next pause. Undefined: there is more to do. */
   next(): { readonly value: T } | undefined {
     const { done, value } = this.#steps.next();
+    this.part = done === true ? null : (value ?? null);
     return done === true ? { value } : undefined;
   }
 }
@@ -44,6 +50,16 @@ export class TimeBudget implements Budget {
 
   get isSpent(): boolean {
     return this.#now() >= this.#end;
+  }
+}
+
+/** All rows of a list now. */
+export function finishList<Row>(steps: ListSteps<Row>): Row[] {
+  const rows: Row[] = [];
+  for (;;) {
+    const { done, value } = steps.next();
+    for (const row of value ?? []) rows.push(row);
+    if (done === true) return rows;
   }
 }
 

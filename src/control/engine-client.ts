@@ -54,6 +54,8 @@ interface Waiting {
   readonly resolve: (result: never) => void;
   readonly reject: (error: Error) => void;
   readonly timer: NodeJS.Timeout;
+  /** Of a list, as far as it is here. */
+  readonly rows: unknown[];
 }
 
 export class EngineClient implements Engine {
@@ -113,7 +115,7 @@ export class EngineClient implements Engine {
         this.#waiting.delete(id);
         reject(new EngineError(`${name}: the data worker has not answered for ${timeoutMs} ms`));
       }, timeoutMs);
-      this.#waiting.set(id, { resolve, reject, timer });
+      this.#waiting.set(id, { resolve, reject, timer, rows: [] });
       this.#thread.post(message);
     });
   }
@@ -143,8 +145,11 @@ export class EngineClient implements Engine {
       case 'ready':
         this.#ready?.resolve(message.kept);
         break;
+      case 'part':
+        this.#takePart(message.id, message.rows);
+        break;
       case 'reply':
-        this.#settle(message.id)?.resolve(message.result as never);
+        this.#reply(message.id, message.result);
         break;
       case 'failed':
         this.#settle(message.id)?.reject(new EngineError(message.message));
@@ -161,6 +166,20 @@ export class EngineClient implements Engine {
       case 'log':
         this.#events.onLog(message.level, message.message, message.fields ?? {});
     }
+  }
+
+  #takePart(id: number, some: readonly unknown[]): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    for (const row of some) waiting.rows.push(row);
+    waiting.timer.refresh();
+  }
+
+  #reply(id: number, result: unknown): void {
+    const waiting = this.#settle(id);
+    if (waiting === undefined) return;
+    const { rows, resolve } = waiting;
+    resolve((rows.length === 0 ? result : rows.concat(result)) as never);
   }
 
   #settle(id: number): Waiting | undefined {

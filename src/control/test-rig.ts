@@ -133,9 +133,11 @@ export class ControlRig implements EngineCaller {
 }
 
 /** All of it now. */
-function done<T>(slices: Slices<T>): T {
+function done(slices: Slices<unknown>): unknown {
+  const rows: unknown[] = [];
   for (;;) {
     const end = slices.next();
-    if (end !== undefined) return end.value;
+    if (end !== undefined) return rows.length === 0 ? end.value : rows.concat(end.value);
+    rows.push(...(slices.part ?? []));
   }
 }

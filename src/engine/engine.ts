@@ -7,6 +7,7 @@
 import { type Clock, timeOfDayMs, wallClockMs } from '../base/clock.ts';
 import { type Allocate, plainMemory } from '../base/memory.ts';
 import type { Rng } from '../base/rng.ts';
+import { finish, type Steps } from '../base/slices.ts';
 import { Conntrack } from '../conntrack/conntrack.ts';
 import { ConntrackControl } from '../conntrack/control.ts';
 import { CtDir } from '../conntrack/entry.ts';
@@ -245,7 +246,7 @@ export class Engine {
   addDevice(device: Device, options: { readonly isHost?: boolean; readonly peer?: number } = {}): Interface {
     const ifc = this.ip.addInterface(device, options);
     if (ifc.id >= MAX_INTERFACES) {
-      this.ip.removeInterface(ifc.id);
+      finish(this.ip.removeInterface(ifc.id));
       throw new Error(`${device.name}: more than ${MAX_INTERFACES - 1} devices`);
     }
     this.generation++;
@@ -255,10 +256,14 @@ export class Engine {
 
   /** False when there is no such device. */
   removeDevice(name: string): boolean {
+    return finish(this.removeInSteps(name));
+  }
+
+  *removeInSteps(name: string): Steps<boolean> {
     const ifc = this.stack.link.findInterface(name);
     if (ifc === undefined || ifc.device === null) return false;
     this.director.sync.forget(ifc.id);
-    this.ip.removeInterface(ifc.id);
+    yield* this.ip.removeInterface(ifc.id);
     ifc.device.close();
     this.generation++;
     this.filter.devicesChanged();

@@ -83,7 +83,7 @@ export class Keeper {
       cost: 0,
       notBefore: engine.stack.now,
     });
-    this.#settings = text('settings', () => [JSON.stringify(readSettings(engine, this.devices))]);
+    this.#settings = text('settings', () => readSettings(engine, this.devices));
     this.#rules = text('rules', () => readRules(engine));
     this.#rest = text('side', () => {
       const director = directors.restOf(engine.director);

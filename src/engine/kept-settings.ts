@@ -2,6 +2,7 @@
  * All that an operator has told an engine, as one text, and back into an engine that is new: devices, addresses, routes, neighbours, sysctls, timeouts, daemons, rules.
  * Services and servers are not here: they stand in columns (director/inherit.ts). Not per packet.
  */
+import type { ListSteps } from '../base/slices.ts';
 import { type DirectorSettings, settingsOf } from '../director/inherit.ts';
 import { recallNeighbour } from '../ip/neighbour-control.ts';
 import type { AddressRow, IpCommand, LinkRow, NeighbourRow, RouteRow } from '../model/ip.ts';
@@ -26,19 +27,41 @@ export interface KeptSettings {
   readonly daemons: readonly DaemonRow[];
 }
 
-export function readSettings(engine: Engine, devices: readonly DeviceSpec[]): KeptSettings {
+/** As JSON; in pieces where lists are long, of which some are empty. */
+export function* readSettings(engine: Engine, devices: readonly DeviceSpec[]): Iterable<string> {
   const { ip, director } = engine;
   const idOf = (name: string): number => engine.stack.link.findInterface(name)?.id ?? -1;
-  return {
+  const short: Omit<KeptSettings, 'addresses' | 'routes' | 'neighbours'> = {
     devices: devices.map((spec) => ({ ...spec, id: idOf(spec.name) })),
     links: ip.listLinks(),
-    addresses: ip.listAddresses(),
-    routes: ip.listRoutes(),
-    neighbours: ip.listNeighbours().filter(({ mac }) => mac !== undefined),
     sysctls: engine.listSysctls(),
     director: settingsOf(director),
     daemons: director.listDaemons(),
   };
+  let text = JSON.stringify(short).slice(0, -1);
+  text = yield* withList(text, 'addresses', ip.addressesInSteps());
+  text = yield* withList(text, 'routes', ip.routesInSteps());
+  text = yield* withList(text, 'neighbours', ip.neighboursInSteps(), ({ mac }) => mac !== undefined);
+  yield `${text}}`;
+}
+
+/** A list behind other members of an object; answers what was not told yet. */
+function* withList<Row>(
+  before: string,
+  name: keyof KeptSettings,
+  steps: ListSteps<Row>,
+  isKept: (row: Row) => boolean = () => true,
+): Generator<string, string> {
+  let text = `${before},"${name}":[`;
+  for (let isFirst = true; ; ) {
+    const { done, value } = steps.next();
+    const rows = (value ?? []).filter(isKept);
+    if (rows.length > 0) text += `${isFirst ? '' : ','}${JSON.stringify(rows).slice(1, -1)}`;
+    isFirst &&= rows.length === 0;
+    if (done === true) return `${text}]`;
+    yield text;
+    text = '';
+  }
 }
 
 /** The devices are there already. */

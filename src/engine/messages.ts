@@ -281,6 +281,8 @@ export interface RequestMessage<N extends EngineRequestName = EngineRequestName>
 export type WorkerMessage =
   | { readonly type: 'loaded' }
   | { readonly type: 'ready'; readonly kept?: KeptReport | undefined }
+  /** Rows of a list whose last ones come with the reply. */
+  | { readonly type: 'part'; readonly id: number; readonly rows: readonly unknown[] }
   | { readonly type: 'reply'; readonly id: number; readonly result: unknown }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }
   | { readonly type: 'captured'; readonly records: readonly CaptureRecord[] }

@@ -3,7 +3,7 @@
  */
 
 import { seconds, type TurnableClock } from '../base/clock.ts';
-import { Slices } from '../base/slices.ts';
+import { Slices, type Steps } from '../base/slices.ts';
 import { KernelDevice } from '../device/kernel-device.ts';
 import type { Arena } from '../device/native.ts';
 import { HOOK_NAMES } from '../hooks/hooks.ts';
@@ -55,15 +55,11 @@ type Handlers = {
 const handlers: Handlers = {
   ping: ({ engine }) => ({ breaths: engine.breaths }),
   'add-device': addDevice,
-  'del-device': ({ engine, keeper }, { name }) => {
-    engine.removeDevice(name);
-    keeper?.forget(name);
-    return null;
-  },
-  ip: ({ engine }, { commands }) => engine.executeIp(commands),
-  'list-addresses': ({ engine }) => engine.ip.listAddresses(),
-  'list-routes': ({ engine }) => engine.ip.listRoutes(),
-  'list-neighbours': ({ engine }) => engine.ip.listNeighbours(),
+  'del-device': (context, { name }) => new Slices(removeDevice(context, name)),
+  ip: ({ engine }, { commands }) => new Slices(engine.ip.runInSteps(commands)),
+  'list-addresses': ({ engine }) => new Slices(engine.ip.addressesInSteps()),
+  'list-routes': ({ engine }) => new Slices(engine.ip.routesInSteps()),
+  'list-neighbours': ({ engine }) => new Slices(engine.ip.neighboursInSteps()),
   'list-links': ({ engine }) => engine.ip.listLinks(),
   'list-hooks': hookRows,
   'list-drops': ({ engine }) =>
@@ -153,6 +149,12 @@ export function addDevice({ engine, arena, post, keeper }: RequestContext, spec:
     peer: spec.peer === undefined ? 0 : (parsePrefix(spec.peer)?.ip ?? 0),
   });
   keeper?.devices.push(spec);
+  return null;
+}
+
+function* removeDevice({ engine, keeper }: RequestContext, name: string): Steps<null> {
+  yield* engine.removeInSteps(name);
+  keeper?.forget(name);
   return null;
 }
 

@@ -37,6 +37,7 @@ const WORK_MS = 1;
 /** What a request, or the life before, has left to do. */
 interface Work {
   readonly slices: Slices<unknown>;
+  readonly onPart: (rows: readonly unknown[]) => void;
   readonly onDone: (value: unknown) => void;
   readonly onError: (error: unknown) => void;
 }
@@ -68,6 +69,7 @@ function run(data: WorkerData, ahead: Ahead | null): void {
   let ready = 0;
   work = {
     slices: new Slices(steps),
+    onPart: () => {},
     onDone: (kept) => post({ type: 'ready', kept: kept as KeptReport | undefined }),
     onError: (error) => {
       throw error;
@@ -149,16 +151,24 @@ function fail({ id }: RequestMessage, error: unknown): void {
 }
 
 function workOf(context: RequestContext, request: RequestMessage, slices: Slices<unknown>): Work {
-  return { slices, onDone: (result) => reply(context, request, result), onError: (error) => fail(request, error) };
+  return {
+    slices,
+    onPart: (rows) => post({ type: 'part', id: request.id, rows }),
+    onDone: (result) => reply(context, request, result),
+    onError: (error) => fail(request, error),
+  };
 }
 
 /** A little of it. */
-function goOn({ slices, onDone, onError }: Work): void {
+function goOn({ slices, onPart, onDone, onError }: Work): void {
   const end = performance.now() + WORK_MS;
   try {
     do {
       const done = slices.next();
-      if (done === undefined) continue;
+      if (done === undefined) {
+        if (slices.part !== null) onPart(slices.part);
+        continue;
+      }
       work = null;
       onDone(done.value);
       return;

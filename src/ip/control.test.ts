@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { finish, type Steps } from '../base/slices.ts';
 import type { IpCommand, RouteRow } from '../model/ip.ts';
 import { ip4 } from '../wire/addr.ts';
 import { MAC, Rig } from './rig.ts';
@@ -183,7 +184,7 @@ describe('interfaces', () => {
   it('take their addresses, routes, neighbours and sysctls with them; the id is used again', () => {
     const rig = new Rig({ hostPort: true });
     rig.run({ op: 'route-add', route: { to: '10.50.0.0/16', via: '10.0.2.2' } });
-    rig.control.removeInterface(2);
+    finish(rig.control.removeInterface(2));
     expect(main(rig)).toEqual(['10.0.3.0/30 dev host src 10.0.3.1', '10.0.1.0/24 dev front src 10.0.1.1']);
     expect(rig.control.listNeighbours()).toHaveLength(1);
     expect(rig.control.sysctls.get('net.ipv4.conf.back.rp_filter')).toBeUndefined();
@@ -246,5 +247,81 @@ describe('sysctl', () => {
     rig.sysctl('net.ipv4.conf.default.arp_ignore', 1);
     rig.control.addInterface(rig.host);
     expect([front.arpIgnore, rig.interfaceOf(rig.host).arpIgnore]).toEqual([0, 1]);
+  });
+});
+
+describe('long lists', () => {
+  const COUNT = 3000;
+  const to = (i: number): string => `20.${i >> 8}.${i & 255}.7`;
+
+  /** How often it paused, and what it said. */
+  function drain<T>(steps: Steps<T>): { pauses: number; value: T } {
+    for (let pauses = 0; ; pauses++) {
+      const { done, value } = steps.next();
+      if (done === true) return { pauses, value };
+    }
+  }
+
+  it('of routes are made, told and taken away with pauses, and are as they would be without', () => {
+    const rig = new Rig();
+    rig.run({ op: 'addr-add', device: 'lo', address: '10.7.0.1', prefixLength: 32 });
+    const before = main(rig);
+    const add = Array.from({ length: COUNT }, (_, i): IpCommand => {
+      const at = (i * 7) % COUNT;
+      const route = {
+        to: to(at),
+        via: i % 3 === 0 ? '10.0.1.2' : '10.0.2.2',
+        source: i % 2 === 0 ? '10.7.0.1' : undefined,
+      };
+      return { op: 'route-add', route };
+    });
+    const run = (...commands: readonly IpCommand[]) => drain(rig.control.runInSteps(commands));
+    const added = run(...add);
+    expect([added.pauses > COUNT, new Set(added.value)]).toEqual([true, new Set([null])]);
+    const mine = (): string[] => main(rig).filter((line) => line.startsWith('20.'));
+    const sorted = (routes: readonly IpCommand[]): string[] =>
+      routes
+        .flatMap((c) => (c.op === 'route-add' ? [c.route] : []))
+        .sort((a, b) => (ip4(a.to) >>> 0) - (ip4(b.to) >>> 0))
+        .map(
+          ({ to: prefix, via, source }) =>
+            `${prefix} via ${via} dev ${via === '10.0.1.2' ? 'front' : 'back'}${source === undefined ? '' : ` src ${source}`}`,
+        );
+    expect(mine()).toEqual(sorted(add));
+    let parts = 0;
+    for (const steps = rig.control.routesInSteps(); ; ) {
+      const { done, value } = steps.next();
+      expect(value?.length ?? 0).toBeLessThanOrEqual(256);
+      if (value !== undefined) parts++;
+      if (done === true) break;
+    }
+    expect(parts).toBeGreaterThan(COUNT / 256);
+    const without = run({ op: 'addr-del', device: 'lo', address: '10.7.0.1', prefixLength: 32 });
+    expect(without.pauses).toBeGreaterThan(50);
+    const rest = add.filter((_, i) => i % 2 === 1);
+    expect(mine()).toEqual(sorted(rest));
+    expect(run({ op: 'link-set', device: 'front', up: false }).pauses).toBeGreaterThan(20);
+    expect(mine()).toEqual(sorted(rest).filter((line) => line.includes('dev back')));
+    run({ op: 'link-set', device: 'front', up: true });
+    expect(drain(rig.control.removeInterface(rig.interfaceOf(rig.back).id)).pauses).toBeGreaterThan(50);
+    expect(main(rig)).toEqual(before.filter((line) => line.includes('dev front')));
+  });
+
+  it('of neighbours and addresses are told in parts', () => {
+    const rig = new Rig();
+    const many = Array.from({ length: 600 }, (_, i) => `10.0.${2 + (i >> 8)}.${i & 255}`);
+    for (const c of many.map((address) => ({ op: 'addr-add', device: 'lo', address, prefixLength: 32 }) as const))
+      rig.run(c);
+    expect(
+      rig.control
+        .listAddresses()
+        .filter(({ device }) => device === 'lo')
+        .map(({ address }) => address),
+    ).toEqual(many);
+    const peers = Array.from({ length: 600 }, (_, i) => `10.8.${i >> 8}.${i & 255}`);
+    for (const c of peers.map((address) => ({ op: 'neigh-add', device: 'back', address, mac: MAC.server }) as const))
+      rig.run(c);
+    const told = rig.control.listNeighbours().map(({ address }) => address);
+    expect(told.filter((address) => address.startsWith('10.8.'))).toEqual(peers);
   });
 });

@@ -3,6 +3,7 @@
  *
  * Every change is checked whole before anything is touched; what fails is named by the errno that the kernel would answer with.
  */
+import { finish, finishList, type ListSteps, type Steps } from '../base/slices.ts';
 import type { Device } from '../device/device.ts';
 import { type Interface, LOOPBACK_ID } from '../link/interface.ts';
 import { flush as flushLink } from '../link/link.ts';
@@ -61,6 +62,9 @@ function addressRoutes({ device, ip, length, scope }: Address): Route[] {
   return routes;
 }
 
+/** Rows of a part of a long list. */
+const ROWS = 256;
+
 /** Of a device that is up. */
 const NEED_DEVICE: ReadonlySet<number> = new Set([RouteKind.Unicast, RouteKind.Broadcast]);
 
@@ -112,14 +116,14 @@ export class IpControl {
   }
 
   /** Everything that belongs to the interface goes with it. The caller has stopped reading it and closes the device. */
-  removeInterface(id: number): void {
+  *removeInterface(id: number): Steps<void> {
     const { stack } = this;
     const ifc = stack.link.interfaces[id];
     if (id === LOOPBACK_ID || ifc === null || ifc === undefined) return;
+    yield* stack.routes.removeOf(id);
     flushLink(stack.link);
     forgetNeighbours(stack.link, id, true);
     for (const address of [...stack.addresses.rows]) if (address.device === id) stack.addresses.remove(address);
-    for (const route of stack.routes.all()) if (route.device === id) stack.routes.remove(route);
     this.sysctls.removeInterface(ifc);
     stack.datagrams.forget(id);
     stack.onAddressGone?.(id, 0);
@@ -145,7 +149,7 @@ export class IpControl {
     });
   }
 
-  #setLink(c: Extract<IpCommand, { op: 'link-set' }>): IpErrno | null {
+  *#setLink(c: Extract<IpCommand, { op: 'link-set' }>): Steps<IpErrno | null> {
     const ifc = this.stack.link.findInterface(c.device);
     if (ifc === undefined) return 'ENODEV';
     const device = ifc.device;
@@ -159,7 +163,7 @@ export class IpControl {
       if (c.mtu > 65535) return 'EINVAL/mtu-high';
     }
     if (device !== null && c.mtu !== undefined) device.mtu = c.mtu;
-    if (c.up !== undefined && c.up !== ifc.isUp) this.#upOrDown(ifc, c.up);
+    if (c.up !== undefined && c.up !== ifc.isUp) yield* this.#upOrDown(ifc, c.up);
     if (device !== null && address !== undefined) {
       device.macHi = address.hi;
       device.macLo = address.lo;
@@ -174,12 +178,16 @@ export class IpControl {
   }
 
   /** Who goes down loses its routes but those of its own addresses; those of networks come back with it (fib_disable_ip, fib_add_ifaddr). */
-  #upOrDown(ifc: Interface, isUp: boolean): void {
+  *#upOrDown(ifc: Interface, isUp: boolean): Steps<void> {
     const { routes, addresses } = this.stack;
     ifc.isUp = isUp;
-    for (const route of isUp ? [] : routes.all())
-      if (route.device === ifc.id && NEED_DEVICE.has(route.kind)) routes.remove(route);
-    for (const address of isUp ? addresses.rows : []) if (address.device === ifc.id) this.#addAddressRoutes(address);
+    if (!isUp) yield* routes.removeOf(ifc.id, NEED_DEVICE);
+    for (const address of isUp ? addresses.rows : []) {
+      if (address.device !== ifc.id) continue;
+      yield* routes.makeRoom();
+      this.#addAddressRoutes(address);
+      yield;
+    }
   }
 
   // addresses
@@ -202,7 +210,7 @@ export class IpControl {
     return null;
   }
 
-  delAddress(device: string, ip: Ip4, length: number): IpErrno | null {
+  *#delAddress(device: string, ip: Ip4, length: number): Steps<IpErrno | null> {
     const { stack } = this;
     const ifc = stack.link.findInterface(device);
     if (ifc === undefined) return 'ENODEV';
@@ -218,13 +226,24 @@ export class IpControl {
       const isKin = other.ip === ip || isSameNetwork(other.ip, ip, Math.min(other.length, length));
       if (other.device === ifc.id && isKin) this.#addAddressRoutes(other);
     }
-    if (!stack.addresses.isLocal(ip)) for (const route of stack.routes.withSource(ip)) stack.routes.remove(route);
+    if (!stack.addresses.isLocal(ip)) yield* stack.routes.removeWithSource(ip);
     stack.onAddressGone?.(ifc.id, ip);
     return null;
   }
 
   listAddresses(): AddressRow[] {
-    return this.stack.addresses.rows.map((a) => ({
+    return finishList(this.addressesInSteps());
+  }
+
+  *addressesInSteps(): ListSteps<AddressRow> {
+    const { rows } = this.stack.addresses;
+    let at = 0;
+    for (; rows.length - at > ROWS; at += ROWS) yield this.#addressRows(rows.slice(at, at + ROWS));
+    return this.#addressRows(rows.slice(at));
+  }
+
+  #addressRows(addresses: readonly Address[]): AddressRow[] {
+    return addresses.map((a) => ({
       device: this.#nameOf(a.device),
       address: formatIp4(a.ip),
       prefixLength: a.length,
@@ -350,9 +369,20 @@ export class IpControl {
 
   /** All tables; `ip route show` prints those that are neither local nor broadcast. */
   listRoutes(): RouteRow[] {
+    return finishList(this.routesInSteps());
+  }
+
+  *routesInSteps(): ListSteps<RouteRow> {
+    const routes = yield* this.stack.routes.all();
+    let at = 0;
+    for (; routes.length - at > ROWS; at += ROWS) yield this.#routeRows(routes.slice(at, at + ROWS));
+    return this.#routeRows(routes.slice(at));
+  }
+
+  #routeRows(routes: readonly Route[]): RouteRow[] {
     const kinds = Object.entries(KIND_OF) as [RouteType, number][];
     const protocols = Object.entries(PROTOCOL_OF) as [RouteRow['protocol'], number][];
-    return this.stack.routes.all().map((r) => ({
+    return routes.map((r) => ({
       to:
         r.length === 0
           ? 'default'
@@ -372,6 +402,10 @@ export class IpControl {
   // neighbours
 
   listNeighbours(): NeighbourRow[] {
+    return finishList(this.neighboursInSteps());
+  }
+
+  neighboursInSteps(): ListSteps<NeighbourRow> {
     return listNeighbours(this.stack.link);
   }
 
@@ -381,11 +415,26 @@ export class IpControl {
 
   /** One command; null when it worked, else nothing has changed. */
   run(c: IpCommand): IpErrno | null {
+    return finish(this.#run(c));
+  }
+
+  /** Commands in order, each on its own; nobody else may run any meanwhile. */
+  *runInSteps(commands: readonly IpCommand[]): Steps<(IpErrno | null)[]> {
+    const results: (IpErrno | null)[] = [];
+    for (const command of commands) {
+      results.push(yield* this.#run(command));
+      yield;
+    }
+    return results;
+  }
+
+  *#run(c: IpCommand): Steps<IpErrno | null> {
+    yield* this.stack.routes.makeRoom();
     switch (c.op) {
       case 'addr-add':
       case 'addr-replace':
       case 'addr-del':
-        return this.#runAddress(c);
+        return yield* this.#runAddress(c);
       case 'route-add':
         return this.addRoute(c.route);
       case 'route-replace':
@@ -401,14 +450,14 @@ export class IpControl {
       case 'neigh-flush':
         return flushNeighbours(this.stack.link, c.device);
       case 'link-set':
-        return this.#setLink(c);
+        return yield* this.#setLink(c);
     }
   }
 
-  #runAddress(c: Extract<IpCommand, { op: `addr-${string}` }>): IpErrno | null {
+  *#runAddress(c: Extract<IpCommand, { op: `addr-${string}` }>): Steps<IpErrno | null> {
     const ip = parseIp4(c.address);
     if (ip === undefined || !Number.isInteger(c.prefixLength)) return 'EINVAL';
-    if (c.op === 'addr-del') return this.delAddress(c.device, ip, c.prefixLength);
+    if (c.op === 'addr-del') return yield* this.#delAddress(c.device, ip, c.prefixLength);
     const errno = this.addAddress(c.device, ip, c.prefixLength);
     return c.op === 'addr-replace' && errno === 'EEXIST' ? null : errno;
   }

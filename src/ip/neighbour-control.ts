@@ -1,4 +1,5 @@
 /** Neighbours as the operator sees them: rows, and changes by hand (`tapvs ip neigh`). */
+import type { ListSteps } from '../base/slices.ts';
 import type { LinkLayer } from '../link/link.ts';
 import { LAST_VALID, Nud } from '../link/neighbours.ts';
 import { forget, learn } from '../link/resolve.ts';
@@ -6,6 +7,9 @@ import type { IpErrno, NeighbourRow, NeighbourState } from '../model/ip.ts';
 import { Drop } from '../packet/drop.ts';
 import { NONE } from '../packet/packet.ts';
 import { formatIp4, formatMac, parseIp4, parseMac } from '../wire/addr.ts';
+
+/** Rows of a part of a long list. */
+const ROWS = 256;
 
 const STATE_NAME: Readonly<Record<number, NeighbourState>> = {
   [Nud.Permanent]: 'PERMANENT',
@@ -87,11 +91,15 @@ export function forgetNeighbours(link: LinkLayer, device: number | undefined, al
   }
 }
 
-export function listNeighbours(link: LinkLayer): NeighbourRow[] {
+export function* listNeighbours(link: LinkLayer): ListSteps<NeighbourRow> {
   const table = link.neighbours;
-  const rows: NeighbourRow[] = [];
+  let rows: NeighbourRow[] = [];
   for (let row = 0; row < table.top; row++) {
     const state = table.state[row]!;
+    if (row % ROWS === ROWS - 1) {
+      yield rows;
+      rows = [];
+    }
     if (state === Nud.Free) continue;
     rows.push({
       device: link.interfaces[table.device[row]!]?.name ?? 'lo',

@@ -6,6 +6,8 @@
  * A level exists only while it has routes, so a look-up that misses the cache costs one probe per prefix length in use, however many routes there are.
  * Kernel: net/ipv4/fib_trie.c, fib_semantics.c; there the tables "local" and "main" are asked in this order too.
  */
+import { finish, type Steps } from '../base/slices.ts';
+import { sortInSteps } from '../base/sort.ts';
 import { netmask } from '../wire/addr.ts';
 
 /** include/uapi/linux/rtnetlink.h */
@@ -15,6 +17,11 @@ export const RouteScope = { Global: 0, Link: 253, Host: 254 } as const;
 export const RouteProtocol = { Kernel: 2, Boot: 3, Static: 4 } as const;
 
 const CACHE = 4096;
+/** Routes that one command may add to a level: with less room it grows before, with pauses. */
+const LEVEL_ROOM = 4;
+/** Slots that are looked at without a pause, and routes that are removed. */
+const SLOTS_AT_ONCE = 4096;
+const REMOVED_AT_ONCE = 16;
 
 /** One route; never changed once it is in the table. */
 export class Route {
@@ -75,15 +82,10 @@ class Level {
     this.mask = netmask(length);
   }
 
-  #home(prefix: number): number {
-    // Fibonacci hashing (Knuth 6.4): the high bits of a product with 2^32 / φ.
-    return Math.imul(prefix, 0x9e3779b1) >>> this.#shift;
-  }
-
   find(prefix: number): Route | null {
     const slots = this.#slots;
     const last = slots.length - 1;
-    let at = this.#home(prefix);
+    let at = homeOf(prefix, this.#shift);
     for (let route = slots[at]!; route !== null; route = slots[at]!) {
       if (route.prefix === prefix) return route;
       at = (at + 1) & last;
@@ -94,17 +96,18 @@ class Level {
   // cold: the table changes
   /** Put `route` (with its chain) at its prefix, in place of what is there. */
   put(route: Route): void {
-    if ((this.count + 1) * 2 > this.#slots.length) this.#grow();
-    const last = this.#slots.length - 1;
-    let at = this.#home(route.prefix);
-    while (this.#slots[at] !== null && this.#slots[at]!.prefix !== route.prefix) at = (at + 1) & last;
-    if (this.#slots[at] === null) this.count++;
-    this.#slots[at] = route;
+    if ((this.count + 1) * 2 > this.#slots.length) finish(this.#grow());
+    if (seat(this.#slots, this.#shift, route)) this.count++;
+  }
+
+  /** Grow if it is nearly full. */
+  *makeRoom(): Steps<void> {
+    if ((this.count + LEVEL_ROOM) * 2 > this.#slots.length) yield* this.#grow();
   }
 
   remove(prefix: number): void {
     const last = this.#slots.length - 1;
-    let at = this.#home(prefix);
+    let at = homeOf(prefix, this.#shift);
     while (this.#slots[at]!.prefix !== prefix) at = (at + 1) & last;
     this.#slots[at] = null;
     this.count--;
@@ -117,19 +120,45 @@ class Level {
     }
   }
 
-  #grow(): void {
-    const old = this.#slots;
-    this.#slots = new Array<Route | null>(old.length * 2).fill(null);
-    this.#shift--;
-    this.count = 0;
-    for (const route of old) if (route !== null) this.put(route);
+  /** The table is the old one until all of the new one is there: nothing may change meanwhile. */
+  *#grow(): Steps<void> {
+    const slots = new Array<Route | null>(this.#slots.length * 2).fill(null);
+    const shift = this.#shift - 1;
+    for (const [at, route] of this.#slots.entries()) {
+      if (route !== null) seat(slots, shift, route);
+      if (at % SLOTS_AT_ONCE === SLOTS_AT_ONCE - 1) yield;
+    }
+    this.#slots = slots;
+    this.#shift = shift;
   }
 
-  *all(): Iterable<Route> {
-    for (const first of this.#slots) for (let route = first; route !== null; route = route.next) yield route;
+  *all(): Steps<Route[]> {
+    const routes: Route[] = [];
+    for (const [at, first] of this.#slots.entries()) {
+      for (let route = first; route !== null; route = route.next) routes.push(route);
+      if (at % SLOTS_AT_ONCE === SLOTS_AT_ONCE - 1) yield;
+    }
+    return routes;
   }
   // hot again
 }
+
+function homeOf(prefix: number, shift: number): number {
+  // Fibonacci hashing (Knuth 6.4): the high bits of a product with 2^32 / φ.
+  return Math.imul(prefix, 0x9e3779b1) >>> shift;
+}
+
+// cold: the table changes
+/** Put a route at its prefix. True when none was there. */
+function seat(slots: (Route | null)[], shift: number, route: Route): boolean {
+  const last = slots.length - 1;
+  let at = homeOf(route.prefix, shift);
+  while (slots[at] !== null && slots[at]!.prefix !== route.prefix) at = (at + 1) & last;
+  const isNew = slots[at] === null;
+  slots[at] = route;
+  return isNew;
+}
+// hot again
 
 export class RouteTable {
   /** Grows with every change; what was looked up before must be looked up again. */
@@ -206,16 +235,44 @@ export class RouteTable {
     this.changed();
   }
 
-  /** Routes that an operator gave this preferred source. */
-  withSource(source: number): Route[] {
-    return [...this.#sourced].filter((route) => route.source === source);
+  /** Room for what a command adds. As all that takes steps: nobody else may change the table meanwhile. */
+  *makeRoom(): Steps<void> {
+    for (const level of this.#levels) yield* level.makeRoom();
+  }
+
+  /** Remove routes that an operator gave this preferred source. */
+  *removeWithSource(source: number): Steps<void> {
+    const gone: Route[] = [];
+    let looked = 0;
+    for (const route of this.#sourced) {
+      if (route.source === source) gone.push(route);
+      if (++looked % SLOTS_AT_ONCE === 0) yield;
+    }
+    yield* this.#removeAll(gone);
+  }
+
+  /** Remove routes by a device: all of them, or those of some kinds. */
+  *removeOf(device: number, kinds?: ReadonlySet<number>): Steps<void> {
+    const isMeant = (route: Route): boolean => route.device === device && (kinds?.has(route.kind) ?? true);
+    for (const level of this.#levels) yield* this.#removeAll((yield* level.all()).filter(isMeant));
+  }
+
+  *#removeAll(routes: readonly Route[]): Steps<void> {
+    for (const [i, route] of routes.entries()) {
+      this.remove(route);
+      if (i % REMOVED_AT_ONCE === REMOVED_AT_ONCE - 1) yield;
+    }
   }
 
   /** All routes: local table first, long prefixes first, then by address and metric. */
-  all(): Route[] {
-    return this.#levels.flatMap((level) =>
-      [...level.all()].sort((a, b) => (a.prefix >>> 0) - (b.prefix >>> 0) || a.metric - b.metric),
-    );
+  *all(): Steps<Route[]> {
+    const routes: Route[] = [];
+    for (const level of this.#levels) {
+      const ofLevel = yield* level.all();
+      const sorted = yield* sortInSteps(ofLevel, (a, b) => (a.prefix >>> 0) - (b.prefix >>> 0) || a.metric - b.metric);
+      for (const route of sorted) routes.push(route);
+    }
+    return routes;
   }
 
   /** Something that routing answers depend on has changed. */
