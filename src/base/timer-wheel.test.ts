@@ -37,6 +37,18 @@ describe('TimerWheel', () => {
     expect(at.every((late) => late === 0)).toBe(true);
   });
 
+  it('of one slot fires the last that came into it first; a timer that is in it already keeps its place', () => {
+    const wheel = new TimerWheel(4, 0);
+    wheel.add(0, 30_000);
+    wheel.add(1, 200);
+    wheel.add(2, 30_001);
+    wheel.add(0, 30_002);
+    wheel.add(1, 30_000);
+    const fired: number[] = [];
+    wheel.advance(40_000, (timer) => fired.push(timer));
+    expect(fired).toEqual([1, 2, 0]);
+  });
+
   it('lets a firing timer cancel its neighbour and restart itself', () => {
     const wheel = new TimerWheel(4, 0);
     const fired: number[] = [];

@@ -54,9 +54,11 @@ export class TimerWheel {
     return this.#slot[timer] !== 0;
   }
 
-  /** Start, or restart, `timer` so that it fires at tick `expires` or a little later; a past tick fires at the next advance. */
+  /**
+   * Start, or restart, `timer` so that it fires at tick `expires` or a little later; a past tick fires at the next advance. Of those in one slot the last that came
+   * into it fires first, and who is in it already keeps its place (mod_timer).
+   */
   add(timer: number, expires: number): void {
-    if (this.#slot[timer] !== 0) this.cancel(timer);
     let delay = (expires - this.#now) | 0;
     if (delay < 1) delay = 1;
     if (delay > LONGEST) delay = LONGEST;
@@ -65,6 +67,10 @@ export class TimerWheel {
     const shift = 3 * level;
     const edge = level === 0 ? (this.#now + delay) | 0 : (this.#now + delay + (1 << shift)) | 0;
     const slot = level * SLOTS + ((edge >> shift) & MASK);
+    if (this.#slot[timer] !== 0) {
+      if (this.#slot[timer] === slot + 1) return;
+      this.cancel(timer);
+    }
     const first = this.#head[slot]!;
     this.#next[timer] = first;
     this.#prev[timer] = NONE;

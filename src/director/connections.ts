@@ -119,6 +119,21 @@ export class ConnTable {
   }
 
   /**
+   * The same for connections that are tied to another (isTied), when their state has changed: the timer moves at once, as the kernel's do. Of timers that fire
+   * together the last one moved fires first, and whether FTP's control connection meets those that it controls decides whether it lives on.
+   */
+  restartInOrder(id: number, now: number): void {
+    const expires = (now + this.rows[(id << CONN_SHIFT) + Timeout]!) | 0;
+    this.rows[(id << CONN_SHIFT) + Expires] = expires;
+    this.#start(id, expires);
+  }
+
+  /** Does it control another, or another it? */
+  isTied(id: number): boolean {
+    return this.control[id] !== 0 || this.controlled[id] !== 0;
+  }
+
+  /**
    * A new connection in state 0, with its flow rows and timer.
    * @param flags Method, Inactive, NoOutput, Template, OnePacket  @param timeout ticks
    * @param localIp,localPort of full NAT, unless it is a template: as in `local`

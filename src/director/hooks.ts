@@ -154,6 +154,13 @@ function unbalanced(director: Director, p: Packet): Verdict {
   return ACCEPT;
 }
 
+/** A packet has passed. @param hasMoved and changed the state */
+function restart(director: Director, conn: number, hasMoved: boolean): void {
+  const { conns, now } = director;
+  if (hasMoved && conns.isTied(conn)) conns.restartInOrder(conn, now);
+  else conns.restart(conn, now);
+}
+
 /** Client → service. */
 export function request(director: Director, p: Packet): Verdict {
   if (p.ipvsProperty !== 0 || director.services.count === 0) return ACCEPT;
@@ -193,10 +200,10 @@ export function request(director: Director, p: Packet): Verdict {
   const dest = rows[at + Dest]!;
   if (dest === director.dests.unbound) lendAddress(director, p, conn);
   director.countIn(dest, packets, wireBytes(p, packets));
-  moveState(director, conn, INPUT, step);
+  const hasMoved = moveState(director, conn, INPUT, step);
   const seen = rows[at + Packets]!;
   rows[at + Packets] = seen + packets;
-  director.conns.restart(conn, director.now);
+  restart(director, conn, hasMoved);
   if ((flags & HELPED) !== 0) {
     if ((flags & NO_CPORT) !== 0) director.conns.fillClientPort(conn, p.view.getUint16(p.l4));
     if ((flags & APP) !== 0 && !director.ftp.request(director, p, conn)) return DROP;
@@ -259,8 +266,7 @@ export function reply(director: Director, p: Packet): Verdict {
   if ((rows[at + Flags]! & APP) !== 0 && !director.ftp.reply(director, p, conn)) return DROP;
   const packets = wirePackets(p);
   director.countOut(rows[at + Dest]!, packets, wireBytes(p, packets));
-  moveState(director, conn, OUTPUT, stepOf(p));
-  director.conns.restart(conn, director.now);
+  restart(director, conn, moveState(director, conn, OUTPUT, stepOf(p)));
   const flags = rows[at + Flags]!;
   const method = flags & METHOD_MASK;
   let verdict: Verdict = ACCEPT;

@@ -24,9 +24,11 @@ function assureTemplate(director: Director, conn: number): void {
 /**
  * @param direction Direction.Input or .Output  @param step TCP flags, or sctpStep of an SCTP packet; not looked at for UDP
  *
+ * @returns whether the state is another now
+ *
  * net/netfilter/ipvs: tcp_state_transition with set_tcp_state, sctp_state_transition with set_sctp_state, udp_state_transition.
  */
-export function moveState(director: Director, conn: number, direction: number, step: number): void {
+export function moveState(director: Director, conn: number, direction: number, step: number): boolean {
   const rows = director.conns.rows;
   const at = conn << CONN_SHIFT;
   const meta = rows[at + Meta]!;
@@ -34,9 +36,9 @@ export function moveState(director: Director, conn: number, direction: number, s
   if (proto === UDP) {
     rows[at + Timeout] = director.udpTimeouts[0]!;
     if (direction === OUTPUT) assureTemplate(director, conn);
-    return;
+    return false;
   }
-  if (proto === SCTP && step === NONE) return;
+  if (proto === SCTP && step === NONE) return false;
   let flags = rows[at + Flags]!;
   let way = direction;
   if ((flags & NO_OUTPUT) !== 0) {
@@ -70,4 +72,5 @@ export function moveState(director: Director, conn: number, direction: number, s
     }
   }
   rows[at + Timeout] = isTcp ? director.tcpTimeouts[next]! : director.sctpTimeouts[next]!;
+  return next !== state;
 }

@@ -99,6 +99,25 @@ function ends({ bytes }: Outcome): string {
 }
 
 describe('passive mode', () => {
+  it('keeps the control connection a minute more when it and its last data connection would end together', () => {
+    const s = new Session();
+    s.fromClient('PASV\r\n');
+    s.fromServer(PASV_ANSWER);
+    const [from, to, server] = [`${CLIENT}:7777`, `${VIP}:50000`, `${SERVER}:50000`];
+    s.b.send(tcpPacket(from, to, 'S'));
+    for (const flags of ['SA', 'FA']) s.b.send(tcpPacket(server, from, flags));
+    for (const flags of ['A', 'FA']) s.b.send(tcpPacket(from, to, flags));
+    s.b.send(tcpPacket(s.client, SERVICE, 'FA'));
+    s.b.send(tcpPacket(s.server, s.client, 'FA'));
+    expect(s.b.connections().map((row) => row.slice(0, 17))).toEqual(['tcp 120 TIME_WAIT', 'tcp 120 TIME_WAIT']);
+    s.b.wait(125);
+    const rows = s.b.connections();
+    expect(rows).toHaveLength(1);
+    expect(rows[0]).toContain(` TIME_WAIT ${CLIENT}:6000 ${SERVICE} `);
+    s.b.wait(65);
+    expect(s.b.connections()).toEqual([]);
+  });
+
   it('tells the client the service’s address, and leads its data connection to the server that listens', () => {
     const s = new Session();
     s.fromClient('PASV\r\n');
